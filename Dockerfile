@@ -1,0 +1,18 @@
+# The scoring machine, pinned: docker build -t ntire . && docker run --gpus all -v "$PWD:/work" ntire doctor
+FROM nvidia/cuda:13.0.1-base-ubuntu24.04
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+
+COPY pyproject.toml constraints.txt README.md LICENSE /src/
+COPY ntire /src/ntire
+COPY teams /src/teams
+COPY scoring /src/scoring
+RUN python3 -m venv /opt/ntire \
+    && /opt/ntire/bin/pip install --no-cache-dir --constraint /src/constraints.txt /src
+
+RUN useradd --create-home --uid 10001 ntire
+USER ntire
+WORKDIR /work
+ENTRYPOINT ["/opt/ntire/bin/ntire"]

@@ -1,0 +1,127 @@
+"""What the tests share: pictures made on the spot, a home of their own, and the way through the command line."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.made import scene, write_png
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("NTIRE_TEST_DATA", ROOT.parent / "shared" / "data"))
+"""Real pictures and raw frames, which are not part of the project."""
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees or touches the user's caches, data or working directory."""
+    home = tmp_path / "home"
+    work = tmp_path / "work"
+    home.mkdir()
+    work.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    monkeypatch.delenv("NTIRE_WEIGHTS", raising=False)
+    monkeypatch.delenv("NTIRE_DATA", raising=False)
+    monkeypatch.chdir(work)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _skip_what_is_not_here(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("data") and not DATA.is_dir():
+        pytest.skip(f"real test data is not in {DATA}; set NTIRE_TEST_DATA")
+    if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+@pytest.fixture
+def data() -> Path:
+    return DATA
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with three small PNGs, one of them in a folder below."""
+    folder = tmp_path / "pictures"
+    for number, name in enumerate(("a", "b", "below/c")):
+        write_png(folder / f"{name}.png", scene(seed=number))
+    return folder
+
+
+PLUGIN = '''
+"""A plugin for tests: adds `self.plus` to every value; what it does per picture can be made to go wrong."""
+import time
+from pathlib import Path
+import torch
+from ntire.method import Method
+
+class Plus(Method):
+    team = "Plus"
+    track = "srgb"
+    cite = "raim2025"
+    tiling = "exact"
+    halo = 0
+    stride = 1
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Path(__file__).with_name("calls.txt")
+
+    def forward(self, lq):
+        if lq.is_meta:  # the runner plans its memory
+            return lq + 1
+        BODY
+        with self.calls.open("a") as file:
+            file.write("call\\n")
+        return lq + 0.05
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Callable[[str], Path]:
+    """Make a folder with a method.py; the argument is a line of Python at the start of its forward."""
+
+    def make(body: str = "pass", name: str = "plus") -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "method.py").write_text(PLUGIN.replace("BODY", body))
+        return folder
+
+    return make
+
+
+@dataclass
+class Ran:
+    """What a command returned and printed."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> object:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def ntire(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Run a command in this process, as the installed program would."""
+    from ntire.cli import main
+
+    def run(*words: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["ntire", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_info:
+            main()
+        printed = capsys.readouterr()
+        code = exit_info.value.code
+        assert isinstance(code, int)
+        assert "Traceback" not in printed.err, printed.err
+        return Ran(code, printed.out, printed.err)
+
+    return run
