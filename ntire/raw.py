@@ -1,0 +1,357 @@
+"""Raw frames: one Bayer mosaic and what must be known to make a picture of it.
+
+    DNG, vendor raw (rawpy) | .npy | 16-bit PNG  ->  RawFrame  ->  balanced RGGB mosaic  ->  network  ->  render
+
+A `.npy` holds the mosaic (H, W) or the packed planes (H/2, W/2, 4), in integers or, already normalised, in floats;
+a PNG holds the mosaic in 16-bit gray. What such a file cannot say of itself stands in a TOML beside it (`name.toml`, or
+`frames.toml` for the whole folder): see `FrameFacts`.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from ntire.files import read_toml
+from ntire.image import UnreadableImage
+from ntire.tiling import pad_reflect
+
+if TYPE_CHECKING:
+    import rawpy
+
+Cfa = Literal["RGGB", "GRBG", "GBRG", "BGGR"]
+VENDOR_SUFFIXES = frozenset(
+    [
+        ".3fr",
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".dcr",
+        ".dng",
+        ".erf",
+        ".iiq",
+        ".kdc",
+        ".mos",
+        ".mrw",
+        ".nef",
+        ".nrw",
+        ".orf",
+        ".pef",
+        ".raf",
+        ".raw",
+        ".rw2",
+        ".rwl",
+        ".srw",
+    ]
+)
+SUFFIXES = VENDOR_SUFFIXES | {".npy", ".png"}
+
+XYZ_FROM_SRGB = torch.tensor(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+"""IEC 61966-2-1, D65."""
+
+Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
+IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+class FrameFacts(BaseModel):
+    """The TOML beside a `.npy` or PNG mosaic. Levels are in the file's own units, before any normalisation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cfa: Cfa | None = None
+    """Colours of the pixels (0, 0), (0, 1), (1, 0), (1, 1)."""
+    black_level: float | tuple[float, float, float, float] | None = None
+    """One level, or one for each of the four positions of `cfa`."""
+    white_level: Annotated[float, Field(gt=0)] | None = None
+    white_balance: tuple[float, float, float] | None = None
+    """Gains of R, G and B; only their ratios count."""
+    ccm: Matrix | None = None
+    """White-balanced camera RGB to linear sRGB; rows sum to 1."""
+    iso: Annotated[float, Field(gt=0)] | None = None
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """A Bayer mosaic with black level and white level taken out, and the colour facts of its camera."""
+
+    mosaic: Tensor
+    """(1, H, W) float32 in [0, 1], upright."""
+    cfa: Cfa
+    white_balance: tuple[float, float, float]
+    """Gains of R, G, B, the smallest 1."""
+    ccm: Matrix = IDENTITY
+    iso: float | None = None
+    path: Path | None = None
+    notes: tuple[str, ...] = field(default=())
+    """What the file did not say and was assumed; shown to the user."""
+
+    def __post_init__(self) -> None:
+        _, height, width = self.mosaic.shape
+        if height < 2 or width < 2:
+            raise UnreadableImage(
+                f"{self.path or 'raw frame'}: expected a mosaic of at least 2 x 2, found {height} x {width}."
+            )
+
+
+def read_raw(path: Path) -> RawFrame:
+    """Read a DNG, vendor raw, `.npy` or PNG mosaic.
+
+    Raises UnreadableImage for a damaged file, a sensor that is not Bayer, or a PNG without its TOML.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return _read_npy(path)
+    if suffix == ".png":
+        return _read_png(path)
+    return _read_vendor(path)
+
+
+def pack(mosaic: Tensor) -> Tensor:
+    """(..., 1, H, W) to (..., 4, H/2, W/2), planes in the order of the CFA's letters."""
+    return F.pixel_unshuffle(mosaic, 2)
+
+
+def balanced_rggb(frame: RawFrame) -> tuple[Tensor, tuple[int, int]]:
+    """The mosaic with white balance applied, clipped to [0, 1], in RGGB phase: what networks see.
+
+    Other phases get one reflected row or column in front; the second value is (rows, columns) to cut off again.
+    """
+    gains = dict(zip("RGB", frame.white_balance, strict=True))
+    mosaic = frame.mosaic.clone()
+    for index, letter in enumerate(frame.cfa):
+        mosaic[..., index // 2 :: 2, index % 2 :: 2] *= gains[letter]
+    red = frame.cfa.index("R")
+    top, left = red // 2, red % 2
+    return pad_reflect(mosaic.clamp_(0, 1), left, 0, top, 0), (top, left)
+
+
+def demosaic(mosaic: Tensor) -> Tensor:
+    """Bilinear demosaicing of an RGGB mosaic (1, H, W) to (3, H, W).
+
+    A missing colour is the mean of its neighbours within the 3 x 3 window weighted 1 2 1; at the border only
+    neighbours that exist count.
+    """
+    _, height, width = mosaic.shape
+    masks = torch.zeros(3, height, width, device=mosaic.device)
+    for index, channel in enumerate((0, 1, 1, 2)):
+        masks[channel, index // 2 :: 2, index % 2 :: 2] = 1
+    window = torch.tensor([1.0, 2.0, 1.0], device=mosaic.device)
+    kernel = (window[:, None] * window).expand(3, 1, 3, 3)
+    known = F.conv2d((masks * mosaic)[None], kernel, padding=1, groups=3)
+    weight = F.conv2d(masks[None], kernel, padding=1, groups=3)
+    filled = (known / weight.clamp_min(1))[0]
+    return torch.where(masks.bool(), mosaic, filled)
+
+
+def srgb_encode(linear: Tensor) -> Tensor:
+    """Linear light [0, 1] to sRGB values [0, 1] (IEC 61966-2-1)."""
+    low = linear * 12.92
+    high = 1.055 * linear.clamp_min(0.0031308).pow(1 / 2.4) - 0.055
+    return torch.where(linear <= 0.0031308, low, high)
+
+
+def srgb_decode(encoded: Tensor) -> Tensor:
+    """SRGB values [0, 1] to linear light [0, 1] (IEC 61966-2-1)."""
+    low = encoded / 12.92
+    high = ((encoded.clamp_min(0.04045) + 0.055) / 1.055).pow(2.4)
+    return torch.where(encoded <= 0.04045, low, high)
+
+
+def apply_matrix(matrix: Tensor, image: Tensor) -> Tensor:
+    """Multiply every pixel of (3, H, W) by a 3 x 3 matrix."""
+    return torch.einsum("ij,jhw->ihw", matrix.to(image), image)
+
+
+def correct_colours(image: Tensor, ccm: Matrix) -> Tensor:
+    """An sRGB-encoded picture in white-balanced camera RGB (3, H, W) to the same picture in sRGB, clipped to [0, 1]."""
+    image = image.clamp(0, 1)
+    if ccm == IDENTITY:
+        return image
+    linear = apply_matrix(torch.tensor(ccm), srgb_decode(image))
+    return srgb_encode(linear.clamp(0, 1))
+
+
+def ccm_from_xyz(camera_from_xyz: Tensor) -> Tensor:
+    """Camera RGB to linear sRGB (3, 3) from the camera's XYZ matrix, as dcraw does it.
+
+    Rows of the matrix sRGB to camera are scaled to sum 1, so that white stays white after white balance; then inverted.
+    """
+    camera_from_srgb = camera_from_xyz @ XYZ_FROM_SRGB.to(camera_from_xyz)
+    camera_from_srgb = camera_from_srgb / camera_from_srgb.sum(dim=1, keepdim=True)
+    return torch.linalg.inv(camera_from_srgb)
+
+
+def as_matrix(values: Tensor) -> Matrix:
+    """A 3 x 3 tensor as nested tuples."""
+    (a, b, c), (d, e, f), (g, h, i) = values.tolist()
+    return ((a, b, c), (d, e, f), (g, h, i))
+
+
+def gray_world(mosaic: Tensor, cfa: Cfa) -> tuple[float, float, float]:
+    """Gains that make the mean colour of a mosaic (1, H, W) gray; clipped pixels (above 0.98) do not count."""
+    means = dict.fromkeys("RGB", 0.0)
+    for index, letter in enumerate(cfa):
+        plane = mosaic[0, index // 2 :: 2, index % 2 :: 2]
+        unclipped = plane[plane <= 0.98]
+        mean = float(unclipped.mean()) if unclipped.numel() else 1.0
+        means[letter] += mean / cfa.count(letter)
+    return _normalised(*(1 / max(means[letter], 1e-6) for letter in "RGB"))
+
+
+def _normalised(red: float, green: float, blue: float) -> tuple[float, float, float]:
+    smallest = min(red, green, blue)
+    return red / smallest, green / smallest, blue / smallest
+
+
+def _frame(
+    path: Path, samples: NDArray[np.generic], facts: FrameFacts, bits: int | None, assumed: tuple[str, ...]
+) -> RawFrame:
+    """Normalise samples (H, W) by their levels and fill in what the facts leave out, saying so."""
+    notes = list(assumed)
+    cfa = facts.cfa or "RGGB"
+    if facts.cfa is None:
+        notes.append("CFA RGGB")
+    white = facts.white_level if facts.white_level is not None else (2.0**bits - 1 if bits else 1.0)
+    if facts.white_level is None and bits:
+        notes.append(f"white level {white:.0f} ({bits} bit)")
+    black = facts.black_level if facts.black_level is not None else 0.0
+    if facts.black_level is None:
+        notes.append("black level 0")
+    levels = black if isinstance(black, tuple) else (black,) * 4
+    if max(levels) >= white:
+        raise UnreadableImage(f"{path}: expected the black level below the white level, found {black} and {white}.")
+    mosaic = torch.from_numpy(samples.astype(np.float32))[None]
+    for index, level in enumerate(levels):
+        mosaic[0, index // 2 :: 2, index % 2 :: 2].sub_(level).div_(white - level)
+    mosaic.clamp_(0, 1)
+    if facts.white_balance is not None:
+        if min(facts.white_balance) <= 0:
+            raise UnreadableImage(f"{path}: expected white balance gains above 0, found {facts.white_balance}.")
+        gains = _normalised(*facts.white_balance)
+    else:
+        gains = gray_world(mosaic, cfa)
+        notes.append("white balance from the gray world, R {:.2f} G {:.2f} B {:.2f}".format(*gains))
+    if facts.ccm is None:
+        notes.append("no colour matrix")
+    return RawFrame(mosaic, cfa, gains, facts.ccm or IDENTITY, facts.iso, path, tuple(notes))
+
+
+def facts_file(path: Path) -> Path | None:
+    """The TOML that speaks for the frame at `path`: `name.toml`, else `frames.toml` of its folder, else None."""
+    beside = (path.with_suffix(".toml"), path.with_name("frames.toml"))
+    return next((file for file in beside if file.is_file()), None)
+
+
+def _facts_beside(path: Path) -> FrameFacts | None:
+    file = facts_file(path)
+    return read_toml(file, FrameFacts) if file else None
+
+
+def _read_npy(path: Path) -> RawFrame:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UnreadableImage(f"{path}: not a whole .npy array: {error}.") from None
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim == 3 and array.shape[2] == 4:
+        height, width, _ = array.shape
+        array = array.reshape(height, width, 2, 2).transpose(0, 2, 1, 3).reshape(2 * height, 2 * width)
+    if array.ndim != 2 or array.dtype.kind not in "uf":
+        raise UnreadableImage(
+            f"{path}: expected a mosaic (H, W) or packed planes (H/2, W/2, 4) of unsigned integers or floats, "
+            f"found {array.shape} of {array.dtype}."
+        )
+    if min(array.shape) < 2:
+        raise UnreadableImage(f"{path}: expected a mosaic of at least 2 x 2, found {array.shape}.")
+    facts = _facts_beside(path) or FrameFacts()
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise UnreadableImage(f"{path}: expected finite values, found NaN or infinity.")
+        if facts.white_level is None and array.max() > 1:
+            raise UnreadableImage(
+                f"{path}: expected floats in [0, 1], found values up to {array.max():.4g}. "
+                f"Put black_level and white_level into {path.stem}.toml beside it."
+            )
+        return _frame(path, array, facts, None, ())
+    return _frame(path, array, facts, _bits(path, array), ())
+
+
+def _bits(path: Path, array: NDArray[np.unsignedinteger]) -> int:
+    """The bit depth that the file name states ("..._12bit.npy"), else the smallest usual one that holds the maximum."""
+    stated = re.search(r"(?<!\d)(\d{1,2})[-_ ]?bit", path.stem)
+    if stated and int(array.max()) < 2 ** int(stated[1]):
+        return int(stated[1])
+    return next(bits for bits in (8, 10, 12, 14, 16, 32, 64) if int(array.max()) < 2**bits)
+
+
+def _read_png(path: Path) -> RawFrame:
+    from ntire.image import read_header, read_pixels
+
+    header = read_header(path)
+    if header.mode not in ("I;16", "I", "L") or header.bits not in (8, 16):
+        raise UnreadableImage(
+            f"{path}: expected a mosaic as a gray PNG of 16 bits, found mode {header.mode} of {header.bits} bits. "
+            "The raw track starts from sensor values; for a finished picture use --track srgb."
+        )
+    facts = _facts_beside(path)
+    wanted = ("cfa", "black_level", "white_level")
+    missing = [name for name in wanted if facts is None or getattr(facts, name) is None]
+    if missing or facts is None:
+        raise UnreadableImage(
+            f"{path}: a PNG mosaic needs {path.stem}.toml or frames.toml beside it with {', '.join(missing)}."
+        )
+    return _frame(path, read_pixels(path)[..., 0], facts, None, ())
+
+
+def _read_vendor(path: Path) -> RawFrame:
+    import rawpy
+
+    try:
+        raw = rawpy.imread(str(path))
+    except (rawpy.LibRawError, OSError) as error:
+        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+        raise UnreadableImage(f"{path}: LibRaw cannot read it: {reason}.") from None
+    with raw:
+        if raw.raw_type != rawpy.RawType.Flat or raw.raw_pattern is None or raw.raw_pattern.shape != (2, 2):
+            raise UnreadableImage(f"{path}: expected a Bayer sensor (2 x 2 colours), found another kind.")
+        turns = {0: 0, 3: 2, 5: 1, 6: 3}.get(raw.sizes.flip, 0)
+        samples = np.rot90(raw.raw_image_visible, turns).copy()
+        colours = np.rot90(raw.raw_colors_visible, turns)[:2, :2].flatten()
+        letters = "".join(chr(raw.color_desc[index]) for index in colours)
+        if letters not in ("RGGB", "GRBG", "GBRG", "BGGR"):
+            raise UnreadableImage(f"{path}: expected a Bayer sensor, found the colours {letters}.")
+        black = tuple(float(raw.black_level_per_channel[index]) for index in colours)
+        facts = FrameFacts(
+            cfa=letters,
+            black_level=(black[0], black[1], black[2], black[3]),
+            white_level=float(raw.white_level),
+            white_balance=_camera_gains(raw),
+            ccm=_camera_matrix(raw),
+            iso=float(raw.other.iso_speed) or None,
+        )
+    return _frame(path, samples, facts, None, ())
+
+
+def _camera_gains(raw: "rawpy.RawPy") -> tuple[float, float, float] | None:
+    for gains in (raw.camera_whitebalance, raw.daylight_whitebalance):
+        red, green, blue = (float(value) for value in gains[:3])
+        if min(red, green, blue) > 0:
+            return red, green, blue
+    return None
+
+
+def _camera_matrix(raw: "rawpy.RawPy") -> Matrix | None:
+    camera_from_xyz = torch.from_numpy(np.array(raw.rgb_xyz_matrix[:3], dtype=np.float32))
+    if not bool(camera_from_xyz.any()):
+        return None
+    return as_matrix(ccm_from_xyz(camera_from_xyz))

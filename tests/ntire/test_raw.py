@@ -1,0 +1,220 @@
+import numpy as np
+import pytest
+import rawpy
+import tomli_w
+import torch
+
+from ntire import UserError
+from ntire.degradations import CAMERAS_FROM_XYZ, RawDegradation, mosaic_of
+from ntire.image import UnreadableImage, as_image, encode_png
+from ntire.raw import (
+    RawFrame,
+    balanced_rggb,
+    ccm_from_xyz,
+    correct_colours,
+    demosaic,
+    gray_world,
+    pack,
+    read_raw,
+    srgb_decode,
+    srgb_encode,
+)
+from tests.made import scene
+
+PHASES = {"RGGB": (0, 0), "GRBG": (0, 1), "GBRG": (1, 0), "BGGR": (1, 1)}
+"""Where red is in each phase."""
+
+
+def mosaic_in_phase(image, cfa):
+    """The mosaic that a sensor of that phase records of (3, H, W)."""
+    mosaic = torch.zeros(1, *image.shape[1:])
+    for index, letter in enumerate(cfa):
+        mosaic[0, index // 2 :: 2, index % 2 :: 2] = image["RGB".index(letter), index // 2 :: 2, index % 2 :: 2]
+    return mosaic
+
+
+@pytest.mark.parametrize("cfa", PHASES)
+def test_a_flat_scene_comes_back_from_every_phase(cfa):
+    colour = torch.tensor([0.2, 0.5, 0.35])[:, None, None]
+    gains = (2.0, 1.0, 1.5)
+    sensor = (colour / torch.tensor(gains)[:, None, None]).expand(3, 9, 11)
+    mosaic, (top, left) = balanced_rggb(RawFrame(mosaic_in_phase(sensor, cfa), cfa, gains))
+    assert (top, left) == PHASES[cfa]
+    restored = demosaic(mosaic)[:, top:, left:]
+    assert restored.shape == (3, 9, 11)
+    assert torch.allclose(restored, colour.expand(3, 9, 11), atol=1e-6)
+
+
+@pytest.mark.parametrize("cfa", PHASES)
+def test_every_phase_of_one_scene_is_seen_in_rggb_order(cfa):
+    image = as_image(scene(12, 16))
+    frame = RawFrame(mosaic_in_phase(image, cfa), cfa, (1.0, 1.0, 1.0))
+    mosaic, (top, left) = balanced_rggb(frame)
+    rows, columns = torch.arange(top, mosaic.shape[1]), torch.arange(left, mosaic.shape[2])
+    colour = torch.tensor([[0, 1], [1, 2]])[rows[:, None] % 2, columns % 2]
+    seen = image.gather(0, colour[None])[0]
+    assert torch.equal(mosaic[0, top:, left:], seen)
+
+
+def test_packing_orders_planes_red_green_green_blue():
+    image = torch.stack([torch.full((4, 6), value) for value in (0.1, 0.5, 0.9)])
+    packed = pack(mosaic_of(image))
+    assert packed.shape == (4, 2, 3)
+    assert [float(plane.mean()) for plane in packed] == pytest.approx([0.1, 0.5, 0.5, 0.9])
+
+
+def test_demosaicing_keeps_what_the_sensor_saw_and_matches_a_slow_reference():
+    image = as_image(scene(10, 12))
+    mosaic = mosaic_of(image)
+    restored = demosaic(mosaic)
+    assert torch.equal(mosaic_of(restored), mosaic)
+    # In the interior, bilinear means: green is the mean of 4, red at blue the mean of 4 corners.
+    assert float(restored[1, 4, 4]) == pytest.approx(float(mosaic[0, [3, 5, 4, 4], [4, 4, 3, 5]].mean()), abs=1e-6)
+    assert float(restored[0, 5, 5]) == pytest.approx(float(mosaic[0, [4, 4, 6, 6], [4, 6, 4, 6]].mean()), abs=1e-6)
+    assert float(restored[2, 5, 4]) == pytest.approx(float(mosaic[0, 5, [3, 5]].mean()), abs=1e-6)
+
+
+def test_the_srgb_curve_and_its_inverse_meet_the_standard():
+    levels = torch.linspace(0, 1, 1001)
+    assert torch.allclose(srgb_decode(srgb_encode(levels)), levels, atol=1e-6)
+    assert float(srgb_encode(torch.tensor(0.5))) == pytest.approx(0.735357, abs=1e-5)
+    assert float(srgb_decode(torch.tensor(0.04045))) == pytest.approx(0.0031308, abs=1e-6)
+
+
+def test_a_known_scene_goes_through_the_sensor_and_back():
+    gt = as_image(scene(64, 64))
+    quiet = RawDegradation(iso=(1e-6, 1e-6), darkening=(1, 1), blur_probability=0, bad_pixel_share=(0, 0), bits=(14,))
+    frame, camera = quiet.frame(gt, torch.Generator().manual_seed(3))
+    assert torch.allclose(correct_colours(camera, frame.ccm), gt, atol=0.02)
+    mosaic, _ = balanced_rggb(frame)
+    # Without noise, the frame is the mosaic of the truth, but for quantisation.
+    assert torch.allclose(mosaic, mosaic_of(srgb_decode(camera)), atol=3e-4)
+
+
+def test_white_stays_white_through_a_colour_matrix():
+    ccm = ccm_from_xyz(CAMERAS_FROM_XYZ[0])
+    assert torch.allclose(ccm.sum(1), torch.ones(3), atol=1e-5)
+
+
+def test_gray_world_makes_the_mean_colour_gray():
+    sensor = torch.stack([torch.full((8, 8), value) for value in (0.2, 0.4, 0.1)])
+    assert gray_world(mosaic_in_phase(sensor, "GRBG"), "GRBG") == pytest.approx((2.0, 1.0, 4.0))
+
+
+def test_packed_npy_is_unpacked_and_says_what_it_assumes(tmp_path):
+    planes = np.arange(3 * 5 * 4, dtype=np.uint16).reshape(3, 5, 4)
+    np.save(tmp_path / "night_12bit.npy", planes)
+    frame = read_raw(tmp_path / "night_12bit.npy")
+    assert frame.mosaic.shape == (1, 6, 10)
+    expected = torch.from_numpy(planes.astype(np.float32) / 4095).permute(2, 0, 1)
+    assert torch.allclose(pack(frame.mosaic), expected)
+    assert any("12 bit" in note for note in frame.notes)
+    assert any("gray world" in note for note in frame.notes)
+
+
+def test_a_toml_beside_the_frame_is_believed(tmp_path):
+    mosaic = np.random.default_rng(0).integers(64, 1024, (6, 8), dtype=np.uint16)
+    np.save(tmp_path / "a.npy", mosaic)
+    facts = {
+        "cfa": "BGGR",
+        "black_level": [64, 65, 66, 67],
+        "white_level": 1023,
+        "white_balance": [2.0, 1.0, 1.5],
+        "ccm": [[1.5, -0.3, -0.2], [-0.2, 1.4, -0.2], [0.0, -0.5, 1.5]],
+        "iso": 800,
+    }
+    (tmp_path / "a.toml").write_text(tomli_w.dumps(facts))
+    frame = read_raw(tmp_path / "a.npy")
+    assert (frame.cfa, frame.white_balance, frame.iso, frame.notes) == ("BGGR", (2.0, 1.0, 1.5), 800, ())
+    assert float(frame.mosaic[0, 1, 1]) == pytest.approx(max((float(mosaic[1, 1]) - 67) / (1023 - 67), 0), abs=1e-6)
+
+
+def test_one_toml_speaks_for_a_folder_of_png_mosaics(tmp_path):
+    mosaic = np.random.default_rng(0).integers(0, 2**14, (6, 8), dtype=np.uint16)
+    (tmp_path / "a.png").write_bytes(encode_png(mosaic))
+    with pytest.raises(
+        UnreadableImage, match=r"needs a\.toml or frames\.toml beside it with cfa, black_level, white_level"
+    ):
+        read_raw(tmp_path / "a.png")
+    (tmp_path / "frames.toml").write_text('cfa = "GBRG"\nblack_level = 0\nwhite_level = 16383\n')
+    frame = read_raw(tmp_path / "a.png")
+    assert torch.allclose(frame.mosaic[0], torch.from_numpy(mosaic.astype(np.float32) / 16383))
+
+
+def test_every_mistake_of_a_toml_is_listed_with_its_line(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((4, 4), np.uint16))
+    (tmp_path / "a.toml").write_text('iso = -1\ncfa = "RGBG"\nblak_level = 3\n')
+    with pytest.raises(UserError) as caught:
+        read_raw(tmp_path / "a.npy")
+    for problem in ("line 1: iso", "line 2: cfa", "line 3: blak_level"):
+        assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4, 3), np.uint16), "expected a mosaic"),
+        (np.zeros((4, 4), np.int32), "unsigned integers or floats"),
+        (np.full((4, 4), np.nan, np.float32), "finite"),
+        (np.full((4, 4), 300.0, np.float32), "white_level"),
+        (np.zeros((1, 1), np.uint16), "at least 2 x 2"),
+        (np.zeros((0, 4), np.uint16), "at least 2 x 2"),
+    ],
+)
+def test_arrays_that_are_no_mosaics_are_refused_with_the_reason(tmp_path, array, message):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(UnreadableImage, match=message):
+        read_raw(tmp_path / "a.npy")
+
+
+def test_damaged_files_and_finished_pictures_are_refused(tmp_path):
+    np.save(tmp_path / "whole.npy", np.zeros((64, 64), np.uint16))
+    (tmp_path / "half.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:1000])
+    (tmp_path / "text.dng").write_text("not a raw file")
+    (tmp_path / "picture.png").write_bytes(encode_png(scene()))
+    (tmp_path / "pickle.npy").write_bytes(b"\x80\x04}.")
+    for name in ("half.npy", "text.dng", "picture.png", "pickle.npy"):
+        with pytest.raises(UnreadableImage, match=name):
+            read_raw(tmp_path / name)
+
+
+def test_black_above_white_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((4, 4), np.uint16))
+    (tmp_path / "a.toml").write_text("black_level = 1023\nwhite_level = 255\n")
+    with pytest.raises(UnreadableImage, match="black level below the white level"):
+        read_raw(tmp_path / "a.npy")
+
+
+@pytest.mark.data
+def test_a_vendor_raw_file_has_the_phase_and_levels_that_libraw_reports(data):
+    frame = read_raw(data / "raw" / "kodak_dc50.kdc")
+    with rawpy.imread(str(data / "raw" / "kodak_dc50.kdc")) as raw:
+        visible = raw.raw_image_visible.astype(np.float32) / raw.white_level
+    assert frame.cfa == "GRBG"
+    assert np.allclose(frame.mosaic[0].numpy(), visible, atol=1e-6)
+    assert frame.iso == 84
+
+
+@pytest.mark.data
+def test_a_vendor_frame_rendered_plainly_looks_like_librawes_rendering(data):
+    frame = read_raw(data / "raw" / "kodak_dc50.kdc")
+    mosaic, (top, left) = balanced_rggb(frame)
+    ours = srgb_encode(demosaic(mosaic))[:, top:, left:]
+    with rawpy.imread(str(data / "raw" / "kodak_dc50.kdc")) as raw:
+        theirs = raw.postprocess(
+            demosaic_algorithm=rawpy.DemosaicAlgorithm.LINEAR,
+            use_camera_wb=True,
+            no_auto_bright=True,
+            output_color=rawpy.ColorSpace.raw,
+            gamma=(2.4, 12.92),
+        )
+    difference = np.abs(ours.numpy().transpose(1, 2, 0) * 255 - theirs)[4:-4, 4:-4]
+    assert difference.mean() < 2
+
+
+@pytest.mark.data
+def test_the_real_night_frame_is_a_mosaic_of_1024_by_1024(data):
+    frame = read_raw(data / "raw" / "night_lantern_rggb_512x512x4_12bit.npy")
+    planes = np.load(data / "raw" / "night_lantern_rggb_512x512x4_12bit.npy")
+    assert frame.mosaic.shape == (1, 1024, 1024)
+    assert torch.allclose(pack(frame.mosaic), torch.from_numpy(planes.astype(np.float32) / 4095).permute(2, 0, 1))

@@ -1,0 +1,130 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ntire.tiling import pad_reflect, spans, tiled
+
+
+@given(
+    cells=st.integers(1, 60),
+    tile=st.integers(1, 90),
+    halo=st.integers(0, 40),
+    stride=st.sampled_from([1, 2, 4, 8, 16]),
+)
+def test_spans_cover_every_pixel_once_on_the_grid_and_are_equal(cells, tile, halo, stride):
+    length = cells * stride
+    row = spans(length, tile, halo, stride)
+    assert [pixel for span in row for pixel in range(span.start, span.stop)] == list(range(length))
+    sizes = [span.stop - span.start for span in row]
+    assert len(set(sizes[:-1])) <= 1
+    assert sizes[-1] <= sizes[0] <= max(tile, stride)
+    for span in row:
+        assert span.start % stride == span.first % stride == span.last % stride == 0
+        assert span.first == max(span.start - -(-halo // stride) * stride, 0)
+        assert span.last >= min(span.stop + halo, length)
+
+
+def test_there_are_as_few_tiles_as_the_size_allows():
+    assert len(spans(4096, 512, 36, 4)) == 8
+    assert len(spans(4096, 4096, 36, 4)) == 1
+    # Equal sizes: not seven tiles of 512 and a sliver.
+    assert [span.stop - span.start for span in spans(3600, 512, 36, 4)] == [452] * 7 + [436]
+
+
+class UNet(nn.Module):
+    """Local, with a stride of 4 and a reach of 22: two levels of strided and transposed convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU())
+        self.up = nn.Sequential(
+            nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.ConvTranspose2d(8, 6, 2, 2), nn.ConvTranspose2d(6, 3, 2, 2)
+        )
+
+    def forward(self, x):
+        return x + self.up(self.down(x))
+
+
+@given(height=st.integers(1, 90), width=st.integers(1, 90), tile=st.sampled_from([8, 16, 20, 64]))
+@settings(max_examples=40, deadline=None)
+@torch.no_grad()
+def test_tiles_of_a_local_network_give_the_whole_image_at_any_size(height, width, tile):
+    torch.manual_seed(0)
+    network, lq = UNet(), torch.rand(3, height, width)
+    whole = tiled(network, lq, tile=None, halo=24, stride=4)
+    assert whole.shape == lq.shape
+    # For pieces of a few pixels the CPU library may sum in another order.
+    assert torch.allclose(tiled(network, lq, tile=tile, halo=24, stride=4), whole, atol=1e-6)
+
+
+@torch.no_grad()
+def test_tiles_as_large_as_those_that_run_give_the_very_bits():
+    torch.manual_seed(0)
+    network, lq = UNet(), torch.rand(3, 603, 802)
+    whole = tiled(network, lq, tile=None, halo=24, stride=4)
+    assert torch.equal(tiled(network, lq, tile=256, halo=24, stride=4), whole)
+
+
+@torch.no_grad()
+def test_a_halo_shorter_than_the_reach_shows():
+    torch.manual_seed(0)
+    network, lq = UNet(), torch.rand(3, 64, 64)
+    whole = tiled(network, lq, tile=None, halo=24, stride=4)
+    assert not torch.allclose(tiled(network, lq, tile=16, halo=4, stride=4), whole, atol=1e-4)
+
+
+def test_tiles_off_the_grid_show_however_large_the_halo():
+    lq = torch.rand(3, 60, 60)
+
+    def pool(x):
+        pooled = nn.functional.max_pool2d(x, 4, ceil_mode=True)
+        return pooled.repeat_interleave(4, 2).repeat_interleave(4, 3)[..., : x.shape[2], : x.shape[3]]
+
+    whole = tiled(pool, lq, tile=None, halo=30, stride=1)
+    assert not torch.allclose(tiled(pool, lq, tile=21, halo=30, stride=1), whole)
+    assert torch.equal(tiled(pool, lq, tile=21, halo=30, stride=4), whole)
+
+
+@pytest.mark.parametrize("blend", [False, True])
+@pytest.mark.parametrize("size", [(50, 70), (1, 1), (64, 9)])
+def test_an_identity_network_gives_back_the_image_whatever_the_tiles(blend, size):
+    lq = torch.rand(3, *size)
+    for tile, halo in ((8, 0), (8, 4), (12, 16), (16, 3)):
+        restored = tiled(lambda x: x, lq, tile=tile, halo=halo, stride=4, blend=blend)
+        assert torch.allclose(restored, lq, atol=1e-6)
+
+
+def test_blending_a_global_network_leaves_no_step_at_the_cuts():
+    lq = torch.linspace(0, 1, 128).expand(3, 32, 128)
+
+    def darken_by_mean(x):
+        return x - x.mean()
+
+    def largest_step(image):
+        return float((image[:, :, 1:] - image[:, :, :-1]).abs().max())
+
+    cut = tiled(darken_by_mean, lq, tile=32, halo=16, stride=4)
+    blended = tiled(darken_by_mean, lq, tile=32, halo=16, stride=4, blend=True)
+    assert largest_step(cut) > 0.1
+    assert largest_step(blended) < 0.03
+
+
+@given(
+    size=st.tuples(st.integers(2, 9), st.integers(2, 9)),
+    pads=st.tuples(*[st.integers(0, 30)] * 4),
+)
+def test_reflected_padding_keeps_the_colours_of_a_mosaic_in_step(size, pads):
+    rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
+    colour = (rows % 2 * 2 + columns % 2).float()[None]
+    left, right, top, bottom = pads
+    padded = pad_reflect(colour, left, right, top, bottom)[0]
+    rows, columns = torch.meshgrid(
+        torch.arange(-top, size[0] + bottom), torch.arange(-left, size[1] + right), indexing="ij"
+    )
+    assert torch.equal(padded, (rows % 2 * 2 + columns % 2).float())
+
+
+def test_a_single_pixel_is_repeated():
+    assert torch.equal(pad_reflect(torch.full((3, 1, 1), 0.5), 0, 3, 0, 3), torch.full((3, 4, 4), 0.5))
