@@ -1,0 +1,165 @@
+"""What makes a clean picture a bad one: seeded functions, and pipelines whose parameters are data.
+
+Images are RGB, float32, [0, 1], (3, H, W); a mosaic is (1, H, W). All randomness comes from the generator that is
+passed in, so one seed gives one result whatever ran before.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from ntire.image import as_image, as_pixels
+from ntire.raw import RawFrame, apply_matrix, as_matrix, balanced_rggb, ccm_from_xyz, srgb_decode, srgb_encode
+
+CAMERAS_FROM_XYZ = torch.tensor(
+    [
+        [[1.0234, -0.2969, -0.2266], [-0.5625, 1.6328, -0.0469], [-0.0703, 0.2188, 0.6406]],
+        [[0.4913, -0.0541, -0.0202], [-0.6130, 1.3513, 0.2906], [-0.1564, 0.2151, 0.7183]],
+        [[0.8380, -0.2630, -0.0639], [-0.2887, 1.0725, 0.2496], [-0.0627, 0.1427, 0.5438]],
+        [[0.6596, -0.2079, -0.0562], [-0.4782, 1.3016, 0.1933], [-0.0970, 0.1581, 0.5181]],
+    ]
+)
+"""Colour matrices of the four cameras of the Darmstadt Noise Dataset (Brooks et al. 2019, section 3.3)."""
+
+
+def uniform(low: float, high: float, rng: Generator) -> float:
+    """One number between `low` and `high`."""
+    return low + (high - low) * float(torch.rand((), generator=rng))
+
+
+def log_uniform(low: float, high: float, rng: Generator) -> float:
+    """One number between `low` and `high`, each factor as likely as the next."""
+    return math.exp(uniform(math.log(low), math.log(high), rng))
+
+
+def gaussian_noise(image: Tensor, sigma: float, rng: Generator) -> Tensor:
+    """Add white Gaussian noise; `sigma` in levels of 255, as denoising tables state it. Not clipped."""
+    return image + torch.randn(image.shape, generator=rng) * (sigma / 255)
+
+
+def gaussian_blur(image: Tensor, sigma_x: float, sigma_y: float, angle: float) -> Tensor:
+    """Blur with an anisotropic Gaussian: standard deviations in pixels along its axes, turned by `angle` (radians)."""
+    radius = max(1, math.ceil(3 * max(sigma_x, sigma_y)))
+    y, x = torch.meshgrid(*[torch.arange(-radius, radius + 1.0)] * 2, indexing="ij")
+    along = (x * math.cos(angle) + y * math.sin(angle)) / sigma_x
+    across = (y * math.cos(angle) - x * math.sin(angle)) / sigma_y
+    kernel = torch.exp(-0.5 * (along**2 + across**2))
+    kernel = (kernel / kernel.sum()).expand(3, 1, -1, -1)
+    padded = F.pad(image[None], (radius,) * 4, mode="replicate")
+    return F.conv2d(padded, kernel, groups=3)[0]
+
+
+def jpeg(image: Tensor, quality: int) -> Tensor:
+    """Compress and decompress as a JPEG of `quality` 1 to 100 (4:2:0)."""
+    import cv2
+
+    _, buffer = cv2.imencode(".jpg", as_pixels(image)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+    return as_image(np.asarray(decoded, dtype=np.uint8)[..., ::-1])
+
+
+def mosaic_of(image: Tensor) -> Tensor:
+    """Keep the one colour that an RGGB sensor sees at each pixel: (3, H, W) to (1, H, W)."""
+    mosaic = image[1:2].clone()
+    mosaic[0, 0::2, 0::2] = image[0, 0::2, 0::2]
+    mosaic[0, 1::2, 1::2] = image[2, 1::2, 1::2]
+    return mosaic
+
+
+def shot_and_read(iso: float) -> tuple[float, float]:
+    """Noise of a sensor at an ISO: variance = shot x signal + read, signal in [0, 1].
+
+    Shot noise grows with the ISO, 1e-6 each, which spans the range 1e-4 to 0.012 of Brooks et al. 2019 between ISO 100
+    and 12,000; read noise follows it as in their equation: log read = 2.18 log shot + 1.2.
+    """
+    shot = iso * 1e-6
+    return shot, math.exp(2.18 * math.log(shot) + 1.2)
+
+
+def sensor_noise(mosaic: Tensor, iso: float, rng: Generator) -> Tensor:
+    """Add shot and read noise as a Gaussian whose variance follows the signal. Not clipped."""
+    shot, read = shot_and_read(iso)
+    deviation = (shot * mosaic.clamp_min(0) + read).sqrt()
+    return mosaic + torch.randn(mosaic.shape, generator=rng) * deviation
+
+
+def bad_pixels(mosaic: Tensor, share: float, rng: Generator) -> Tensor:
+    """Replace a `share` of the pixels by random values, as stuck and hot pixels do."""
+    hit = torch.rand(mosaic.shape, generator=rng) < share
+    return torch.where(hit, torch.rand(mosaic.shape, generator=rng), mosaic)
+
+
+@dataclass(frozen=True)
+class SrgbDegradation:
+    """Blur, then noise, then JPEG, each with a probability of its own; ranges are drawn from uniformly."""
+
+    blur_probability: float = 0.5
+    blur_sigma: tuple[float, float] = (0.3, 1.2)
+    noise_probability: float = 0.9
+    noise_sigma: tuple[float, float] = (1.0, 30.0)
+    jpeg_probability: float = 0.5
+    jpeg_quality: tuple[int, int] = (50, 95)
+
+    def __call__(self, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        """A clean image (3, H, W) to the pair (lq, gt), rounded to 8 bits as files are."""
+        lq = gt
+        if uniform(0, 1, rng) < self.blur_probability:
+            sigmas = uniform(*self.blur_sigma, rng), uniform(*self.blur_sigma, rng)
+            lq = gaussian_blur(lq, *sigmas, uniform(0, math.pi, rng))
+        if uniform(0, 1, rng) < self.noise_probability:
+            lq = gaussian_noise(lq, uniform(*self.noise_sigma, rng), rng)
+        if uniform(0, 1, rng) < self.jpeg_probability:
+            lq = jpeg(lq, round(uniform(*self.jpeg_quality, rng)))
+        return as_image(as_pixels(lq)), gt
+
+
+@dataclass(frozen=True)
+class RawDegradation:
+    """Unprocess an sRGB picture into what a sensor would have recorded of it (after Brooks et al. 2019).
+
+    Inverse gamma, inverse colour matrix, white balance gains removed, blur, darkening, mosaic, shot and read noise by
+    ISO, bad pixels, quantisation, digital gain. Ranges of factors (ISO, darkening) are drawn from log-uniformly.
+    """
+
+    iso: tuple[float, float] = (100.0, 12_800.0)
+    darkening: tuple[float, float] = (1.0, 4.0)
+    """The exposure is divided by this and multiplied back after the noise, as a camera's digital gain does."""
+    red_gain: tuple[float, float] = (1.0, 2.6)
+    blue_gain: tuple[float, float] = (1.0, 2.8)
+    blur_probability: float = 0.3
+    blur_sigma: tuple[float, float] = (0.3, 0.7)
+    bad_pixel_share: tuple[float, float] = (0.0, 2e-4)
+    bits: tuple[int, ...] = (10, 12, 14)
+    """Depths of the sensor's converter, one of which is drawn."""
+
+    def frame(self, gt: Tensor, rng: Generator) -> tuple[RawFrame, Tensor]:
+        """An sRGB picture (3, H, W) to a raw frame of it and the white-balanced camera RGB that it is a mosaic of.
+
+        The second is sRGB-encoded, clipped to [0, 1]: what a perfect network would return (`RawFrame.ccm` then gives
+        the picture back, but for colours that the camera clips).
+        """
+        weights = torch.rand(len(CAMERAS_FROM_XYZ), 1, 1, generator=rng)
+        ccm = ccm_from_xyz((weights * CAMERAS_FROM_XYZ).sum(0) / weights.sum())
+        balanced = apply_matrix(torch.linalg.inv(ccm), srgb_decode(gt)).clamp(0, 1)
+        gains = (uniform(*self.red_gain, rng), 1.0, uniform(*self.blue_gain, rng))
+        light = balanced / torch.tensor(gains)[:, None, None]
+        if uniform(0, 1, rng) < self.blur_probability:
+            sigma = uniform(*self.blur_sigma, rng)
+            light = gaussian_blur(light, sigma, sigma, 0.0)
+        darkening = log_uniform(*self.darkening, rng)
+        iso = log_uniform(*self.iso, rng)
+        sensor = sensor_noise(mosaic_of(light) / darkening, iso, rng)
+        sensor = bad_pixels(sensor, uniform(*self.bad_pixel_share, rng), rng)
+        top = 2 ** self.bits[int(torch.randint(len(self.bits), (), generator=rng))] - 1
+        sensor = (sensor.clamp(0, 1) * top).round() / top
+        frame = RawFrame((sensor * darkening).clamp(0, 1), "RGGB", gains, as_matrix(ccm), iso)
+        return frame, srgb_encode(balanced)
+
+    def __call__(self, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        """A clean sRGB image (3, H, W) to the pair (balanced RGGB mosaic (1, H, W), camera RGB (3, H, W))."""
+        frame, camera = self.frame(gt, rng)
+        return balanced_rggb(frame)[0], camera

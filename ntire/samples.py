@@ -1,0 +1,90 @@
+"""The built-in sample set: raw frames and degraded pictures made from scikit-image's bundled photographs.
+
+    <folder>/raw/lq/<name>.png + .toml    raw/gt/<name>.png
+    <folder>/srgb/lq/<name>.png           srgb/gt/<name>.png
+
+No download, no random element: every machine with the same library versions makes the same files.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+import torch
+from numpy.typing import NDArray
+
+from ntire.degradations import RawDegradation, gaussian_blur, gaussian_noise, jpeg
+from ntire.files import write_atomically
+from ntire.image import as_image, as_pixels, encode_png
+from ntire.raw import correct_colours
+
+PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
+VERSION = 1
+"""Raised when the files would change, so that cached sets are made again."""
+WHITE_LEVEL, BLACK_LEVEL = 1023, 64
+"""Of the sample raw frames: 10 bit, as phones record."""
+ISOS = (800.0, 1600.0, 3200.0, 6400.0)
+"""Of the sample raw frames, in the order of PICTURES."""
+SIGMAS = (10.0, 15.0, 20.0, 25.0)
+"""Noise of the sample sRGB pictures in levels of 255, in the order of PICTURES."""
+
+
+def sample_set(folder: Path | None = None) -> Path:
+    """Make the sample set in `folder` (default: the user's cache) unless it is there; returns its root."""
+    root = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ntire" / f"samples-v{VERSION}"
+    if (root / "complete").is_file():
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    made = root.with_name(f".{root.name}.{os.getpid()}.part")
+    for number, name in enumerate(PICTURES):
+        picture = _photograph(name)
+        _write_raw(made / "raw", name, picture, ISOS[number], number)
+        _write_srgb(made / "srgb", name, picture, SIGMAS[number], number)
+    (made / "complete").write_text(f"ntire sample set, version {VERSION}\n")
+    if root.exists():
+        shutil.rmtree(root)
+    made.replace(root)
+    return root
+
+
+def _photograph(name: str) -> NDArray[np.uint8]:
+    from skimage import data
+
+    picture: Any = getattr(data, name)()
+    height, width = (size // 2 * 2 for size in picture.shape[:2])
+    return np.ascontiguousarray(picture[:height, :width, :3])
+
+
+def _write_raw(folder: Path, name: str, picture: NDArray[np.uint8], iso: float, seed: int) -> None:
+    degradation = RawDegradation(
+        iso=(iso, iso), darkening=(1.5, 1.5), blur_probability=0.0, bad_pixel_share=(1e-4, 1e-4), bits=(10,)
+    )
+    frame, camera = degradation.frame(as_image(picture), torch.Generator().manual_seed(seed))
+    levels = frame.mosaic[0] * (WHITE_LEVEL - BLACK_LEVEL) + BLACK_LEVEL
+    facts = {
+        "cfa": frame.cfa,
+        "black_level": BLACK_LEVEL,
+        "white_level": WHITE_LEVEL,
+        "white_balance": list(frame.white_balance),
+        "ccm": [list(row) for row in frame.ccm],
+        "iso": iso,
+    }
+    _write(folder / "lq" / f"{name}.png", encode_png(levels.round().numpy().astype(np.uint16)))
+    _write(folder / "lq" / f"{name}.toml", tomli_w.dumps(facts).encode())
+    # The camera cannot see colours outside its gamut: the truth is what it recorded, rendered.
+    _write(folder / "gt" / f"{name}.png", encode_png(as_pixels(correct_colours(camera, frame.ccm))))
+
+
+def _write_srgb(folder: Path, name: str, picture: NDArray[np.uint8], sigma: float, seed: int) -> None:
+    blurred = gaussian_blur(as_image(picture), 0.6, 0.6, 0.0)
+    noisy = gaussian_noise(blurred, sigma, torch.Generator().manual_seed(seed))
+    _write(folder / "lq" / f"{name}.png", encode_png(as_pixels(jpeg(noisy, 90))))
+    _write(folder / "gt" / f"{name}.png", encode_png(picture))
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, data)

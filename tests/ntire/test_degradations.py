@@ -1,0 +1,99 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ntire.degradations import (
+    RawDegradation,
+    SrgbDegradation,
+    bad_pixels,
+    gaussian_blur,
+    gaussian_noise,
+    jpeg,
+    mosaic_of,
+    sensor_noise,
+    shot_and_read,
+)
+from ntire.image import as_image
+from tests.made import scene
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_gaussian_noise_has_the_stated_sigma_in_levels_of_255():
+    noise = gaussian_noise(torch.zeros(3, 200, 200), 25, seeded()) * 255
+    assert float(noise.std()) == pytest.approx(25, rel=0.01)
+    assert abs(float(noise.mean())) < 0.3
+
+
+def test_blur_keeps_a_flat_picture_and_spreads_a_point_by_its_sigma():
+    assert torch.allclose(gaussian_blur(torch.full((3, 20, 20), 0.4), 1.5, 0.7, 0.3), torch.tensor(0.4), atol=1e-6)
+    point = torch.zeros(3, 41, 41)
+    point[:, 20, 20] = 1
+    spread = gaussian_blur(point, 2.0, 1.0, 0.0)[0]
+    position = torch.arange(41.0) - 20
+    assert float((spread.sum(0) * position**2).sum()) == pytest.approx(4, rel=0.05)
+    assert float((spread.sum(1) * position**2).sum()) == pytest.approx(1, rel=0.05)
+
+
+def test_jpeg_gets_worse_with_quality_and_is_what_opencv_gives():
+    picture = as_image(scene(64, 64))
+    errors = [float((jpeg(picture, quality) - picture).abs().mean()) for quality in (95, 60, 20)]
+    assert errors == sorted(errors)
+    assert errors[0] > 0
+
+
+def test_sensor_noise_grows_with_signal_and_iso_as_its_variance_says():
+    for iso in (200.0, 6400.0):
+        shot, read = shot_and_read(iso)
+        for level in (0.05, 0.6):
+            noisy = sensor_noise(torch.full((1, 400, 400), level), iso, seeded())
+            assert float(noisy.var()) == pytest.approx(shot * level + read, rel=0.02)
+    assert shot_and_read(12_000)[0] == pytest.approx(0.012)
+    assert shot_and_read(100)[1] == pytest.approx(math.exp(2.18 * math.log(1e-4) + 1.2))
+
+
+def test_bad_pixels_hit_the_stated_share():
+    hit = bad_pixels(torch.full((1, 500, 500), -1.0), 0.01, seeded()) >= 0
+    assert float(hit.float().mean()) == pytest.approx(0.01, rel=0.1)
+
+
+def test_a_mosaic_keeps_one_colour_a_pixel():
+    image = as_image(scene(6, 8))
+    mosaic = mosaic_of(image)[0]
+    assert torch.equal(mosaic[0::2, 0::2], image[0, 0::2, 0::2])
+    assert torch.equal(mosaic[0::2, 1::2], image[1, 0::2, 1::2])
+    assert torch.equal(mosaic[1::2, 0::2], image[1, 1::2, 0::2])
+    assert torch.equal(mosaic[1::2, 1::2], image[2, 1::2, 1::2])
+
+
+@pytest.mark.parametrize("degradation", [RawDegradation(), SrgbDegradation()])
+def test_one_seed_gives_one_pair_in_range_and_another_seed_another(degradation):
+    gt = as_image(scene(32, 32))
+    lq, target = degradation(gt, seeded(5))
+    again, _ = degradation(gt, seeded(5))
+    other, _ = degradation(gt, seeded(6))
+    assert torch.equal(lq, again)
+    assert not torch.equal(lq, other)
+    assert target.shape == gt.shape
+    assert lq.shape == ((1 if isinstance(degradation, RawDegradation) else 3), 32, 32)
+    for image in (lq, target):
+        assert 0 <= float(image.min()) <= float(image.max()) <= 1
+
+
+def test_darkening_with_digital_gain_makes_more_noise_at_the_same_brightness():
+    gt = as_image(np.full((64, 64, 3), 128, np.uint8))
+
+    def noise(darkening):
+        degradation = RawDegradation(
+            iso=(1600, 1600), darkening=(darkening,) * 2, blur_probability=0, bad_pixel_share=(0, 0), bits=(14,)
+        )
+        frame, _ = degradation.frame(gt, seeded(1))
+        return float(frame.mosaic.mean()), float(frame.mosaic[0, 0::2, 0::2].std())
+
+    (plain, quiet), (gained, loud) = noise(1.0), noise(4.0)
+    assert gained == pytest.approx(plain, rel=0.02)
+    assert loud > 1.7 * quiet
