@@ -1,0 +1,132 @@
+"""The names of all methods, from the folders: `teams/<track>/<team>.py` is registered by being there."""
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from ntire import UserError
+from ntire.method import Method
+
+ENTRY_POINTS = "ntire.methods"
+"""Installed packages may offer `Method` classes in this entry-point group."""
+
+
+def module_name(team: str) -> str:
+    """The module of a team: "TongJi-IPOE" -> "tongji_ipoe"."""
+    return re.sub(r"[^0-9a-z]+", "_", team.lower()).strip("_")
+
+
+def folders() -> list[str]:
+    """The tracks that have a folder of methods."""
+    root = Path(next(iter(importlib.import_module("teams").__path__)))
+    return sorted(path.parent.name for path in root.glob("*/__init__.py") if path.parent.name != "parts")
+
+
+def methods(track: str | None = None) -> list[type[Method]]:
+    """Every method, of one track or of all, in the order of track and team; imports only what it lists."""
+    found = [
+        method
+        for folder in folders()
+        if track in (None, folder)
+        for name in _modules(folder)
+        for method in _declared_in(importlib.import_module(f"teams.{folder}.{name}"))
+    ]
+    return found + [method for method in _installed() if track in (None, method.track)]
+
+
+def find(team: str, track: str, variant: str | None = None) -> type[Method]:
+    """The method of a team on a track; the first one in the team's file if no variant is asked for.
+
+    Raises UserError with the nearest names for an unknown track, team or variant.
+    """
+    if track not in folders():
+        raise UserError(_unknown("track", track, folders()))
+    if module_name(team) in _modules(track):
+        of_team = _declared_in(importlib.import_module(f"teams.{track}.{module_name(team)}"))
+    else:
+        of_team = [method for method in _installed() if method.track == track and method.team == team]
+    if not of_team:
+        raise UserError(_unknown(f"team on track {track}", team, [method.team for method in methods(track)]))
+    if variant is None:
+        return of_team[0]
+    for method in of_team:
+        if method.variant == variant:
+            return method
+    raise UserError(_unknown(f"variant of {of_team[0].team}", variant, [method.variant for method in of_team]))
+
+
+def load(folder: Path) -> type[Method]:
+    """The one `Method` of a folder with a `method.py`, such as a submission's `method/`.
+
+    This runs the code in it: for code that is not your own, use `ntire verify`. Raises UserError if there is no such
+    file, if it does not import, or if it declares no method or several.
+    """
+    file = folder / "method.py"
+    if not file.is_file():
+        raise UserError(f"{folder}: expected a folder with a method.py, found none.")
+    # The folder's own modules are imported by plain names, at import time or later.
+    if str(folder.resolve()) not in sys.path:
+        sys.path.insert(0, str(folder.resolve()))
+    name = f"ntire_method_{module_name(str(folder.resolve()))}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{file}: cannot be imported.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{file}: does not import: {type(error).__name__}: {error}") from error
+    declared = _declared_in(module)
+    if len(declared) != 1:
+        names = ", ".join(method.__name__ for method in declared) or "none"
+        raise UserError(f"{file}: expected one Method class, found {names}.")
+    return declared[0]
+
+
+def folder_of(method: type[Method]) -> Path | None:
+    """Where the method's module lies: `weights/` beside it holds the weights that ship with it."""
+    file = sys.modules[method.__module__].__file__
+    return Path(file).parent if file else None
+
+
+def _modules(track: str) -> list[str]:
+    package = importlib.import_module(f"teams.{track}")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def _declared_in(module: ModuleType) -> list[type[Method]]:
+    """Concrete methods of a module, in the order of the file; a team's folder declares them in its `__init__`."""
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Method)
+        and value.__module__.startswith(module.__name__)
+        and hasattr(value, "team")
+    ]
+
+
+def _installed() -> Iterator[type[Method]]:
+    for entry in entry_points(group=ENTRY_POINTS):
+        method = entry.load()
+        if not (isinstance(method, type) and issubclass(method, Method)):
+            raise UserError(
+                f"entry point {entry.value} of group {ENTRY_POINTS}: expected a Method class, found {method!r}."
+            )
+        yield method
+
+
+def _unknown(what: str, name: str, names: list[str]) -> str:
+    known = list(dict.fromkeys(filter(None, names)))
+    lowered = {one.lower(): one for one in known}
+    near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known) or 'none'}."
+    return f"unknown {what}: {name!r}. {hint} `ntire teams` lists all methods."

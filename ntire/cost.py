@@ -1,0 +1,93 @@
+"""What a method costs, counted on the meta device: no memory is needed, so full-size frames can be counted anywhere."""
+
+import weakref
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from ntire.method import Cost, Method
+
+
+def on_meta(method: type[Method]) -> Method:
+    """The method at full size with parameters that have shapes but no values."""
+    with torch.device("meta"):
+        return method().eval()
+
+
+def count(method: type[Method], at: tuple[int, int]) -> Cost:
+    """Parameters and multiply-adds of `forward` for one image of `at` (height, width).
+
+    Counted is what PyTorch dispatches: convolutions, matrix products and attention; pointwise work, norms and FFTs
+    count as nothing. The size is padded to the method's stride, as it is when it runs.
+    """
+    built = on_meta(method)
+    height, width = (size + -size % method.stride for size in at)
+    lq = torch.empty(1, method.lq_channels(), height, width, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        built(lq)
+    return Cost(
+        source="counted by dispatch",
+        params_m=sum(parameter.numel() for parameter in built.parameters()) / 1e6,
+        macs_g=counter.get_total_flops() / 2e9,
+        at=at,
+    )
+
+
+@cache
+def bytes_per_pixel(method: type[Method], dtype: torch.dtype) -> float:
+    """Peak bytes of activations that `forward` keeps alive, per pixel of the image, input and output included.
+
+    This is a constant of network and dtype, so one run at 256 x 256 plans every size.
+    """
+    side = 256 + -256 % method.stride
+    built = on_meta(method).to(dtype)
+    lq = torch.empty(1, method.lq_channels(), side, side, device="meta", dtype=dtype)
+    with torch.no_grad():
+        return _peak_bytes(built, lq) / side**2
+
+
+def _peak_bytes(network: Callable[[Tensor], Tensor], lq: Tensor) -> int:
+    with _LiveBytes() as live:
+        live.see(lq)
+        network(lq)
+    return live.peak
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the storages that are alive after each operator; parameters were there before and do not count."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.peak = 0
+        self._seen: set[int] = set()
+
+    def see(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._freed, key, storage.nbytes())
+
+    def _freed(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in given:
+                self.see(leaf)
+        return result

@@ -1,0 +1,148 @@
+"""The contract: a method is a class that declares its facts, holds its networks, and restores a picture from a path."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ntire.image import read_image
+from ntire.raw import RawFrame, balanced_rggb, correct_colours, read_raw
+from ntire.tiling import tiled
+from ntire.weights import Weights
+
+if TYPE_CHECKING:
+    from ntire.training import Recipe
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Frame = Tensor | RawFrame
+"""What `Method.read` returns: an image (3, H, W), or a raw frame on the raw track."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method costs, claimed by a report or counted by us; None where the report is silent.
+
+    1 MAC is one multiply-add; FLOPs are 2 MACs.
+    """
+
+    source: str
+    """Where the figures stand, and how its GFLOPs were read."""
+    params_m: float | None = None
+    """Millions of parameters."""
+    macs_g: float | None = None
+    """10^9 multiply-adds for one image of size `at`."""
+    at: tuple[int, int] | None = None
+    """Height and width of the full-size picture (for raw: of the mosaic)."""
+    runtime_ms: float | None = None
+    runtime_at: tuple[int, int] | None = None
+    device: str | None = None
+
+
+class Method(nn.Module):
+    """A team's method: a subclass in `teams/<track>/<team>.py`, or in a submission's `method/method.py`.
+
+    `forward(lq)` is the networks and nothing else, (B, C, H, W) -> (B, 3, H, W): C is 3, values [0, 1]; on the raw
+    track C is 1, a white-balanced linear RGGB mosaic in [0, 1], and the result is sRGB-encoded camera RGB at the size
+    of the mosaic. `restore(path)` is the contract that everything else builds on.
+    """
+
+    team: ClassVar[str]
+    """As the report spells it."""
+    track: ClassVar[str]
+    """The folder below `teams/`: raw, srgb, face or general."""
+    variant: ClassVar[str] = ""
+    """Tells several methods of one team and track apart, such as "phase3"."""
+    cite: ClassVar[str]
+    """A key of `teams/references.bib`."""
+    code: ClassVar[str | None] = None
+    """Address of the authors' program, if there is one."""
+    claimed: ClassVar[Cost | None] = None
+    weights: ClassVar[tuple[Weights, ...]] = ()
+    tiling: ClassVar[Literal["exact", "method", "global"]]
+    """`exact`: local, any tiling gives the same pixels; `method`: tiles are part of the method, which does them itself;
+    `global`: an output pixel depends on the whole image, tiles are an approximation."""
+    halo: ClassVar[int]
+    """Pixels of input around an output pixel that can change it (for `global`: the overlap of tiles)."""
+    stride: ClassVar[int]
+    """Origins and sizes of tiles sit on this grid."""
+    caveats: ClassVar[tuple[str, ...]] = ()
+    recipe: ClassVar["Recipe | None"] = None
+    """How `ntire train` trains it; None for methods that cannot be trained here."""
+    tiny: ClassVar[dict[str, int]] = {}
+    """Constructor arguments of a copy small enough for tests."""
+
+    tile: int | None = None
+    """Side of the tiles that `restore` works in, in pixels; None for the whole image."""
+
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        super().__init_subclass__()
+        if abstract:
+            return
+        needed = ("team", "track", "cite", "tiling", "halo", "stride")
+        missing = [name for name in needed if not hasattr(cls, name)]
+        if missing:
+            raise TypeError(f"{cls.__module__}.{cls.__qualname__} does not declare {', '.join(missing)}")
+        if cls.tiling not in ("exact", "method", "global"):
+            raise TypeError(
+                f"{cls.__module__}.{cls.__qualname__}: tiling is exact, method or global, not {cls.tiling!r}"
+            )
+        if cls.halo < 0 or cls.stride < 1:
+            raise TypeError(f"{cls.__module__}.{cls.__qualname__}: expected halo >= 0 and stride >= 1")
+
+    @classmethod
+    def lq_channels(cls) -> int:
+        """Channels that `forward` takes."""
+        return 1 if cls.track == "raw" else 3
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; the CPU for a method without any."""
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters; float32 for a method without any."""
+        return next((parameter.dtype for parameter in self.parameters()), torch.float32)
+
+    def forward(self, lq: Tensor) -> Tensor:
+        """The networks, (B, C, H, W) -> (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def read(self, path: Path) -> Frame:
+        """Decode `path` on the CPU; may run ahead of `enhance` in another thread.
+
+        Raises UnreadableImage for a file that cannot be read.
+        """
+        return read_raw(path) if self.track == "raw" else read_image(path)
+
+    @torch.no_grad()
+    def enhance(self, frame: Frame) -> Tensor:
+        """What `read` gave to the restored image: RGB, float32, [0, 1], (3, H, W), on the method's device."""
+        if isinstance(frame, RawFrame):
+            mosaic, (top, left) = balanced_rggb(frame)
+            camera = self.in_tiles(mosaic)[:, top:, left:]
+            return correct_colours(camera, frame.ccm)
+        return self.in_tiles(frame).clamp(0, 1)
+
+    def restore(self, path: Path) -> Tensor:
+        """The restored image of the picture or raw frame in `path`: RGB, float32, [0, 1], (3, H, W).
+
+        Raises UnreadableImage for a file that cannot be read.
+        """
+        return self.enhance(self.read(path))
+
+    def in_tiles(self, lq: Tensor) -> Tensor:
+        """Run `forward` over (C, H, W) in tiles of `self.tile`; returns float32 (3, H, W)."""
+        restored = tiled(
+            self,
+            lq.to(self.device, self.dtype),
+            tile=None if self.tiling == "method" else self.tile,
+            halo=self.halo,
+            stride=self.stride,
+            blend=self.tiling == "global",
+        )
+        return restored.float()

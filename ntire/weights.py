@@ -1,0 +1,204 @@
+"""Weights files: which a method needs, where they come from, whether they are here and whole, and strict filling.
+
+A file is looked for in `weights/` beside the module that declares it (so do projects ship weights, and so do
+submissions), then in the cache: `$NTIRE_WEIGHTS`, by default `~/.cache/ntire/weights`.
+"""
+
+import os
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ntire import UserError
+from ntire.files import sha256_of
+
+State = Literal["shipped", "here", "missing"]
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that are here and the bytes in all, where the server says."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One released file and the part of a method that it fills."""
+
+    file: str
+    """Its name in the weights folder."""
+    sha256: str | None
+    """None where nobody has published it and we have not seen the file."""
+    license: str
+    provenance: Literal["official", "retrained"]
+    """`official`: the authors' own file. `retrained`: made with `ntire train`, never called the team's own."""
+    into: str = ""
+    """Submodule path, such as "unet.encoder"; empty for the whole method."""
+    urls: tuple[str, ...] = ()
+    """Address and mirrors, tried in this order; empty for a file that ships with the method's code."""
+    size: int | None = None
+    """Bytes."""
+
+
+def cache_folder() -> Path:
+    """Where fetched weights are kept."""
+    return Path(os.environ.get("NTIRE_WEIGHTS") or Path.home() / ".cache" / "ntire" / "weights")
+
+
+def locate(weights: Weights, beside: Path | None) -> tuple[Path, State]:
+    """The path of the file, and whether it ships in the folder `beside`, is in the cache, or is missing."""
+    if beside is not None and (shipped := beside / "weights" / weights.file).is_file():
+        return shipped, "shipped"
+    cached = cache_folder() / weights.file
+    return cached, "here" if cached.is_file() else "missing"
+
+
+def require(wanted: Mapping[str, tuple[Weights, ...]], beside: Mapping[str, Path | None]) -> None:
+    """Raise one UserError (exit code 3) that lists every missing file of all methods in `wanted` and how to get it."""
+    missing = [
+        (name, weights, path)
+        for name, files in wanted.items()
+        for weights in files
+        for path, state in [locate(weights, beside[name])]
+        if state == "missing"
+    ]
+    if not missing:
+        return
+    lines = [f"{len(missing)} weights file(s) missing:"]
+    for name, weights, path in missing:
+        size = f", {weights.size / 1e6:.0f} MB" if weights.size else ""
+        lines.append(f"  {name}: {path} ({weights.license}{size})")
+    lines.append("Get them with:  ntire weights fetch " + " ".join(dict.fromkeys(name for name, _, _ in missing)))
+    raise UserError("\n".join(lines), exit_code=3)
+
+
+def verify(weights: Weights, path: Path) -> None:
+    """Raise UserError unless the file's sha256 is the declared one; a file without a declared one passes."""
+    if weights.sha256 is None:
+        return
+    found = sha256_of(path)
+    if found != weights.sha256:
+        raise UserError(
+            f"{path}: expected sha256 {weights.sha256}, found {found}. It is damaged or another file: "
+            "delete it and get it again with `ntire weights fetch`.",
+            exit_code=3,
+        )
+
+
+def fetch(weights: Weights, progress: Progress | None = None) -> Path:
+    """Download the file into the cache, going on where an earlier try stopped, and check its hash.
+
+    Raises UserError with every address tried and what each answered.
+    """
+    path, state = locate(weights, None)
+    if state == "here":
+        verify(weights, path)
+        return path
+    if not weights.urls:
+        raise UserError(f"{weights.file}: it ships with its method's code and has no address. Restore that folder.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    answers = []
+    for url in weights.urls:
+        part = path.with_name(f"{path.name}.part")
+        try:
+            _download(url, part, progress)
+            verify(weights, part)
+        except (urllib.error.URLError, OSError) as error:
+            answers.append(f"  {url}: {error}")
+        except UserError as error:
+            part.unlink()
+            answers.append(f"  {url}: {error}")
+        else:
+            part.replace(path)
+            return path
+    raise UserError(
+        f"{weights.file}: none of its addresses gave the file.\n" + "\n".join(answers) + f"\n"
+        f"Download it by other means to {path}, then run `ntire weights verify`.",
+        exit_code=3,
+    )
+
+
+def _download(url: str, part: Path, progress: Progress | None) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing lies beyond what is here: the hash will tell whether it is the whole file
+            return
+        raise
+    with response:
+        resumed = response.status == 206
+        length = response.headers.get("Content-Length")
+        total = int(length) + (have if resumed else 0) if length else None
+        with part.open("ab" if resumed else "wb") as file:
+            have = have if resumed else 0
+            while block := response.read(1 << 20):
+                file.write(block)
+                have += len(block)
+                if progress:
+                    progress(have, total)
+    if total is not None and have < total:
+        raise OSError(f"the connection ended after {have} of {total} bytes; run the command again to go on")
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a safetensors file, or from a PyTorch file that holds nothing but tensors.
+
+    Raises UserError for anything else: a pickle can run code, so it is never opened without `weights_only`.
+    """
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            # PyTorch warns of unusual pickle protocols; whatever it cannot read safely raises below.
+            warnings.simplefilter("ignore", UserWarning)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such weights file.") from None
+    except (SafetensorError, UnpicklingError, OSError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path}: not a whole weights file (safetensors, or tensors saved by torch): {reason}"
+        ) from None
+    for key in ("params_ema", "params", "state_dict"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UserError(f"{path}: expected tensors by name, found {type(loaded).__name__}.")
+    return loaded
+
+
+def fill(module: nn.Module, state_dict: Mapping[str, Tensor], source: Path) -> None:
+    """Copy `state_dict` into `module`: the same names, the same shapes, nothing missing, nothing left over.
+
+    Values are converted to the module's own dtypes. Raises UserError that lists all differences at once.
+    """
+    own = module.state_dict()
+    problems = [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in state_dict]
+    problems += [f"unexpected {name} {tuple(state_dict[name].shape)}" for name in state_dict if name not in own]
+    problems += [
+        f"{name}: expected {tuple(own[name].shape)}, found {tuple(state_dict[name].shape)}"
+        for name in own
+        if name in state_dict and own[name].shape != state_dict[name].shape
+    ]
+    problems += [
+        f"{name}: contains NaN or infinity"
+        for name, value in state_dict.items()
+        if value.is_floating_point() and not bool(torch.isfinite(value).all())
+    ]
+    if problems:
+        shown = "\n  ".join(problems[:20] + ([f"and {len(problems) - 20} more"] if len(problems) > 20 else []))
+        raise UserError(
+            f"{source}: these are not the weights of this {type(module).__name__}, {len(problems)} difference(s):\n"
+            f"  {shown}\nUse the file that belongs to this team, track and variant."
+        )
+    module.load_state_dict(dict(state_dict), strict=True)

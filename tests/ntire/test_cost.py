@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch import nn
+
+from ntire.cost import bytes_per_pixel, count
+from ntire.method import Method
+
+
+class Facts(Method, abstract=True):
+    team = "T"
+    track = "srgb"
+    cite = "raim2025"
+    tiling = "exact"
+    halo = 1
+    stride = 4
+
+
+class Conv(Facts):
+    """One 3 x 3 convolution, 3 -> 3, with bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, lq):
+        return self.conv(lq)
+
+
+def test_one_convolution_is_counted_by_hand():
+    counted = count(Conv, (16, 32))
+    assert counted.params_m == pytest.approx(84e-6)
+    assert counted.macs_g == pytest.approx(16 * 32 * 3 * 3 * 9 / 1e9)
+
+
+def test_a_size_off_the_grid_is_counted_as_it_runs():
+    assert count(Conv, (13, 30)).macs_g == count(Conv, (16, 32)).macs_g
+
+
+class Attend(Facts):
+    """Attention over pixels: two products of N x N x C."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, lq):
+        pixels = lq.flatten(2).transpose(1, 2)
+        attended = nn.functional.scaled_dot_product_attention(pixels, pixels, pixels)
+        return attended.transpose(1, 2).reshape(lq.shape) * self.scale
+
+
+def test_attention_counts():
+    assert count(Attend, (8, 8)).macs_g == pytest.approx(2 * 64 * 64 * 3 / 1e9)
+
+
+class Keeps(Facts):
+    """Holds five float32 planes of 3 channels at its peak: the input, three sums, and their total."""
+
+    def forward(self, lq):
+        kept = [lq + number for number in range(3)]
+        total = kept[0] + kept[1]
+        del kept
+        return total.mul_(2)
+
+
+def test_peak_memory_is_the_sum_of_what_lives_at_once():
+    assert bytes_per_pixel(Keeps, torch.float32) == 5 * 3 * 4
+
+
+class Drops(Facts):
+    """A chain needs its input, the last value and the next."""
+
+    def forward(self, lq):
+        x = lq
+        for _ in range(6):
+            x = x + 1
+        return x
+
+
+def test_freed_memory_is_used_again():
+    assert bytes_per_pixel(Drops, torch.float32) == 3 * 3 * 4

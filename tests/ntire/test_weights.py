@@ -1,0 +1,165 @@
+import hashlib
+import http.server
+import pickle
+import threading
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ntire import UserError
+from ntire.weights import Weights, cache_folder, fetch, fill, locate, read_state_dict, require, verify
+
+CONTENT = bytes(range(256)) * 5000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT: whole, by range, or with a connection that breaks after 300,000 bytes."""
+
+    def do_GET(self):
+        start = 0
+        asked = self.headers.get("Range")
+        self.server.asked.append((self.path, asked))
+        if asked and self.path != "/norange":
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            if start >= len(CONTENT):
+                self.send_error(416)
+                return
+            self.send_response(206)
+        else:
+            self.send_response(200)
+        body = CONTENT[start:]
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        breaks = self.path == "/breaks" and start == 0
+        self.wfile.write(body[:300_000] if breaks else body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
+        running.asked = []
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def file_at(server, *paths, sha256=SHA256):
+    urls = tuple(f"http://127.0.0.1:{server.server_port}{path}" for path in paths)
+    return Weights("net.bin", sha256, "MIT", "official", urls=urls)
+
+
+def test_a_file_is_fetched_into_the_cache_and_checked(server):
+    seen = []
+    path = fetch(file_at(server, "/whole"), lambda have, total: seen.append((have, total)))
+    assert path == cache_folder() / "net.bin"
+    assert path.read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert locate(file_at(server), None) == (path, "here")
+
+
+def test_a_broken_download_goes_on_where_it_stopped(server):
+    weights = file_at(server, "/breaks")
+    with pytest.raises(UserError, match="ended after 300000 of 1280000 bytes"):
+        fetch(weights)
+    assert locate(weights, None)[1] == "missing"
+    assert fetch(weights).read_bytes() == CONTENT
+    assert server.asked == [("/breaks", None), ("/breaks", "bytes=300000-")]
+
+
+@pytest.mark.parametrize("path", ["/norange", "/whole"])
+def test_a_download_that_was_whole_but_not_renamed_is_kept_or_begun_again(server, path):
+    cache_folder().mkdir(parents=True)
+    (cache_folder() / "net.bin.part").write_bytes(CONTENT)
+    assert fetch(file_at(server, path)).read_bytes() == CONTENT
+
+
+def test_a_mirror_steps_in_and_every_answer_is_reported(server):
+    assert fetch(file_at(server, "/breaks", "/whole")).read_bytes() == CONTENT
+    with pytest.raises(UserError) as caught:
+        fetch(Weights("other.bin", "0" * 64, "MIT", "official", urls=file_at(server, "/whole").urls * 2))
+    assert str(caught.value).count("expected sha256 000") == 2
+    assert not (cache_folder() / "other.bin").exists()
+    assert not (cache_folder() / "other.bin.part").exists()
+
+
+def test_a_damaged_file_is_found_by_its_hash(tmp_path):
+    path = tmp_path / "net.bin"
+    path.write_bytes(CONTENT[:-1])
+    with pytest.raises(UserError, match=f"expected sha256 {SHA256}"):
+        verify(Weights("net.bin", SHA256, "MIT", "official"), path)
+
+
+def test_all_missing_files_are_listed_at_once_with_the_way_to_get_them():
+    wanted = {
+        "A": (Weights("a1.bin", None, "MIT", "official", size=5_000_000), Weights("a2.bin", None, "NC", "official")),
+        "B": (Weights("b.bin", None, "MIT", "official"),),
+    }
+    with pytest.raises(UserError) as caught:
+        require(wanted, dict.fromkeys(wanted))
+    message = str(caught.value)
+    assert caught.value.exit_code == 3
+    assert all(part in message for part in ("3 weights", "a1.bin (MIT, 5 MB)", "a2.bin (NC)", "b.bin", "fetch A B"))
+
+
+def test_weights_beside_the_code_go_before_the_cache(tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "net.bin").write_bytes(b"x")
+    assert locate(Weights("net.bin", None, "MIT", "official"), tmp_path)[1] == "shipped"
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])
+def test_tensors_come_back_by_name(tmp_path, name):
+    tensors = {"w": torch.rand(3, 2), "b": torch.arange(4)}
+    if name.endswith("safetensors"):
+        save_file(tensors, tmp_path / name)
+    else:
+        torch.save({"params": tensors}, tmp_path / name)
+    found = read_state_dict(tmp_path / name)
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[key], tensors[key]) for key in tensors)
+
+
+class Harmful:
+    def __reduce__(self):
+        return exec, ("raise SystemError('code in a checkpoint ran')",)
+
+
+def test_a_pickle_that_runs_code_is_refused_not_run(tmp_path):
+    torch.save({"w": Harmful()}, tmp_path / "a.pth")
+    (tmp_path / "b.pth").write_bytes(pickle.dumps(Harmful()))
+    (tmp_path / "half.safetensors").write_bytes(b"\x10\x00\x00")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name in ("a.pth", "b.pth", "half.safetensors", "list.pth", "none.safetensors"):
+        with pytest.raises(UserError, match=name):
+            read_state_dict(tmp_path / name)
+
+
+def test_filling_is_strict_and_lists_every_difference(tmp_path):
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2))
+    tensors = dict(module.state_dict())
+    tensors["0.weight"] = torch.zeros(4, 3, 5, 5)
+    tensors["2.weight"] = torch.zeros(1)
+    tensors["0.bias"] = torch.full((4,), float("nan"))
+    del tensors["1.bias"]
+    with pytest.raises(UserError) as caught:
+        fill(module, tensors, tmp_path / "net.safetensors")
+    shapes = "expected (4, 3, 3, 3), found (4, 3, 5, 5)"
+    for part in ("4 difference", "missing 1.bias", "unexpected 2.weight", shapes, "0.bias: contains NaN"):
+        assert part in str(caught.value)
+
+
+def test_half_precision_files_fill_full_precision_networks(tmp_path):
+    module = nn.Linear(4, 2)
+    halves = {name: value.half() for name, value in module.state_dict().items()}
+    target = nn.Linear(4, 2)
+    fill(target, halves, tmp_path / "x")
+    assert target.weight.dtype == torch.float32
+    assert torch.equal(target.weight, halves["weight"].float())
