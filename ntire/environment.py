@@ -1,0 +1,84 @@
+"""What a result depends on beside code and weights: versions, processor, devices."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ntire import UserError, __version__
+
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "rawpy", "safetensors", "pandas")
+
+
+def versions() -> dict[str, str]:
+    """Versions of ntire, Python and the libraries that touch pixels; absent ones are left out."""
+    found = {"ntire": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def processor() -> str:
+    """The processor's name, as /proc/cpuinfo or the platform gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def environment(device: str) -> dict[str, str]:
+    """Versions and the device that computes; flat strings, as they go into submission.toml."""
+    import torch
+
+    found = versions() | {"os": platform.platform(), "processor": f"{processor()}, {os.cpu_count()} threads"}
+    if torch.device(device).type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found |= {
+            "device": properties.name,
+            "device_memory_gb": f"{properties.total_memory / 2**30:.0f}",
+            "cuda": str(torch.version.cuda),
+            "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+        }
+    else:
+        found["device"] = "cpu"
+    return found
+
+
+def choose_device(wanted: str) -> str:
+    """The device that a user means: `auto` is the GPU where there is one, else the CPU; others must be usable here.
+
+    Raises UserError for a device that PyTorch does not know or this machine does not have.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {wanted}: cannot be used here ({reason}). Use auto, cpu, or cuda:N.") from None
+    return str(device)
+
+
+def memory_to_use(device: str) -> int:
+    """Bytes of activations that one image may take: on a GPU most of what is free; on the host at most 2 GiB."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * 0.8)
+    available = 2 << 30
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return min(2 << 30, available // 2)

@@ -1,0 +1,288 @@
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ntire import UserError, catalogue, runner
+from ntire.image import read_pixels
+from ntire.journal import read_journal
+from ntire.method import Method
+from ntire.prepare import Options, plan_tile, prepare
+from ntire.runner import Input, find_inputs, run
+from tests.made import scene, start, write_png
+
+
+def restored_by(folder, inputs, out, **options):
+    """Run the plugin in `folder`; returns the summary and how often its network was called in all."""
+    chosen = Options(**options)
+    method = prepare(catalogue.load(folder), chosen)
+    summary = run(method, find_inputs([inputs], "srgb"), out, "raim-2025-srgb", chosen)
+    calls = folder / "calls.txt"
+    return summary, len(calls.read_text().splitlines()) if calls.exists() else 0
+
+
+def tree(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
+
+
+def test_pictures_become_a_submission_folder_with_the_same_names(plugin, pictures, tmp_path):
+    summary, _ = restored_by(plugin(), pictures, tmp_path / "out")
+    assert [result.status for result in summary.results] == ["done"] * 3
+    assert set(tree(tmp_path / "out")) == {"images/a.png", "images/b.png", "images/below/c.png"}
+    expected = np.rint((scene(seed=0) / np.float32(255) + np.float32(0.05)).clip(0, 1) * 255)
+    assert np.abs(read_pixels(tmp_path / "out" / "images" / "a.png") - expected).max() <= 1
+    lines = read_journal(tmp_path / "out" / "journal.jsonl")
+    assert {line["image"] for line in lines} == {"a", "b", "below/c"}
+    assert all(line["seconds"] > 0 and line["peak_memory_mb"] > 0 for line in lines)
+
+
+def test_a_finished_run_started_again_calls_no_model(plugin, pictures, tmp_path):
+    folder = plugin()
+    _, calls = restored_by(folder, pictures, tmp_path / "out")
+    before = tree(tmp_path / "out")
+    summary, again = restored_by(folder, pictures, tmp_path / "out")
+    assert (calls, again, summary.computed) == (3, 3, 0)
+    assert tree(tmp_path / "out") == before
+
+
+def test_only_what_changed_is_done_again(plugin, pictures, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    restored_by(folder, pictures, out)
+    write_png(pictures / "a.png", scene(seed=9))
+    (out / "images" / "b.png").unlink()
+    (out / "images" / "below" / "c.png").write_bytes(b"damaged")
+    write_png(pictures / "d.png", scene(seed=5))
+    summary, calls = restored_by(folder, pictures, out)
+    assert summary.computed == 4
+    assert calls == 7
+    assert restored_by(folder, pictures, out, fresh=True)[1] == 11
+
+
+def test_other_settings_in_the_same_folder_are_refused(plugin, pictures, tmp_path):
+    folder = plugin()
+    restored_by(folder, pictures, tmp_path / "out")
+    with pytest.raises(UserError, match="tile: 'auto' there, 32 now"):
+        restored_by(folder, pictures, tmp_path / "out", tile=32)
+    (folder / "method.py").write_text((folder / "method.py").read_text().replace("0.05", "0.06"))
+    with pytest.raises(UserError, match="code: "):
+        restored_by(folder, pictures, tmp_path / "out")
+
+
+def test_one_bad_picture_does_not_hurt_the_others(plugin, pictures, tmp_path):
+    (pictures / "text.png").write_text("not a picture")
+    whole = (pictures / "a.png").read_bytes()
+    (pictures / "half.png").write_bytes(whole[: len(whole) // 2])
+    second = Image.fromarray(scene(seed=1))
+    Image.fromarray(scene()).save(pictures / "frames.webp", save_all=True, append_images=[second])
+    summary, _ = restored_by(plugin(), pictures, tmp_path / "out")
+    statuses = {result.image: result.status for result in summary.results}
+    assert statuses == {
+        "a": "done", "b": "done", "below/c": "done", "frames": "unreadable", "half": "unreadable", "text": "unreadable",
+    }  # fmt: skip
+    assert "found text" in next(result.problem for result in summary.failed if result.image == "text")
+    assert len(tree(tmp_path / "out")) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("if lq.mean() > 0.45: raise KeyError('no such layer')", "KeyError: 'no such layer'"),
+        ("if lq.mean() > 0.45: return lq * float('nan')", "NaN or infinite"),
+        ("if lq.mean() > 0.45: return lq[..., :-1]", "restore returned 16 x 15 for an input of 16 x 16"),
+        ("if lq.mean() > 0.45: raise torch.OutOfMemoryError('x')", "out of memory on the device"),
+    ],
+)
+def test_a_method_that_fails_on_one_picture_fails_on_one_picture(plugin, tmp_path, body, problem):
+    inputs = tmp_path / "pictures"
+    write_png(inputs / "dark.png", np.full((16, 16, 3), 50, np.uint8))
+    write_png(inputs / "light.png", np.full((16, 16, 3), 200, np.uint8))
+    summary, _ = restored_by(plugin(body), inputs, tmp_path / "out")
+    assert [result.status for result in summary.results] == ["done", "failed"]
+    assert problem in summary.failed[0].problem
+    # A failure is tried again, a success is not.
+    again, _ = restored_by(plugin(body), inputs, tmp_path / "out")
+    assert again.computed == 1
+
+
+def test_the_smallest_pictures_go_through(plugin, tmp_path):
+    for height, width in ((1, 1), (5, 7), (1, 30)):
+        write_png(tmp_path / "small" / f"{height}x{width}.png", scene(40, 48)[:height, :width])
+    summary, _ = restored_by(plugin(), tmp_path / "small", tmp_path / "out")
+    assert not summary.failed
+
+
+def test_randomness_follows_the_pixels_not_the_name_or_the_order(plugin, tmp_path):
+    folder = plugin("lq = lq + torch.randn_like(lq) * 0.1")
+    for name in ("a", "b", "c"):
+        write_png(tmp_path / "one" / f"{name}.png", scene(seed=ord(name)))
+        write_png(tmp_path / "two" / f"{'cab'['abc'.index(name)]}.png", scene(seed=ord(name)))
+    restored_by(folder, tmp_path / "one", tmp_path / "out1")
+    restored_by(folder, tmp_path / "two", tmp_path / "out2")
+    one, two = tree(tmp_path / "out1"), tree(tmp_path / "out2")
+    assert [one[f"images/{name}.png"] for name in "abc"] == [two[f"images/{name}.png"] for name in "cab"]
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(plugin, pictures, tmp_path, monkeypatch):
+    folder, out = plugin(), tmp_path / "out"
+    write = runner.write_atomically
+
+    def fills_up(path, data):
+        if path.name == "b.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data)
+
+    monkeypatch.setattr(runner, "write_atomically", fills_up)
+    with pytest.raises(UserError, match="No space left on device.*What is finished stays") as caught:
+        restored_by(folder, pictures, out)
+    assert caught.value.exit_code == 3
+    monkeypatch.setattr(runner, "write_atomically", write)
+    finished = len(read_journal(out / "journal.jsonl"))
+    summary, _ = restored_by(folder, pictures, out)
+    assert finished >= 1
+    assert summary.computed == 3 - finished
+    assert len(tree(out)) == 3
+
+
+@pytest.mark.parametrize("out", ["file/out", "/proc/ntire-out"])
+def test_a_folder_that_cannot_be_written_to_is_named(plugin, pictures, tmp_path, out):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="expected a folder that can be written to"):
+        restored_by(plugin(), pictures, tmp_path / out)
+
+
+def test_inputs_that_would_overwrite_each_other_or_are_not_there_are_refused(pictures, tmp_path):
+    with pytest.raises(UserError, match="found nothing there"):
+        find_inputs([tmp_path / "none"], "srgb")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="expected inputs of track srgb .*found none"):
+        find_inputs([tmp_path / "empty"], "srgb")
+    Image.fromarray(scene()).save(pictures / "A.jpg")
+    with pytest.raises(UserError, match=r"A\.jpg and .*a\.png would both become a\.png"):
+        find_inputs([pictures], "srgb")
+
+
+def test_a_raw_frame_is_done_again_when_its_facts_change(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 4096, (16, 18), dtype=np.uint16))
+    options = Options()
+    method = prepare(catalogue.find("Copy", "raw"), options)
+
+    def go():
+        return run(method, [Input(tmp_path / "a.npy", "a")], tmp_path / "out", "raim-2025-raw", options)
+
+    assert go().results[0].notes
+    assert go().computed == 0
+    (tmp_path / "a.toml").write_text("white_level = 4095\nwhite_balance = [2.0, 1.0, 2.0]\n")
+    assert go().computed == 1
+
+
+class Whole(Method):
+    team, track, cite = "Whole", "srgb", "raim2025"
+    tiling, halo, stride = "global", 16, 8
+
+    def forward(self, lq):
+        return lq - lq.mean() + torch.cat([lq, lq, lq], 1).mean()
+
+
+class Local(Whole):
+    team, tiling = "Local", "exact"
+
+
+def test_large_pictures_are_cut_into_tiles_that_fit_the_memory(monkeypatch):
+    frame = torch.zeros(3, 2000, 3000)
+    monkeypatch.setattr("ntire.prepare.memory_to_use", lambda device: 10**9)
+    assert plan_tile(Whole(), frame, Options())[0] is None
+    monkeypatch.setattr("ntire.prepare.memory_to_use", lambda device: 10**8)
+    side, notes = plan_tile(Whole(), frame, Options())
+    from ntire.cost import bytes_per_pixel
+
+    used = (side + 2 * 16) ** 2 * 1.25 * bytes_per_pixel(Whole, torch.float32)
+    assert 0.8e8 < used <= 1e8
+    assert side % 8 == 0
+    assert "slightly" in notes[0]
+    assert plan_tile(Local(), frame, Options()) == (512, ())
+    assert plan_tile(Local(), frame, Options(tile=None)) == (None, ())
+    assert plan_tile(Local(), frame, Options(tile=96)) == (96, ())
+
+
+@pytest.fixture
+def slow(plugin):
+    return plugin("time.sleep(0.15)")
+
+
+def killed_and_started_again(folder, inputs, out, kills, rng):
+    """Kill the run at random moments, then let it finish; returns how often the network was called."""
+    words = ("run", "--team", folder, "--track", "srgb", inputs, "-o", out, "--device", "cpu")
+    for _ in range(kills):
+        process = start(*words)
+        lines = out / "journal.jsonl"
+        before = lines.read_bytes().count(b"\n") if lines.exists() else 0
+        deadline = time.monotonic() + 60
+        # Wait until it works, then a random moment more.
+        while time.monotonic() < deadline and process.poll() is None:
+            if lines.exists() and lines.read_bytes().count(b"\n") > before:
+                break
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    last = start(*words)
+    output = last.communicate(timeout=120)
+    assert last.returncode == 0, output
+    return len((folder / "calls.txt").read_text().splitlines())
+
+
+def test_killed_at_random_moments_a_run_ends_with_the_same_bytes(slow, tmp_path):
+    for number in range(8):
+        write_png(tmp_path / "in" / f"{number}.png", scene(24, 24, seed=number))
+    quick = tmp_path / "quick"
+    shutil.copytree(slow, quick)
+    (quick / "method.py").write_text((slow / "method.py").read_text().replace("0.15", "0.0"))
+    restored_by(quick, tmp_path / "in", tmp_path / "whole")
+    seed = int(os.environ.get("NTIRE_SEED", random.randrange(2**32)))
+    kills = 4
+    calls = killed_and_started_again(slow, tmp_path / "in", tmp_path / "killed", kills, random.Random(seed))
+    assert tree(tmp_path / "killed") == tree(tmp_path / "whole"), f"with NTIRE_SEED={seed}"
+    done = [line["image"] for line in read_journal(tmp_path / "killed" / "journal.jsonl")]
+    assert sorted(done) == [str(number) for number in range(8)]
+    # What was restored but not yet written is lost with the process, and nothing else.
+    assert calls <= 8 + kills * (runner.AHEAD + 2)
+    assert not list((tmp_path / "killed").rglob("*.part"))
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_so(slow, tmp_path):
+    for number in range(12):
+        write_png(tmp_path / "in" / f"{number}.png", scene(24, 24, seed=number))
+    out = tmp_path / "out"
+    process = start("run", "--team", slow, "--track", "srgb", tmp_path / "in", "-o", out, "--device", "cpu")
+    while process.poll() is None and len(read_journal(out / "journal.jsonl")) < 2:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Run the same command again to go on" in err
+    finished = read_journal(out / "journal.jsonl")
+    assert 0 < len(finished) < 12
+    for line in finished:
+        assert (out / "images" / f"{line['image']}.png").is_file()
+
+
+def test_the_manifest_says_what_made_the_images(plugin, pictures, tmp_path):
+    import tomllib
+
+    restored_by(plugin(), pictures, tmp_path / "out")
+    manifest = tomllib.loads((tmp_path / "out" / "submission.toml").read_text())
+    assert manifest["team"] == "Plus"
+    assert manifest["track"] == "raim-2025-srgb"
+    assert manifest["environment"]["torch"]
+    header = json.loads((tmp_path / "out" / "journal.jsonl").read_text().splitlines()[0])
+    assert header["precision"] == "fp32"
+    assert Path(tmp_path / "out" / "images").is_dir()
