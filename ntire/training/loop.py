@@ -1,0 +1,248 @@
+"""The training loop: recipe, pictures and a method in; safetensors, a card and a log out. Killed, it goes on."""
+
+import copy
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ntire import UserError, __version__
+from ntire.files import sha256_of, writable_folder, write_atomically
+from ntire.method import DTYPES, Method, Precision
+from ntire.raw import demosaic, srgb_encode
+from ntire.training.data import batches, clean_images, hold_out, validation_pairs
+from ntire.training.losses import total_loss
+from ntire.training.recipe import Recipe, Stage
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run a recipe, apart from what it says."""
+
+    data: Path
+    out: Path
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    seed: int = 0
+    workers: int = 0
+    held_out: int = 16
+    """Pictures kept for validation, never trained on."""
+    validate_every: int = 1000
+    save_every: int = 500
+    export: Literal["fp32", "fp16"] = "fp32"
+    """Precision of the saved weights."""
+    command: str = ""
+    """As typed; written into the card."""
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the loop reports after an iteration; `psnr_db` only where it validated."""
+
+    iteration: int
+    iterations: int
+    stage: str
+    loss: float
+    lr: float
+    psnr_db: float | None = None
+    plain_psnr_db: float | None = None
+    """PSNR of the input itself (for raw: of its bilinear demosaicing) on the same pictures."""
+
+
+@dataclass
+class _State:
+    """All that a run must remember to go on."""
+
+    method: Method
+    average: nn.Module
+    optimizer: torch.optim.AdamW
+    iteration: int = 0
+    seconds: float = 0.0
+
+
+def train(method: Method, recipe: Recipe, settings: Settings, report: Callable[[Step], None]) -> Path:
+    """Train `method` and return the path of its `weights.safetensors`; beside it stand `card.toml` and `log.jsonl`.
+
+    A run that was stopped goes on from `checkpoint.pt` in the same folder if recipe and settings are the same. Raises
+    UserError for unusable images, another run's checkpoint, or a loss that is not finite.
+    """
+    out = writable_folder(settings.out)
+    paths = clean_images(settings.data, max(stage.patch for stage in recipe.stages))
+    training, held = hold_out(paths, settings.held_out)
+    pairs = validation_pairs(held, recipe.degradation, method.stride, settings.seed)
+    plain = sum(psnr(_plain(lq), gt) for lq, gt in pairs) / len(pairs)
+    state = _start(method, recipe, settings)
+    iterations = sum(stage.iterations for stage in recipe.stages)
+    began = time.monotonic() - state.seconds
+    latest: float | None = None
+    first_iteration = first_sample = 0
+    for stage in recipe.stages:
+        steps = range(min(max(state.iteration - first_iteration, 0), stage.iterations), stage.iterations)
+        loader = batches(training, recipe, stage, first_sample, steps, settings.seed, settings.workers)
+        for step, (lq, gt) in zip(steps, loader, strict=True):
+            loss = _step(state, recipe, stage, step, lq, gt, settings)
+            state.iteration += 1
+            state.seconds = time.monotonic() - began
+            last = state.iteration == iterations
+            validated = last or state.iteration % settings.validate_every == 0
+            latest = _validate(state.average, pairs, settings) if validated else None
+            done = Step(state.iteration, iterations, stage.name, loss, stage.lr_at(step), latest, plain)
+            if last or state.iteration % settings.save_every == 0:
+                _save(out / "checkpoint.pt", state, recipe, settings)
+            if validated:
+                _log(out / "log.jsonl", done, state.seconds)
+            report(done)
+        first_iteration += stage.iterations
+        first_sample += stage.iterations * stage.batch
+    psnr_db = latest if latest is not None else _validate(state.average, pairs, settings)
+    validation = {"pictures": len(held), "psnr_db": round(psnr_db, 3), "plain_psnr_db": round(plain, 3)}
+    return _export(state, recipe, settings, len(training), validation)
+
+
+def psnr(restored: Tensor, gt: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of one image in [0, 1], over all channels; infinite for equal images."""
+    error = float((restored.clamp(0, 1).double() - gt.double()).square().mean())
+    return -10 * math.log10(error) if error else math.inf
+
+
+def _plain(lq: Tensor) -> Tensor:
+    return srgb_encode(demosaic(lq)) if lq.shape[0] == 1 else lq
+
+
+def _step(state: _State, recipe: Recipe, stage: Stage, step: int, lq: Tensor, gt: Tensor, settings: Settings) -> float:
+    for group in state.optimizer.param_groups:
+        group["lr"] = stage.lr_at(step)
+    device = torch.device(settings.device)
+    lq, gt = (x.to(device, memory_format=torch.channels_last, non_blocking=True) for x in (lq, gt))
+    dtype = DTYPES[settings.precision]
+    state.optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        restored = state.method(lq)
+    loss = total_loss(stage.losses, restored, gt)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise UserError(
+            f"the loss is {value} at iteration {state.iteration + 1}. "
+            "Start over with a smaller --lr or with --precision fp32.",
+            exit_code=3,
+        )
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(state.method.parameters(), recipe.clip_gradient)
+    state.optimizer.step()
+    # A short memory at first, or the average would stay near the random start for 1 / (1 - ema) iterations.
+    decay = min(recipe.ema, (1 + state.iteration) / (10 + state.iteration))
+    with torch.no_grad():
+        for average, new in zip(state.average.state_dict().values(), state.method.state_dict().values(), strict=True):
+            average.lerp_(new, 1 - decay)
+    return value
+
+
+@torch.no_grad()
+def _validate(network: nn.Module, pairs: list[tuple[Tensor, Tensor]], settings: Settings) -> float:
+    """Mean PSNR over the held-out pictures, in float32."""
+    network.eval()
+    return sum(psnr(network(lq[None].to(settings.device))[0].cpu(), gt) for lq, gt in pairs) / len(pairs)
+
+
+def _start(method: Method, recipe: Recipe, settings: Settings) -> _State:
+    method = method.to(settings.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    average = copy.deepcopy(method).eval()
+    optimizer = torch.optim.AdamW(
+        method.parameters(), lr=recipe.stages[0].lr, betas=recipe.betas, weight_decay=recipe.weight_decay
+    )
+    state = _State(method, average, optimizer)
+    path = settings.out / "checkpoint.pt"
+    if settings.fresh or not path.exists():
+        (settings.out / "log.jsonl").unlink(missing_ok=True)
+        return state
+    saved: dict[str, Any] = torch.load(path, map_location=settings.device, weights_only=True)
+    identity = _identity(method, recipe, settings)
+    if saved["identity"] != identity:
+        changed = [
+            f"{name} {saved['identity'].get(name)} -> {identity[name]}"
+            for name in identity
+            if saved["identity"].get(name) != identity[name]
+        ]
+        raise UserError(
+            f"{settings.out}: holds a run with other settings ({'; '.join(changed)}). "
+            "Choose another folder with -o, or start over with --fresh."
+        )
+    method.load_state_dict(saved["method"])
+    average.load_state_dict(saved["average"])
+    optimizer.load_state_dict(saved["optimizer"])
+    state.iteration, state.seconds = saved["iteration"], saved["seconds"]
+    return state
+
+
+def _identity(method: Method, recipe: Recipe, settings: Settings) -> dict[str, str]:
+    """What must be the same for a run to go on; plain strings, so that a checkpoint needs no pickle."""
+    named = {"team": method.team, "track": method.track, "variant": method.variant, "recipe": repr(recipe)}
+    chosen = (settings.data.resolve(), settings.precision, settings.seed, settings.held_out)
+    return named | dict(zip(("data", "precision", "seed", "held_out"), map(str, chosen), strict=True))
+
+
+def _save(path: Path, state: _State, recipe: Recipe, settings: Settings) -> None:
+    part = path.with_name(f".{path.name}.part")
+    torch.save(
+        {
+            "identity": _identity(state.method, recipe, settings),
+            "iteration": state.iteration,
+            "seconds": state.seconds,
+            "method": state.method.state_dict(),
+            "average": state.average.state_dict(),
+            "optimizer": state.optimizer.state_dict(),
+        },
+        part,
+    )
+    part.replace(path)
+
+
+def _log(path: Path, step: Step, seconds: float) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(asdict(step) | {"seconds": round(seconds, 1)}) + "\n")
+
+
+def _export(
+    state: _State, recipe: Recipe, settings: Settings, pictures: int, validation: dict[str, float | int]
+) -> Path:
+    dtype = DTYPES[settings.export]
+    tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.average.state_dict().items()}
+    data = save(tensors, metadata={"provenance": "retrained", "made_by": f"ntire {__version__}"})
+    path = settings.out / "weights.safetensors"
+    write_atomically(path, data)
+    method = state.method
+    card = {
+        "team": method.team,
+        "track": method.track,
+        "variant": method.variant,
+        "provenance": "retrained",
+        "note": "Made with `ntire train`; not the team's own weights.",
+        "sha256": sha256_of(data),
+        "precision_saved": settings.export,
+        "parameters": sum(parameter.numel() for parameter in method.parameters()),
+        "command": settings.command,
+        "data": {"folder": settings.data.name, "pictures": pictures},
+        "validation": validation,
+        "training": {
+            "iterations": state.iteration,
+            "seconds": round(state.seconds),
+            "precision": settings.precision,
+            "device": settings.device,
+            "processor": platform.processor() or platform.machine(),
+            "torch": torch.__version__,
+            "stages": [asdict(stage) for stage in recipe.stages],
+            "degradation": repr(recipe.degradation),
+        },
+    }
+    write_atomically(settings.out / "card.toml", tomli_w.dumps(card))
+    return path

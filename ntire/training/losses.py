@@ -1,0 +1,41 @@
+"""Training losses by the names that recipes use: (restored, gt) -> a number to make small."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ntire.training.recipe import Loss
+
+
+def ssim_loss(restored: Tensor, gt: Tensor) -> Tensor:
+    """1 - SSIM (Wang et al. 2004) of batches (B, C, H, W) in [0, 1]: 11 x 11 Gaussian of sigma 1.5, mean over channels.
+
+    Patches smaller than the window use the largest odd window that fits.
+    """
+    channels = restored.shape[1]
+    side = min(11, *((size - 1) // 2 * 2 + 1 for size in restored.shape[-2:]))
+    line = torch.exp(-((torch.arange(side).to(restored) - side // 2) ** 2) / (2 * 1.5**2))
+    line = line / line.sum()
+    window = (line[:, None] * line).expand(channels, 1, side, side)
+
+    def local_mean(x: Tensor) -> Tensor:
+        return F.conv2d(x, window, groups=channels)
+
+    mean_r, mean_g = local_mean(restored), local_mean(gt)
+    var_r = local_mean(restored**2) - mean_r**2
+    var_g = local_mean(gt**2) - mean_g**2
+    covariance = local_mean(restored * gt) - mean_r * mean_g
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * mean_r * mean_g + c1) * (2 * covariance + c2)
+    return 1 - (similarity / ((mean_r**2 + mean_g**2 + c1) * (var_r + var_g + c2))).mean()
+
+
+LOSSES: Mapping[Loss, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss, "ssim": ssim_loss}
+
+
+def total_loss(weights: Mapping[Loss, float], restored: Tensor, gt: Tensor) -> Tensor:
+    """The weighted sum of a stage's losses, in float32 whatever the network ran in."""
+    terms = [weight * LOSSES[name](restored.float(), gt) for name, weight in weights.items()]
+    return torch.stack(terms).sum()

@@ -1,0 +1,85 @@
+"""A training recipe as data: what a report says, stage by stage, to be scaled by options."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Generator, Tensor
+
+from ntire import UserError
+
+Loss = Literal["l1", "l2", "ssim"]
+Degradation = Callable[[Tensor, Generator], tuple[Tensor, Tensor]]
+"""A clean image (3, H, W) and a generator to the pair (lq, gt)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training with one patch size, one learning-rate curve and one sum of losses."""
+
+    name: str
+    iterations: int
+    patch: int
+    """Side of the training patches, in pixels of the full-size picture."""
+    batch: int
+    lr: float
+    lr_end: float
+    """Learning rate at the end; a cosine leads from `lr` to it."""
+    losses: Mapping[Loss, float]
+    """Weight of each loss in the sum."""
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of iteration `step` (0 ... iterations - 1): half a cosine from `lr` to `lr_end`."""
+        done = step / max(self.iterations - 1, 1)
+        return self.lr_end + (self.lr - self.lr_end) * (1 + math.cos(math.pi * done)) / 2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method is trained."""
+
+    degradation: Degradation
+    stages: tuple[Stage, ...]
+    source: str
+    """Which figures are the report's and which are ours."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+    clip_gradient: float = 1.0
+    """Largest norm of the gradient of all parameters together."""
+    ema: float = 0.999
+    """Decay of the running average of the weights, which is what is validated and saved."""
+
+    def scaled(
+        self,
+        *,
+        stages: tuple[str, ...] = (),
+        iterations: int | None = None,
+        batch: int | None = None,
+        patch: int | None = None,
+        lr: float | None = None,
+    ) -> "Recipe":
+        """The same recipe cut to a budget: only the named stages, `iterations` in all shared out in proportion, and
+        one batch, patch or learning rate for all stages where given (the end rate keeps its ratio).
+        """
+        unknown = set(stages) - {stage.name for stage in self.stages}
+        if unknown:
+            names = ", ".join(stage.name for stage in self.stages)
+            raise UserError(f"the recipe has no stage {', '.join(sorted(unknown))}; it has: {names}.")
+        kept = [stage for stage in self.stages if not stages or stage.name in stages]
+        total = sum(stage.iterations for stage in kept)
+        share = iterations / total if iterations is not None else 1.0
+        return replace(
+            self,
+            stages=tuple(
+                replace(
+                    stage,
+                    iterations=max(round(stage.iterations * share), 1),
+                    batch=batch or stage.batch,
+                    patch=patch or stage.patch,
+                    lr=lr if lr is not None else stage.lr,
+                    lr_end=stage.lr_end * (lr / stage.lr) if lr is not None else stage.lr_end,
+                )
+                for stage in kept
+            ),
+        )

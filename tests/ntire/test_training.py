@@ -1,0 +1,183 @@
+import json
+import tomllib
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from skimage.metrics import structural_similarity
+from torch import nn
+
+from ntire import UserError
+from ntire.degradations import RawDegradation, SrgbDegradation, gaussian_noise
+from ntire.image import as_image
+from ntire.method import Method
+from ntire.training import Recipe, Stage
+from ntire.training.data import Pairs, batches, clean_images, hold_out
+from ntire.training.loop import Settings, psnr, train
+from ntire.training.losses import ssim_loss
+from tests.made import scene, write_png
+
+RECIPE = Recipe(
+    degradation=SrgbDegradation(blur_probability=0, noise_probability=1, noise_sigma=(25, 25), jpeg_probability=0),
+    stages=(
+        Stage("first", 30, patch=24, batch=2, lr=1e-2, lr_end=1e-3, losses={"l1": 1.0}),
+        Stage("second", 10, patch=32, batch=1, lr=1e-3, lr_end=1e-4, losses={"l2": 1.0, "ssim": 0.1}),
+    ),
+    source="made for tests",
+    ema=0.9,
+)
+
+
+class Small(Method):
+    team, track, cite = "Small", "srgb", "raim2025"
+    tiling, halo, stride = "exact", 4, 1
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
+
+    def forward(self, lq):
+        return lq + self.net(lq)
+
+
+@pytest.fixture
+def clean(tmp_path):
+    for number in range(6):
+        write_png(tmp_path / "clean" / f"{number}.png", scene(48, 64, seed=number))
+    return tmp_path / "clean"
+
+
+def trained(clean, out, recipe=RECIPE, stop_after=None, **settings):
+    """Train and return every step; `stop_after` simulates a kill after that iteration."""
+    torch.manual_seed(0)
+    steps = []
+
+    def report(step):
+        steps.append(step)
+        if step.iteration == stop_after:
+            raise KeyboardInterrupt
+
+    chosen = Settings(data=clean, out=out, held_out=2, **{"validate_every": 20, "save_every": 7, **settings})
+    train(Small(), recipe, chosen, report)
+    return steps
+
+
+def test_training_lowers_the_loss_and_beats_the_input(clean, tmp_path):
+    steps = trained(clean, tmp_path / "out", recipe=RECIPE.scaled(iterations=200), validate_every=100)
+    assert [step.iteration for step in steps] == list(range(1, 201))
+    assert [step.stage for step in steps] == ["first"] * 150 + ["second"] * 50
+    assert sum(step.loss for step in steps[130:150]) < 0.9 * sum(step.loss for step in steps[:20])
+    assert steps[-1].psnr_db > steps[-1].plain_psnr_db + 1
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in log] == [100, 200]
+
+
+@pytest.mark.parametrize("stop_after", [5, 17, 33])
+def test_a_run_stopped_anywhere_ends_with_the_very_weights(clean, tmp_path, stop_after):
+    trained(clean, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained(clean, tmp_path / "stopped", stop_after=stop_after)
+    trained(clean, tmp_path / "stopped")
+    whole, stopped = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+def test_another_recipe_does_not_go_on_in_the_same_folder(clean, tmp_path):
+    trained(clean, tmp_path / "out")
+    with pytest.raises(UserError, match="other settings.*recipe"):
+        trained(clean, tmp_path / "out", recipe=RECIPE.scaled(lr=1e-4))
+    steps = trained(clean, tmp_path / "out", recipe=RECIPE.scaled(iterations=4), fresh=True)
+    assert len(steps) == 4
+
+
+def test_the_card_tells_what_was_done(clean, tmp_path):
+    trained(clean, tmp_path / "out", export="fp16", command="ntire train ...")
+    card = tomllib.loads((tmp_path / "out" / "card.toml").read_text())
+    weights = load_file(tmp_path / "out" / "weights.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float16}
+    assert card["provenance"] == "retrained"
+    assert card["parameters"] == sum(value.numel() for value in weights.values())
+    assert card["validation"]["pictures"] == 2
+    assert card["validation"]["psnr_db"] > card["validation"]["plain_psnr_db"]
+    assert card["data"] == {"folder": "clean", "pictures": 4}
+    assert [stage["name"] for stage in card["training"]["stages"]] == ["first", "second"]
+    assert card["command"] == "ntire train ..."
+
+
+def test_samples_do_not_depend_on_workers_or_where_a_run_began(clean):
+    paths = clean_images(clean, 24)
+    stage = RECIPE.stages[0]
+    alone = list(batches(paths, RECIPE, stage, 0, range(6), seed=1, workers=0))
+    helped = list(batches(paths, RECIPE, stage, 0, range(2, 6), seed=1, workers=2))
+    for (lq, gt), (lq2, gt2) in zip(alone[2:], helped, strict=True):
+        assert torch.equal(lq, lq2)
+        assert torch.equal(gt, gt2)
+    assert not torch.equal(alone[0][0], alone[1][0])
+
+
+def test_pairs_are_crops_of_the_pictures_and_their_degraded_selves(clean):
+    paths = clean_images(clean, 24)
+    none = SrgbDegradation(blur_probability=0, noise_probability=0, jpeg_probability=0)
+    lq, gt = Pairs(paths, none, 24, seed=0)[3]
+    assert torch.equal(lq, gt)
+    assert gt.shape == (3, 24, 24)
+    mosaic, camera = Pairs(paths, RawDegradation(), 24, seed=0)[3]
+    assert (mosaic.shape, camera.shape) == ((1, 24, 24), (3, 24, 24))
+
+
+def test_the_same_pictures_are_held_out_whatever_else_is_there(tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(50)]
+    training, held = hold_out(paths, 5)
+    assert len(held) == 5
+    assert not set(training) & set(held)
+    assert set(held) & set(paths[:40]) <= set(hold_out(paths[:40], 5)[1])
+
+
+def test_unusable_pictures_are_all_listed(clean, tmp_path):
+    (clean / "text.png").write_text("no")
+    write_png(clean / "tiny.png", scene(10, 10))
+    with pytest.raises(UserError, match="(?s)2 of 8 pictures cannot be used.*text.png.*tiny.png.*10 x 10 < 24"):
+        clean_images(clean, 24)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="expected pictures"):
+        clean_images(tmp_path / "empty", 24)
+    with pytest.raises(UserError, match="expected a folder"):
+        clean_images(tmp_path / "none", 24)
+
+
+def test_a_loss_that_explodes_stops_the_run_and_says_so(clean, tmp_path):
+    wild = RECIPE.scaled(lr=1e30)
+    with pytest.raises(UserError, match="the loss is (nan|inf)"):
+        trained(clean, tmp_path / "out", recipe=wild)
+
+
+def test_a_recipe_is_scaled_to_a_budget():
+    scaled = RECIPE.scaled(iterations=8, batch=5, patch=16)
+    assert [(stage.iterations, stage.batch, stage.patch) for stage in scaled.stages] == [(6, 5, 16), (2, 5, 16)]
+    only = RECIPE.scaled(stages=("second",), lr=1e-2)
+    assert [(stage.name, stage.lr) for stage in only.stages] == [("second", 1e-2)]
+    assert only.stages[0].lr_end == pytest.approx(1e-3)
+    with pytest.raises(UserError, match="no stage third; it has: first, second"):
+        RECIPE.scaled(stages=("third",))
+
+
+def test_the_learning_rate_is_half_a_cosine():
+    stage = Stage("x", 101, 8, 1, lr=1.0, lr_end=0.0, losses={"l1": 1.0})
+    assert [stage.lr_at(step) for step in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
+
+
+def test_the_ssim_loss_is_one_minus_what_scikit_image_measures():
+    gt = as_image(scene(40, 50))
+    noisy = gaussian_noise(gt, 10, torch.Generator().manual_seed(0)).clamp(0, 1)
+    expected = structural_similarity(
+        noisy.permute(1, 2, 0).double().numpy(), gt.permute(1, 2, 0).double().numpy(), channel_axis=2, data_range=1,
+        gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+    )  # fmt: skip
+    assert float(ssim_loss(noisy[None].double(), gt[None].double())) == pytest.approx(1 - expected, abs=1e-6)
+    assert float(ssim_loss(gt[None], gt[None])) == pytest.approx(0, abs=1e-6)
+
+
+def test_psnr_of_a_known_error():
+    gt = torch.full((3, 8, 8), 0.5)
+    assert psnr(gt + 0.1, gt) == pytest.approx(20, abs=1e-4)
+    assert psnr(gt, gt) == float("inf")
