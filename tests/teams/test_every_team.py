@@ -1,0 +1,156 @@
+"""What every method promises, asked of each one in the catalogue: a method added tomorrow is tested by existing."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import teams
+from ntire import catalogue
+from ntire.cost import count
+from ntire.image import as_pixels
+from ntire.prepare import Options, prepare
+from ntire.tiling import tiled
+from ntire.weights import fill, locate
+from tests.made import scene, write_png
+
+METHODS = catalogue.methods()
+BIBLIOGRAPHY = (Path(next(iter(teams.__path__))) / "references.bib").read_text()
+
+
+@pytest.fixture(params=METHODS, ids=lambda method: f"{method.track}-{method.team}-{method.variant}".strip("-"))
+def method_class(request):
+    return request.param
+
+
+@pytest.fixture
+def tiny(method_class):
+    """A small copy with random weights; its output is near its input, as a trained network's is."""
+    torch.manual_seed(1)
+    return method_class(**method_class.tiny).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def lq_path(method_class, tmp_path):
+    """A 45 x 39 picture, or a raw frame of 46 x 38."""
+    if method_class.track != "raw":
+        return write_png(tmp_path / "picture.png", scene(45, 39))
+    np.save(tmp_path / "frame.npy", np.random.default_rng(0).integers(64, 4096, (46, 38), dtype=np.uint16))
+    return tmp_path / "frame.npy"
+
+
+def test_its_facts_are_complete_and_its_paper_is_cited(method_class):
+    assert method_class.track in catalogue.folders()
+    assert method_class.__module__.split(".")[2] == catalogue.module_name(method_class.team)
+    assert re.search(rf"^@\w+{{{re.escape(method_class.cite)},", BIBLIOGRAPHY, re.MULTILINE)
+    assert method_class.__doc__
+    for weights in method_class.weights:
+        assert weights.license
+        assert weights.sha256
+
+
+def test_its_counts_meet_the_report(method_class):
+    claimed = method_class.claimed
+    if claimed is None or claimed.at is None:
+        pytest.skip("its report states no counts")
+    counted = count(method_class, claimed.at)
+    if claimed.params_m:
+        assert counted.params_m == pytest.approx(claimed.params_m, rel=0.01)
+    if claimed.macs_g:
+        assert counted.macs_g == pytest.approx(claimed.macs_g, rel=0.05)
+
+
+def test_it_restores_a_small_odd_picture_the_same_every_time_and_under_every_name(tiny, lq_path):
+    restored = tiny.restore(lq_path)
+    height, width = (46, 38) if tiny.track == "raw" else (45, 39)
+    assert restored.shape == (3, height, width)
+    assert restored.dtype == torch.float32
+    assert bool(torch.isfinite(restored).all())
+    assert 0 <= float(restored.min()) <= float(restored.max()) <= 1
+    assert torch.equal(tiny.restore(lq_path), restored)
+    renamed = lq_path.rename(lq_path.with_stem("another_name"))
+    assert torch.equal(tiny.restore(renamed), restored)
+
+
+def test_tiles_give_the_whole_image_where_it_says_so(tiny):
+    torch.manual_seed(2)
+    lq = torch.rand(tiny.lq_channels(), 24 * tiny.stride, 26 * tiny.stride)
+    whole = tiny.in_tiles(lq)
+    tiny.tile = 8 * tiny.stride
+    pieces = tiny.in_tiles(lq)
+    if tiny.tiling == "exact":
+        assert torch.allclose(pieces, whole, atol=1e-5)
+    else:
+        assert float((pieces - whole).abs().mean()) < 0.05
+
+
+def test_its_halo_is_at_least_its_reach(tiny):
+    """A NaN spreads to all that depends on it, so it shows reach and globality at once."""
+    if tiny.tiling == "method":
+        pytest.skip("it does its own tiles")
+    side = 4 * max(tiny.halo, 2 * tiny.stride) // tiny.stride * tiny.stride
+    torch.manual_seed(3)
+    lq = torch.rand(tiny.lq_channels(), side, side)
+    reached = torch.zeros(side, side, dtype=torch.bool)
+    for phase in range(tiny.stride):
+        spoiled = lq.clone()
+        spoiled[:, side // 2 + phase, side // 2 + phase] = float("nan")
+        reached |= tiled(tiny, spoiled, tile=None, halo=0, stride=tiny.stride).isnan().any(0)
+    rows, columns = reached.nonzero().unbind(1)
+    reach = max(
+        side // 2 - int(rows.min()), int(rows.max()) - side // 2 - tiny.stride + 1,
+        side // 2 - int(columns.min()), int(columns.max()) - side // 2 - tiny.stride + 1,
+    )  # fmt: skip
+    if tiny.tiling == "exact":
+        assert reach <= tiny.halo
+    else:
+        assert bool(reached.all()), "a network that is not global should say that it is exact"
+
+
+def test_half_precision_is_close_to_full(tiny, lq_path):
+    full = tiny.restore(lq_path)
+    half = tiny.to(torch.bfloat16).restore(lq_path)
+    error = float((half - full).square().mean())
+    assert error < 10 ** (-45 / 10)
+
+
+def test_its_weights_go_through_a_file_strictly(tiny, method_class, tmp_path):
+    if not tiny.state_dict():
+        pytest.skip("it has no parameters")
+    save_file(tiny.state_dict(), tmp_path / "weights.safetensors")
+    other = method_class(**method_class.tiny).eval()
+    fill(other, load_file(tmp_path / "weights.safetensors"), tmp_path / "weights.safetensors")
+    lq = torch.rand(1, tiny.lq_channels(), 4 * tiny.stride, 4 * tiny.stride)
+    with torch.no_grad():
+        assert torch.equal(other(lq), tiny(lq))
+
+
+def test_weights_that_ship_are_whole_have_a_card_and_improve_on_the_input(method_class, tmp_path):
+    import tomllib
+
+    folder = catalogue.folder_of(method_class)
+    shipped = [weights for weights in method_class.weights if locate(weights, folder)[1] == "shipped"]
+    if not shipped:
+        pytest.skip("no weights ship with it")
+    for weights in shipped:
+        card = tomllib.loads((folder / "weights" / weights.file).with_suffix(".toml").read_text())
+        assert card["sha256"] == weights.sha256
+        assert card["provenance"] == weights.provenance == "retrained"
+        assert (card["team"], card["track"], card["variant"]) == (
+            method_class.team, method_class.track, method_class.variant,
+        )  # fmt: skip
+        assert card["validation"]["psnr_db"] > card["validation"]["plain_psnr_db"] + 1
+        assert card["command"].startswith("ntire train --team")
+    prepare(method_class, Options())
+
+
+def test_it_restores_one_pixel_where_its_input_can_have_one(tiny, tmp_path):
+    if tiny.track == "raw":
+        np.save(tmp_path / "a.npy", np.full((2, 2), 99, np.uint16))
+        assert tiny.restore(tmp_path / "a.npy").shape == (3, 2, 2)
+    else:
+        assert tiny.restore(write_png(tmp_path / "a.png", scene(8, 8)[:1, :1])).shape == (3, 1, 1)
+        as_pixels(tiny.restore(write_png(tmp_path / "b.png", scene(8, 8)[:5, :7])))
