@@ -1,0 +1,454 @@
+"""The command line: parse, call, print. Whatever is heavy is imported in the command that needs it."""
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ntire import UserError, __version__
+
+if TYPE_CHECKING:
+    from ntire.runner import Result
+    from ntire.training.loop import Step
+    from scoring.leaderboard import Line
+
+EPILOG = (
+    "Exit codes: 0 done and valid; 1 the entry breaks a rule or an image could not be restored; 2 wrong usage; "
+    "3 something of ours or of the machine is missing or failed; 130 stopped with Ctrl-C."
+)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=EPILOG,
+    help="Run, check, score and rank what teams submit to the NTIRE image-restoration challenges.",
+)
+weights_app = typer.Typer(
+    no_args_is_help=True, help="Weights files: what is needed, what is here, how to get the rest."
+)
+app.add_typer(weights_app, name="weights")
+
+# A pipe has no width: lines are wrapped only where a person would see them wrapped.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+log = Console(stderr=True, highlight=False)
+
+Team = Annotated[str, typer.Option("--team", help="A team's name, or the path of a folder with a method.py.")]
+TrackName = Annotated[str, typer.Option("--track", help="raw, srgb, a track's full name, or the path of its TOML.")]
+Variant = Annotated[str | None, typer.Option(help="Which of the team's methods; the first by default.")]
+Out = Annotated[Path | None, typer.Option("-o", "--out", help="Where to write.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+PrecisionName = Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the networks; fp32 is exact.")]
+
+
+def main() -> NoReturn:
+    """The entry point: a user's mistake is one message and an exit code, anything else keeps its traceback."""
+    try:
+        app()
+    except UserError as error:
+        log.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except Exception:  # noqa: BLE001 - the last resort: whatever it is, it is ours, and exit code 3 says so
+        traceback.print_exc()
+        sys.exit(3)
+    sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """Options of no command."""
+    if version:
+        out.print(f"ntire {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: [bold]ntire demo[/], then look at ntire-demo/contact-sheet.png")
+def demo(
+    folder: Annotated[Path, typer.Option("-o", "--out", help="Where to write.")] = Path("ntire-demo"),
+    device: Device = "auto",
+) -> None:
+    """Restore a small built-in sample set with two methods per track, score them and print the leaderboard."""
+    from ntire.environment import choose_device
+    from ntire.prepare import Options
+    from ntire.workflow import demo as run_demo
+
+    with _bars() as bars:
+        scored = run_demo(folder, Options(device=choose_device(device)), lambda title: _watch(bars, title, None), _say)
+    _print_leaderboard(scored.lines)
+    out.print(
+        f"pictures side by side: {folder / 'contact-sheet.png'}\ntables: {folder / 'leaderboard.csv'}, .md, .json"
+    )
+
+
+@app.command(epilog="Examples: [bold]ntire teams --track raw[/]; [bold]ntire teams --json[/]")
+def teams(
+    track: Annotated[str | None, typer.Option(help="Only this folder of methods: raw, srgb, ...")] = None,
+    as_json: AsJson = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's tables.")] = False,
+) -> None:
+    """List every method: what its report claims, what we count, its weights and caveats."""
+    from ntire.facts import facts, in_units, markdown
+
+    if as_markdown:
+        out.print("\n\n".join(markdown().values()), markup=False, soft_wrap=True)
+        return
+    found = facts(track)
+    if as_json:
+        _print_json(found)
+        return
+    _print_table(
+        ["team", "track", "variant", "params", "claimed", "MACs", "claimed", "at", "weights"],
+        [
+            [
+                row["team"],
+                row["track"],
+                row["variant"],
+                in_units(row["params"], 1e6, "M"),
+                in_units(row["claimed"]["params"], 1e6, "M"),
+                in_units(row["macs"], 1e9, "G"),
+                in_units(row["claimed"]["macs"], 1e9, "G"),
+                "x".join(map(str, row["at"])),
+                row["weights"],
+            ]
+            for row in found
+        ],
+    )
+    for row in found:
+        for caveat in row["caveats"]:
+            out.print(f"{row['team']} {row['track']}: {caveat}", markup=False)
+
+
+@app.command(
+    epilog="Examples: [bold]ntire run --team MiAlgo --track raw night.dng[/]; "
+    "[bold]ntire run --team ./my-method --track srgb photos/ -o submissions/mine[/]"
+)
+def run(
+    team: Team,
+    track: TrackName,
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(help="Files or folders. Default: $NTIRE_DATA, else the built-in samples.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The submission folder. Default: submissions/<team>-<track>.")
+    ] = None,
+    variant: Variant = None,
+    weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
+    device: Device = "auto",
+    precision: PrecisionName = "fp32",
+    tile: Annotated[str, typer.Option(help="Side of the tiles in pixels, auto, or off for the whole image.")] = "auto",
+    bits: Annotated[Literal["8", "16"], typer.Option(help="Bits a sample of the PNGs; the challenges want 8.")] = "8",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run finished.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Restore files or folders with a team's method into a submission folder; goes on where it was stopped."""
+    from ntire.environment import choose_device
+    from ntire.prepare import Options
+    from ntire.workflow import plan, restore
+
+    depth: Literal[8, 16] = 16 if bits == "16" else 8
+    options = Options(choose_device(device), precision, _tile(tile), depth, weights, fresh)
+    job = plan(team, track, inputs or [], folder, variant, limit, _say)
+    with _bars() as bars:
+        summary = restore(job, options, _watch(bars, f"{job.method.team} {job.track.name}", len(job.inputs)))
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json([asdict(result) for result in summary.results])
+    else:
+        kept = len(summary.results) - summary.computed
+        done = len(summary.results) - len(summary.failed)
+        out.print(
+            f"{done} of {len(summary.results)} image(s) restored into {summary.out}"
+            f" in {summary.seconds:.1f} s ({kept} were there)",
+            markup=False,
+        )
+        if summary.failed:
+            _print_table(
+                ["image", "status", "problem"], [[one.image, one.status, one.problem or ""] for one in summary.failed]
+            )
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Examples: [bold]ntire score submissions/[/]; "
+    "[bold]ntire score submissions/MiAlgo-srgb --gt clean/ --metrics psnr-y[/]"
+)
+def score(
+    submissions: Annotated[list[Path], typer.Argument(help="Entries, or folders of entries.")],
+    track: Annotated[str | None, typer.Option(help="Only entries of this track.")] = None,
+    gt: Annotated[Path | None, typer.Option(help="Folder of ground truth, paired by relative name.")] = None,
+    folder: Out = None,
+    metrics: Annotated[str, typer.Option(help="Only these, separated by commas; then there is no total.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json."""
+    from ntire.workflow import score_entries
+    from scoring.leaderboard import as_json as lines_as_json
+
+    wanted = [name.strip() for name in metrics.split(",") if name.strip()]
+    scored = score_entries(submissions, track, gt, wanted, folder, _say)
+    if as_json:
+        _print_json(lines_as_json(scored.lines))
+    else:
+        _print_leaderboard(scored.lines)
+        out.print(f"tables: {scored.out / 'leaderboard.csv'}, .md, .json, and scores.csv of each entry", markup=False)
+    if any(line.problem for line in scored.lines):
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Example: [bold]ntire train --team MiAlgo --track srgb --data photos/ --stage l1 --iterations 20000[/]"
+)
+def train(
+    team: Team,
+    track: TrackName,
+    data: Annotated[Path, typer.Option(help="Folder of clean pictures.")],
+    variant: Variant = None,
+    folder: Annotated[Path | None, typer.Option("-o", "--out", help="Default: training/<team>-<track>.")] = None,
+    stage: Annotated[list[str] | None, typer.Option(help="Only this stage of the recipe; may be repeated.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="In all; shared out over the stages.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1)] = None,
+    patch: Annotated[int | None, typer.Option(min=16, help="Side of the training patches in pixels.")] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate at the start of every stage.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Start from these instead of random numbers.")] = None,
+    device: Device = "auto",
+    precision: PrecisionName = "fp32",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make training pairs.")] = 0,
+    held_out: Annotated[int, typer.Option(min=1, help="Pictures kept for validation.")] = 16,
+    validate_every: Annotated[int, typer.Option(min=1, help="Iterations.")] = 1000,
+    save_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 500,
+    export: Annotated[Literal["fp32", "fp16"], typer.Option(help="Precision of the saved weights.")] = "fp32",
+    seed: int = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run in the same folder.")] = False,
+) -> None:
+    """Train a method by its report's recipe on your pictures; goes on where it was stopped."""
+    from ntire.environment import choose_device
+    from ntire.training.loop import Settings
+    from ntire.workflow import train as run_training
+
+    settings = Settings(
+        data=data,
+        out=folder or Path("training") / f"{team}-{track}",
+        device=choose_device(device),
+        precision=precision,
+        seed=seed,
+        workers=workers,
+        held_out=held_out,
+        validate_every=validate_every,
+        save_every=save_every,
+        export=export,
+        command=_command_line(data, folder),
+        fresh=fresh,
+    )
+    with _bars() as bars:
+        written = run_training(
+            team, track, variant, settings, _watch_training(bars), weights,
+            stages=tuple(stage or ()), iterations=iterations, batch=batch, patch=patch, lr=lr,
+        )  # fmt: skip
+    out.print(f"weights: {written}\ncard: {written.with_name('card.toml')}", markup=False)
+
+
+@app.command(epilog="Examples: [bold]ntire tracks[/]; [bold]ntire tracks raim-2025-raw[/]")
+def tracks(
+    name: Annotated[str | None, typer.Argument(help="A track's name, or the path of a TOML.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the tracks, or print the rules of one in words."""
+    from scoring.track import all_tracks, in_words, load_track
+
+    chosen = all_tracks() if name is None else (load_track(name),)
+    if as_json:
+        _print_json([track.model_dump(mode="json") for track in chosen])
+    elif name is not None:
+        out.print(in_words(chosen[0]), markup=False)
+    else:
+        _print_table(
+            ["track", "inputs", "metrics", "title"],
+            [[track.name, track.inputs, " ".join(track.metrics), track.title] for track in chosen],
+        )
+
+
+@app.command(epilog="Example: [bold]ntire doctor[/]; exit code 3 if something needed is broken")
+def doctor(as_json: AsJson = False) -> None:
+    """Check this installation: versions, devices, image and raw reading, metric calibration, weights."""
+    from dataclasses import asdict
+
+    from ntire.doctor import examine
+
+    checks = list(examine())
+    if as_json:
+        _print_json([asdict(check) for check in checks])
+    else:
+        _print_table(["check", "state", "found"], [[check.name, check.state, check.found] for check in checks])
+    if any(check.state == "broken" for check in checks):
+        raise typer.Exit(3)
+
+
+Names = Annotated[list[str] | None, typer.Argument(help="Teams or files; all by default.")]
+
+
+@weights_app.command("list", epilog="Example: [bold]ntire weights list[/]")
+def weights_list(names: Names = None, as_json: AsJson = False) -> None:
+    """What every method needs, whether it is here, its licence and where it comes from."""
+    from ntire.facts import declared_weights
+
+    found = declared_weights(names or [])
+    rows = [one.as_json() for one in found]
+    if as_json:
+        _print_json(rows)
+        return
+    columns = ["team", "track", "file", "state", "provenance", "license", "size_mb", "path"]
+    _print_table(columns, [[str(row[column]) if row[column] is not None else "" for column in columns] for row in rows])
+
+
+@weights_app.command("fetch", epilog="Example: [bold]ntire weights fetch MiAlgo[/]; goes on where it was stopped")
+def weights_fetch(names: Names = None) -> None:
+    """Download what is missing into the cache and check its hash."""
+    from ntire.facts import declared_weights
+    from ntire.weights import fetch
+
+    missing = [one for one in declared_weights(names or []) if one.state == "missing"]
+    if not missing:
+        out.print("nothing to fetch: every declared file is here")
+    problems = []
+    with _bars() as bars:
+        for one in missing:
+            task = bars.add_task(one.weights.file, total=one.weights.size)
+
+            def progress(have: int, total: int | None, task: Any = task) -> None:
+                bars.update(task, completed=have, total=total)
+
+            try:
+                log.print(f"fetched {fetch(one.weights, progress)}", markup=False)
+            except UserError as error:
+                problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems), exit_code=3)
+
+
+@weights_app.command("verify", epilog="Example: [bold]ntire weights verify[/]")
+def weights_verify(names: Names = None) -> None:
+    """Check the sha256 of every file that is here; exit code 3 if one is damaged."""
+    from ntire.facts import declared_weights
+    from ntire.weights import verify
+
+    problems = []
+    for one in declared_weights(names or []):
+        if one.state == "missing":
+            out.print(f"missing   {one.weights.file}", markup=False)
+            continue
+        try:
+            verify(one.weights, one.path)
+            out.print(f"{'ok' if one.weights.sha256 else 'no hash':9} {one.path}", markup=False)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems), exit_code=3)
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """Progress bars on a terminal; Ctrl-C inside says that nothing is lost and exits with 130."""
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=log,
+        disable=not log.is_terminal,
+    )
+    try:
+        with bars:
+            yield bars
+    except KeyboardInterrupt:
+        _say("stopped; what is finished stays. Run the same command again to go on.")
+        raise typer.Exit(130) from None
+
+
+def _watch(bars: Progress, title: str, total: int | None) -> "Callable[[Result, bool], None]":
+    """A bar on a terminal, one plain line an image elsewhere."""
+    task = bars.add_task(escape(title), total=total)
+
+    def report(result: "Result", computed: bool) -> None:
+        bars.advance(task)
+        seconds = f"{result.seconds:.2f} s" if result.seconds is not None else ""
+        line = (
+            f"{title}: {result.image} {result.status if computed else 'kept'} {seconds} {result.problem or ''}".rstrip()
+        )
+        if not log.is_terminal or result.status != "done":
+            log.print(line, markup=False, soft_wrap=True)
+        if computed and result.notes:
+            log.print(
+                f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}", markup=False, soft_wrap=True
+            )
+
+    return report
+
+
+def _watch_training(bars: Progress) -> "Callable[[Step], None]":
+    """A bar with loss and rate on a terminal; elsewhere a line at every validation and every 100 iterations."""
+    task = bars.add_task("training")
+
+    def report(step: "Step") -> None:
+        line = f"{step.stage} {step.iteration}/{step.iterations} loss {step.loss:.5f} lr {step.lr:.2e}"
+        bars.update(task, description=escape(line), completed=step.iteration, total=step.iterations)
+        if step.psnr_db is not None:
+            log.print(f"{line}: {step.psnr_db:.2f} dB on held-out pictures, the input has {step.plain_psnr_db:.2f} dB")
+        elif not log.is_terminal and step.iteration % 100 == 0:
+            log.print(line)
+
+    return report
+
+
+def _command_line(data: Path, folder: Path | None) -> str:
+    """The command as typed, but for places on this machine: a card is read elsewhere."""
+    words = [
+        {str(data): data.name, str(folder): folder.name if folder else ""}.get(word, word) for word in sys.argv[1:]
+    ]
+    return " ".join(["ntire", *words])
+
+
+def _say(line: str) -> None:
+    log.print(line, markup=False, soft_wrap=True)
+
+
+def _tile(given: str) -> int | Literal["auto"] | None:
+    if given == "auto":
+        return "auto"
+    if given == "off":
+        return None
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    raise UserError(f"--tile {given}: expected a number of pixels, auto or off.")
+
+
+def _print_leaderboard(lines: "Sequence[Line]") -> None:
+    from scoring.leaderboard import cells
+
+    _print_table(*cells(lines))
+
+
+def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(*header, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    out.print(table)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

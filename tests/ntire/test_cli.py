@@ -1,0 +1,270 @@
+import csv
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ntire import __version__
+from ntire.image import read_pixels
+from tests.made import scene, write_png
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Noisy pictures in lq/, the truth in gt/."""
+    for number, name in enumerate(("a", "b", "below/c")):
+        gt = scene(64, 72, seed=number)
+        noisy = (gt + np.random.default_rng(number).normal(0, 20, gt.shape)).round().clip(0, 255).astype(np.uint8)
+        write_png(tmp_path / "gt" / f"{name}.png", gt)
+        write_png(tmp_path / "lq" / f"{name}.png", noisy)
+    return tmp_path
+
+
+def table(path):
+    return list(csv.DictReader(Path(path).read_text().splitlines()))
+
+
+def toml(path):
+    return tomllib.loads(Path(path).read_text())
+
+
+def test_the_whole_way_from_noisy_pictures_to_a_leaderboard(ntire, pair):
+    for team in ("MiAlgo", "Copy"):
+        ran = ntire("run", "--team", team, "--track", "srgb", pair / "lq", "--device", "cpu")
+        assert ran.code == 0, ran.err
+        assert "3 of 3 image(s) restored" in ran.out
+    # The truth itself is an entry whose result is known beforehand.
+    shutil.copytree("submissions/Copy-srgb", "submissions/gold")
+    shutil.copytree(pair / "gt", "submissions/gold/images", dirs_exist_ok=True)
+    ran = ntire("score", "submissions", "--gt", pair / "gt")
+    assert ran.code == 0, ran.err
+    rows = {row["entry"]: row for row in table("submissions/leaderboard.csv")}
+    assert rows["gold"]["psnr-y"] == "80"
+    assert float(rows["MiAlgo-srgb"]["psnr-y"]) > float(rows["Copy-srgb"]["psnr-y"]) + 2
+    copied = read_pixels(pair / "lq" / "a.png")
+    assert np.array_equal(read_pixels(Path("submissions/Copy-srgb/images/a.png")), copied)
+    assert [row["image"] for row in table("submissions/MiAlgo-srgb/scores.csv")] == ["a", "b", "below/c"]
+
+
+def test_without_input_the_sample_set_is_restored_and_scored(ntire):
+    assert ntire("run", "--team", "Copy", "--track", "raw", "--device", "cpu").code == 0
+    assert ntire("run", "--team", "MiAlgo", "--track", "raw", "--limit", "1", "-o", "one", "--device", "cpu").code == 0
+    ran = ntire("score", "submissions", "--json")
+    assert ran.code == 0
+    line = ran.json()[0]
+    assert (line["entry"], line["track"], line["rank"]) == ("Copy-raw", "demo-raw", 1)
+    assert 20 < line["metrics"]["psnr"] < 40
+    # One image of four: listed with its reason, not ranked, exit code 1.
+    ran = ntire("score", "one", "--json", "-o", "scores")
+    assert ran.code == 1
+    line = ran.json()[0]
+    assert (line["rank"], line["total"], line["valid"]) == (None, None, False)
+    assert line["problem"].startswith("3 missing (")
+
+
+def test_the_demo_ranks_the_network_above_the_copy_on_both_tracks(ntire, tmp_path):
+    ran = ntire("demo", "-o", "demo", "--device", "cpu")
+    assert ran.code == 0, ran.err
+    rows = table("demo/leaderboard.csv")
+    assert [(row["rank"], row["entry"]) for row in rows] == [
+        ("1", "MiAlgo-raw"), ("2", "Copy-raw"), ("1", "MiAlgo-srgb"), ("2", "Copy-srgb"),
+    ]  # fmt: skip
+    raw, copy_raw, srgb, copy_srgb = (float(row["psnr"]) for row in rows)
+    assert raw > copy_raw + 3
+    assert srgb > copy_srgb + 2
+    sheet = Image.open("demo/contact-sheet.png")
+    assert sheet.width > 900
+    assert sheet.height > 2000
+    # Again: nothing is computed, the tables are the same.
+    before = Path("demo/leaderboard.csv").read_text()
+    again = ntire("demo", "-o", "demo", "--device", "cpu")
+    assert again.err.count("kept") == 16
+    assert Path("demo/leaderboard.csv").read_text() == before
+
+
+def test_the_track_data_folder_is_used_where_it_is_set(ntire, pair, monkeypatch):
+    monkeypatch.setenv("NTIRE_DATA", str(pair / "data"))
+    shutil.copytree(pair / "lq", pair / "data" / "raim-2025-srgb" / "lq")
+    shutil.copytree(pair / "gt", pair / "data" / "raim-2025-srgb" / "gt")
+    ran = ntire("run", "--team", "Copy", "--track", "srgb", "--device", "cpu")
+    assert "3 of 3" in ran.out
+    assert "no input given: restoring" in ran.err
+    assert ntire("score", "submissions").code == 0
+    ran = ntire("run", "--team", "Copy", "--track", "raw", "--device", "cpu")
+    assert ran.code == 2
+    assert "expected" in ran.err
+    assert "raim-2025-raw/lq" in ran.err
+
+
+def test_a_folder_with_a_method_runs_like_a_team(ntire, plugin, pair):
+    ran = ntire("run", "--team", plugin(), "--track", "srgb", pair / "lq", "--device", "cpu")
+    assert ran.code == 0
+    assert toml("submissions/Plus-srgb/submission.toml")["team"] == "Plus"
+    ran = ntire("run", "--team", plugin(), "--track", "raw", pair / "lq", "--device", "cpu")
+    assert ran.code == 2
+    assert "its method is for srgb inputs" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["run", "--team", "MiAglo", "--track", "srgb"], 2, "Did you mean MiAlgo?"),
+        (["run", "--team", "MiAlgo", "--track", "rgb"], 2, "unknown track: 'rgb'"),
+        (["run", "--team", "MiAlgo", "--track", "srgb", "nowhere"], 2, "found nothing there"),
+        (["run", "--team", "MiAlgo", "--track", "srgb", "empty"], 2, "found none"),
+        (["run", "--team", "Copy", "--track", "srgb", "lq", "-o", "/proc/x"], 2, "can be written to"),
+        (["run", "--team", "Copy", "--track", "srgb", "lq", "--tile", "many"], 2, "expected a number of pixels"),
+        (["run", "--team", "Copy", "--track", "srgb", "lq", "--device", "tpu"], 2, "--device tpu"),
+        (["run", "--team", "MiAlgo", "--track", "srgb", "lq", "--weights", "lq/a.png"], 2, "not a whole weights file"),
+        (["run", "--team", "Copy"], 2, "Missing option"),
+        (["score", "nowhere"], 2, "no such folder"),
+        (["score", "empty"], 2, "found none"),
+        (["score", "lq"], 2, "expected entries"),
+        (["tracks", "rwa"], 2, "unknown track"),
+        (["train", "--team", "Copy", "--track", "srgb", "--data", "lq"], 2, "has no recipe"),
+        (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "empty"], 2, "expected pictures"),
+        (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "lq", "--stage", "x"], 2, "no stage x; it has: l1"),
+        (["weights", "fetch", "Nobody"], 2, "no weights are declared under Nobody"),
+    ],
+)
+def test_a_mistake_is_one_message_and_an_exit_code(ntire, pair, monkeypatch, words, code, message):
+    monkeypatch.chdir(pair)
+    (pair / "empty").mkdir()
+    ran = ntire(*words)
+    assert ran.code == code
+    assert message in " ".join(ran.err.replace("│", " ").split())
+
+
+def test_bad_pictures_are_told_and_the_exit_code_is_one(ntire, pair):
+    (pair / "lq" / "text.png").write_text("hello")
+    ran = ntire("run", "--team", "Copy", "--track", "srgb", pair / "lq", "--device", "cpu")
+    assert ran.code == 1
+    assert "3 of 4 image(s) restored" in ran.out
+    assert "found text" in ran.out
+    ran = ntire("run", "--team", "Copy", "--track", "srgb", pair / "lq", "--device", "cpu", "--json")
+    statuses = {result["image"]: result["status"] for result in ran.json()}
+    assert statuses["text"] == "unreadable"
+
+
+def test_a_manifest_with_mistakes_lists_them(ntire, pair):
+    ntire("run", "--team", "Copy", "--track", "srgb", pair / "lq", "--device", "cpu")
+    manifest = Path("submissions/Copy-srgb/submission.toml")
+    manifest.write_text('team = ""\ntrack = "raim-2025-srgb"\ndate = "soon"\nteem = 1\n')
+    ran = ntire("score", "submissions", "--gt", pair / "gt")
+    assert ran.code == 2
+    for part in ("line 1: team", "line 3: date", "line 4: teem"):
+        assert part in ran.err
+
+
+def test_scoring_some_metrics_gives_no_total(ntire, pair):
+    ntire("run", "--team", "Copy", "--track", "demo-srgb", pair / "lq", "--device", "cpu")
+    ran = ntire("score", "submissions", "--gt", pair / "gt", "--metrics", "psnr", "--json")
+    assert ran.json()[0]["total"] is None
+    assert set(ran.json()[0]["metrics"]) == {"psnr"}
+    ran = ntire("score", "submissions", "--gt", pair / "gt", "--metrics", "psrn")
+    assert ran.code == 2
+    assert "it has: psnr, ssim" in ran.err
+
+
+def test_scoring_again_gives_the_same_bytes(ntire, pair):
+    ntire("run", "--team", "Copy", "--track", "srgb", pair / "lq", "--device", "cpu")
+    tables = []
+    for _ in range(2):
+        assert ntire("score", "submissions", "--gt", pair / "gt").code == 0
+        files = ("leaderboard.csv", "leaderboard.json", "leaderboard.md", "Copy-srgb/scores.csv")
+        tables.append([Path("submissions", file).read_bytes() for file in files])
+    assert tables[0] == tables[1]
+
+
+def test_training_through_the_command_line_makes_weights_that_run_uses(ntire, pair):
+    words = ("train", "--team", "MiAlgo", "--track", "srgb", "--data", pair / "gt", "-o", "t", "--device", "cpu")
+    scaled = ("--iterations", "6", "--batch", "2", "--patch", "32", "--held-out", "1", "--validate-every", "3")
+    ran = ntire(*words, *scaled)
+    assert ran.code == 0, ran.err
+    assert "dB on held-out pictures" in ran.err
+    card = toml("t/card.toml")
+    assert card["command"].startswith("ntire train --team MiAlgo --track srgb --data gt -o t")
+    ran = ntire(
+        "run",
+        "--team",
+        "MiAlgo",
+        "--track",
+        "srgb",
+        pair / "lq",
+        "--weights",
+        "t/weights.safetensors",
+        "--device",
+        "cpu",
+    )
+    assert ran.code == 0
+    assert toml("submissions/MiAlgo-srgb/submission.toml")["method"]["weights"][0]["sha256"] == card["sha256"]
+
+
+def test_teams_lists_claims_beside_counts(ntire):
+    ran = ntire("teams", "--json")
+    rows = {(row["team"], row["track"]): row for row in ran.json()}
+    keys = ["team", "track", "variant", "params", "macs", "at", "claimed", "weights", "license", "caveats"]
+    assert all(list(row) == keys for row in rows.values())
+    assert rows["MiAlgo", "srgb"]["params"] == 75419
+    assert rows["MiAlgo", "raw"]["params"] == 4621784
+    assert rows["MiAlgo", "raw"]["weights"] == "shipped"
+    assert [row["track"] for row in ntire("teams", "--track", "raw", "--json").json()] == ["raw", "raw"]
+    assert "4.622 M" in ntire("teams").out
+
+
+def test_tracks_doctor_and_weights_print_tables_and_json(ntire):
+    assert "border     4 px" in ntire("tracks", "raim-2025-raw").out
+    assert any(track["name"] == "demo-raw" for track in ntire("tracks", "--json").json())
+    ran = ntire("doctor", "--json")
+    assert ran.code == 0
+    assert {check["state"] for check in ran.json()} <= {"ok", "absent"}
+    assert "metric calibration" in ntire("doctor").out
+    assert ntire("weights", "verify").code == 0
+    assert all(row["state"] == "shipped" for row in ntire("weights", "list", "--json").json())
+    assert "nothing to fetch" in ntire("weights", "fetch").out
+
+
+def test_doctor_exits_with_three_when_something_is_broken(ntire, monkeypatch):
+    from ntire import doctor
+
+    monkeypatch.setitem(doctor.PINNED, "psnr", 12.0)
+    ran = ntire("doctor")
+    assert ran.code == 3
+    assert "values differ from the pinned ones: psnr" in ran.out
+
+
+@pytest.mark.parametrize("command", ["demo", "teams", "run", "score", "train", "tracks", "doctor", "weights list"])
+def test_every_command_has_help_with_an_example(ntire, command):
+    ran = ntire(*command.split(), "--help")
+    assert ran.code == 0
+    assert "Example" in ran.out
+
+
+def test_the_version_is_printed(ntire):
+    assert ntire("--version").out == f"ntire {__version__}\n"
+
+
+def test_help_loads_nothing_heavy_and_answers_at_once():
+    code = (
+        "import sys; sys.argv = ['ntire', '--help']; from ntire.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    )
+    heavy = "print([name for name in ('torch', 'numpy', 'cv2', 'pandas', 'pydantic', 'teams') if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code + heavy], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+    def cpu_seconds(words):
+        import resource
+
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *words], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    helped = ["-c", "import sys; sys.argv = ['ntire', '--help']; from ntire.cli import main; main()"]
+    extra = min(cpu_seconds(helped) for _ in range(5)) - min(cpu_seconds(["-c", "pass"]) for _ in range(5))
+    assert extra < 0.3

@@ -1,0 +1,56 @@
+"""What the documents say is true: tables are the generated ones, examples run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from ntire import catalogue
+from ntire.cost import count
+from ntire.facts import markdown
+from ntire.submission import Manifest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["methods", "weights"])
+def test_the_readme_shows_the_generated_table(name):
+    """After a change: `ntire teams --markdown` prints both tables."""
+    block = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", README, re.DOTALL)
+    assert block
+    assert block[1] == markdown()[name]
+
+
+def test_the_readme_is_short_and_names_only_commands_that_exist():
+    from ntire.cli import app, weights_app
+
+    assert len(README.splitlines()) < 150
+    known = {command.callback.__name__ for command in app.registered_commands} | {"weights"}
+    named = set(re.findall(r"`?ntire ([a-z]+)", "\n".join(re.findall(r"`[^`]+`|^ntire .*$", README, re.MULTILINE))))
+    assert named <= known
+    assert {"list", "fetch", "verify"} == {command.name for command in weights_app.registered_commands}
+
+
+def test_the_team_of_the_contributing_guide_works_as_it_stands(tmp_path):
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    source = re.search(r"```python\n(\"\"\"Example.*?)```", guide, re.DOTALL)
+    assert source
+    (tmp_path / "method.py").write_text(source[1])
+    method = catalogue.load(tmp_path)
+    counted = count(method, method.claimed.at)
+    assert counted.params_m == pytest.approx(method.claimed.params_m, rel=0.01)
+    assert counted.macs_g == pytest.approx(method.claimed.macs_g, rel=0.05)
+    built = method()
+    lq = torch.rand(3, 30, 40)
+    with torch.no_grad():
+        whole = built.in_tiles(lq)
+        built.tile = 8
+        assert torch.allclose(built.in_tiles(lq), whole, atol=1e-6)
+
+
+def test_the_format_of_a_manifest_is_documented_key_by_key():
+    text = (ROOT / "submissions" / "README.md").read_text()
+    for key in Manifest.model_fields:
+        assert f"`{key}`" in text or f"`[{key}]`" in text
