@@ -16,6 +16,8 @@ from ntire.method import Method
 
 ENTRY_POINTS = "ntire.methods"
 """Installed packages may offer `Method` classes in this entry-point group."""
+SERVED_BY = {"general": ("general", "srgb")}
+"""Folders whose methods can run on a kind of input, where it is not only the folder of that name."""
 
 
 def module_name(team: str) -> str:
@@ -41,19 +43,28 @@ def methods(track: str | None = None) -> list[type[Method]]:
     return found + [method for method in _installed() if track in (None, method.track)]
 
 
+def serving(track: str) -> tuple[str, ...]:
+    """The folders whose methods can run on a kind of input; raises UserError for an unknown one."""
+    if track not in folders():
+        raise UserError(_unknown("track", track, folders()))
+    return SERVED_BY.get(track, (track,))
+
+
 def find(team: str, track: str, variant: str | None = None) -> type[Method]:
     """The method of a team on a track; the first one in the team's file if no variant is asked for.
 
     Raises UserError with the nearest names for an unknown track, team or variant.
     """
-    if track not in folders():
-        raise UserError(_unknown("track", track, folders()))
-    if module_name(team) in _modules(track):
-        of_team = _declared_in(importlib.import_module(f"teams.{track}.{module_name(team)}"))
-    else:
-        of_team = [method for method in _installed() if method.track == track and method.team == team]
+    able = serving(track)
+    of_team = [
+        method
+        for folder in able
+        if module_name(team) in _modules(folder)
+        for method in _declared_in(importlib.import_module(f"teams.{folder}.{module_name(team)}"))
+    ] or [method for method in _installed() if method.track in able and method.team == team]
     if not of_team:
-        raise UserError(_unknown(f"team on track {track}", team, [method.team for method in methods(track)]))
+        names = [method.team for folder in able for method in methods(folder)]
+        raise UserError(_unknown(f"team on track {track}", team, names))
     if variant is None:
         return of_team[0]
     for method in of_team:

@@ -185,29 +185,111 @@ def run(
 
 @app.command(
     epilog="Examples: [bold]ntire score submissions/[/]; "
-    "[bold]ntire score submissions/MiAlgo-srgb --gt clean/ --metrics psnr-y[/]"
+    "[bold]ntire score submissions/MiAlgo-srgb --gt clean/ --metrics psnr-y[/]; "
+    "[bold]ntire score teams/ --track face-2025 --lq test/ --landmarks test_face.csv[/]"
 )
 def score(
     submissions: Annotated[list[Path], typer.Argument(help="Entries, or folders of entries.")],
     track: Annotated[str | None, typer.Option(help="Only entries of this track.")] = None,
-    gt: Annotated[Path | None, typer.Option(help="Folder of ground truth, paired by relative name.")] = None,
+    gt: Annotated[Path | None, typer.Option(help="Folder of ground truth. Default: $NTIRE_DATA/<track>/gt.")] = None,
+    lq: Annotated[Path | None, typer.Option(help="Folder of inputs. Default: $NTIRE_DATA/<track>/lq.")] = None,
+    landmarks: Annotated[
+        Path | None, typer.Option(help="Table of landmarks. Default: $NTIRE_DATA/<track>/landmarks.csv.")
+    ] = None,
     folder: Out = None,
     metrics: Annotated[str, typer.Option(help="Only these, separated by commas; then there is no total.")] = "",
+    device: Device = "auto",
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Observe everything again.")] = False,
+    as_published: Annotated[
+        bool, typer.Option("--as-published", help="Average as the organisers' program does, over what is there.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json."""
-    from ntire.workflow import score_entries
-    from scoring.leaderboard import as_json as lines_as_json
+    from ntire.environment import choose_device
+    from ntire.workflow import ScoreOptions, score_entries
+    from scoring.references import References
+    from scoring.tables import as_json as lines_as_json
 
-    wanted = [name.strip() for name in metrics.split(",") if name.strip()]
-    scored = score_entries(submissions, track, gt, wanted, folder, _say)
+    wanted = tuple(name.strip() for name in metrics.split(",") if name.strip())
+    options = ScoreOptions(References(gt, lq, landmarks), wanted, choose_device(device), not no_cache, as_published)
+    with _bars() as bars:
+        task = bars.add_task("scoring")
+        board = score_entries(
+            submissions,
+            track,
+            options,
+            folder,
+            _say,
+            lambda done, total: bars.update(task, completed=done, total=total),
+        )
     if as_json:
-        _print_json(lines_as_json(scored.lines))
+        _print_json(lines_as_json(board.lines))
     else:
-        _print_leaderboard(scored.lines)
-        out.print(f"tables: {scored.out / 'leaderboard.csv'}, .md, .json, and scores.csv of each entry", markup=False)
-    if any(line.problem for line in scored.lines):
+        _print_leaderboard(board.lines)
+        out.print(f"tables: {board.out / 'leaderboard.csv'}, .md, .json, and scores.csv of each entry", markup=False)
+        if wanted:
+            out.print("only some metrics were asked for: there is no total and no rank")
+    if not all(line.valid for line in board.lines):
         raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Examples: [bold]ntire leaderboard table1.csv --track face-2025[/]; "
+    "[bold]ntire leaderboard submissions/*/scores.csv --track srgb -o board.csv[/]"
+)
+def leaderboard(
+    tables: Annotated[list[Path], typer.Argument(help="scores.csv files, or tables with one row of means a team.")],
+    track: TrackName,
+    file: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write it here, and .md and .json beside it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank scores or published means by a track's rules; no image is touched."""
+    from ntire.workflow import rank_tables
+    from scoring.tables import as_json as lines_as_json
+
+    board = rank_tables(tables, track, file)
+    if as_json:
+        _print_json(lines_as_json(board.lines))
+    else:
+        _print_leaderboard(board.lines)
+
+
+@app.command(epilog="Example: [bold]ntire bench --scorer[/]")
+def bench(
+    scorer: Annotated[
+        bool, typer.Option("--scorer", help="The scorer against the plain loop, on random weights.")
+    ] = False,
+    metrics: Annotated[str, typer.Option(help="Which, separated by commas.")] = "niqe,clipiqa,musiq,fid,adaface",
+    images: Annotated[int, typer.Option(min=2, help="Pictures of 512 x 512 in each entry.")] = 8,
+    entries: Annotated[int, typer.Option(min=1)] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Of both sides, in alternating order.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Measure speed: ratios of CPU time on one thread, both sides in one run."""
+    from dataclasses import asdict
+
+    from ntire.workflow import bench_scorer
+
+    if not scorer:
+        raise UserError("say what to measure: --scorer compares the scorer with the plain loop.")
+    report = bench_scorer([name.strip() for name in metrics.split(",")], images, entries, rounds)
+    if as_json:
+        _print_json(asdict(report))
+        return
+    _print_table(
+        ["part", "plain loop, CPU s", "ntire, CPU s", "ratio", "largest difference"],
+        [
+            [part.name, f"{part.plain_s:.2f}", f"{part.ours_s:.2f}", f"{part.ratio:.2f} x", f"{part.difference:.1e}"]
+            for part in report.parts
+        ],
+    )
+    out.print(
+        f"{report.entries} entries of {report.images} images, median of {report.rounds} rounds; "
+        f"scoring again takes {report.again_s:.2f} s; harness share {report.harness_share:.1%}"
+    )
 
 
 @app.command(
@@ -266,10 +348,14 @@ def train(
 def tracks(
     name: Annotated[str | None, typer.Argument(help="A track's name, or the path of a TOML.")] = None,
     as_json: AsJson = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
 ) -> None:
     """List the tracks, or print the rules of one in words."""
-    from scoring.track import all_tracks, in_words, load_track
+    from scoring.track import all_tracks, in_words, load_track, markdown
 
+    if as_markdown:
+        out.print(markdown(), markup=False, soft_wrap=True)
+        return
     chosen = all_tracks() if name is None else (load_track(name),)
     if as_json:
         _print_json([track.model_dump(mode="json") for track in chosen])
@@ -298,30 +384,33 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(3)
 
 
-Names = Annotated[list[str] | None, typer.Argument(help="Teams or files; all by default.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Teams, metrics or files; all by default.")]
+OfTrack = Annotated[str | None, typer.Option("--track", help="Only what this track's metrics and methods need.")]
 
 
-@weights_app.command("list", epilog="Example: [bold]ntire weights list[/]")
-def weights_list(names: Names = None, as_json: AsJson = False) -> None:
-    """What every method needs, whether it is here, its licence and where it comes from."""
-    from ntire.facts import declared_weights
+@weights_app.command(
+    "list", epilog="Examples: [bold]ntire weights list[/]; [bold]ntire weights list --track face-2025[/]"
+)
+def weights_list(names: Names = None, track: OfTrack = None, as_json: AsJson = False) -> None:
+    """What every method and metric needs, whether it is here, its licence and where it comes from."""
+    from ntire.workflow import declared_weights
 
-    found = declared_weights(names or [])
+    found = declared_weights(names or [], track)
     rows = [one.as_json() for one in found]
     if as_json:
         _print_json(rows)
         return
-    columns = ["team", "track", "file", "state", "provenance", "license", "size_mb", "path"]
+    columns = ["for", "file", "state", "provenance", "license", "size_mb", "sha256", "path"]
     _print_table(columns, [[str(row[column]) if row[column] is not None else "" for column in columns] for row in rows])
 
 
 @weights_app.command("fetch", epilog="Example: [bold]ntire weights fetch MiAlgo[/]; goes on where it was stopped")
-def weights_fetch(names: Names = None) -> None:
+def weights_fetch(names: Names = None, track: OfTrack = None) -> None:
     """Download what is missing into the cache and check its hash."""
-    from ntire.facts import declared_weights
     from ntire.weights import fetch
+    from ntire.workflow import declared_weights
 
-    missing = [one for one in declared_weights(names or []) if one.state == "missing"]
+    missing = [one for one in declared_weights(names or [], track) if one.state == "missing"]
     if not missing:
         out.print("nothing to fetch: every declared file is here")
     problems = []
@@ -341,13 +430,13 @@ def weights_fetch(names: Names = None) -> None:
 
 
 @weights_app.command("verify", epilog="Example: [bold]ntire weights verify[/]")
-def weights_verify(names: Names = None) -> None:
+def weights_verify(names: Names = None, track: OfTrack = None) -> None:
     """Check the sha256 of every file that is here; exit code 3 if one is damaged."""
-    from ntire.facts import declared_weights
     from ntire.weights import verify
+    from ntire.workflow import declared_weights
 
     problems = []
-    for one in declared_weights(names or []):
+    for one in declared_weights(names or [], track):
         if one.state == "missing":
             out.print(f"missing   {one.weights.file}", markup=False)
             continue
@@ -438,7 +527,7 @@ def _tile(given: str) -> int | Literal["auto"] | None:
 
 
 def _print_leaderboard(lines: "Sequence[Line]") -> None:
-    from scoring.leaderboard import cells
+    from scoring.tables import cells
 
     _print_table(*cells(lines))
 

@@ -12,23 +12,15 @@ import numpy as np
 from ntire import UserError, raw
 from ntire import image as images
 from ntire.environment import choose_device, environment, processor, versions
-from ntire.facts import Declared, declared_weights
+from ntire.facts import Declared
 from ntire.files import writable_folder
 from ntire.weights import cache_folder, verify
-from scoring.metrics import METRICS
+from ntire.workflow import declared_weights
+from scoring.calibration import CHECKED, can_be_checked, drifted
 from scoring.track import all_tracks
 
 State = Literal["ok", "absent", "broken"]
 """`absent`: something that one can do without; `broken` makes `ntire doctor` exit with 3."""
-
-PINNED = {
-    "psnr": 34.3285864728984,
-    "psnr-y": 38.825968048628965,
-    "ssim": 0.9610822826390257,
-    "ssim-y": 0.9639421755496036,
-    "ssim-rgb": 0.921265111088385,
-}
-"""Values for the pair of `calibration_pair`, computed with scikit-image 0.26."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +53,6 @@ def examine() -> Iterator[Check]:
         yield Check(name, state, found)
 
 
-def calibration_pair() -> tuple[images.Pixels, images.Pixels]:
-    """A distorted picture and its reference, 48 x 48, made by arithmetic alone."""
-    row, column, channel = np.indices((48, 48, 3))
-    gt = (row * 5 + column * 3 + channel * 40) % 200 + 20
-    restored = gt + (row * 7 + column * 11 + channel * 3) % 17 - 8
-    return restored.astype(np.uint8), gt.astype(np.uint8)
-
-
 def _gpu() -> tuple[State, str]:
     device = choose_device("auto")
     if device == "cpu":
@@ -96,20 +80,17 @@ def _raw_frames() -> tuple[State, str]:
 
 
 def _calibration() -> tuple[State, str]:
-    restored, gt = calibration_pair()
-    found = {name: metric.measure(restored, gt) for name, metric in METRICS.items()}
-    drifted = [
-        f"{name} {found[name]:.6f} for {PINNED[name]:.6f}" for name in found if abs(found[name] - PINNED[name]) > 1e-6
-    ]
-    if drifted:
-        return "broken", f"values differ from the pinned ones: {'; '.join(drifted)}"
-    return "ok", f"{', '.join(found)} give their pinned values"
+    drift = drifted(CHECKED)
+    if drift:
+        return "broken", f"values differ from the pinned ones: {'; '.join(drift)}"
+    skipped = [name for name in CHECKED if not can_be_checked(name)]
+    note = f"; not checked, as their files are not here: {', '.join(skipped)}" if skipped else ""
+    return "ok", f"{', '.join(name for name in CHECKED if name not in skipped)} give their pinned values{note}"
 
 
 def _weights() -> Iterator[tuple[str, Callable[[], tuple[State, str]]]]:
-    for one in declared_weights([]):
-        name = f"weights of {one.method.team} {one.method.track} {one.method.variant}".strip()
-        yield name, partial(_weights_file, one)
+    for one in declared_weights([], None):
+        yield f"weights for {one.needed_by}", partial(_weights_file, one)
 
 
 def _weights_file(declared: Declared) -> tuple[State, str]:

@@ -1,11 +1,11 @@
 """What is known of every method, in the form in which it is printed: claims beside counts, weights and their state."""
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ntire import UserError
 from ntire.catalogue import folder_of, methods
 from ntire.cost import count
 from ntire.method import Method
@@ -17,9 +17,10 @@ USUAL_SIZE = (1024, 1024)
 
 @dataclass(frozen=True)
 class Declared:
-    """A weights file, the method that declares it, and where it is or would be."""
+    """A weights file, what needs it, and where it is or would be."""
 
-    method: type[Method]
+    needed_by: str
+    """A method, "MiAlgo raw phase3", or a metric, "metric lpips"."""
     weights: Weights
     path: Path
     state: State
@@ -27,9 +28,7 @@ class Declared:
     def as_json(self) -> dict[str, Any]:
         """One row of `ntire weights list`."""
         return {
-            "team": self.method.team,
-            "track": self.method.track,
-            "variant": self.method.variant,
+            "for": self.needed_by,
             "file": self.weights.file,
             "state": self.state,
             "provenance": self.weights.provenance,
@@ -41,23 +40,14 @@ class Declared:
         }
 
 
-def declared_weights(names: list[str]) -> list[Declared]:
-    """Every declared file, or those of the teams or with the file names in `names`.
-
-    Raises UserError for a name that is neither.
-    """
-    found = [
-        Declared(method, weights, *locate(weights, folder_of(method)))
-        for method in methods()
+def weights_of_methods(tracks: Iterable[str] | None = None) -> list[Declared]:
+    """Every file that a method of these folders, or of all, declares."""
+    return [
+        Declared(f"{method.team} {method.track} {method.variant}".strip(), weights, *locate(weights, folder_of(method)))
+        for folder in ([None] if tracks is None else tracks)
+        for method in methods(folder)
         for weights in method.weights
     ]
-    known = {one.method.team for one in found} | {one.weights.file for one in found}
-    unknown = sorted(set(names) - known)
-    if unknown:
-        raise UserError(
-            f"no weights are declared under {', '.join(unknown)}. `ntire weights list` shows all teams and files."
-        )
-    return [one for one in found if not names or one.method.team in names or one.weights.file in names]
 
 
 def facts(track: str | None = None) -> list[dict[str, Any]]:
@@ -86,7 +76,7 @@ def markdown() -> dict[str, str]:
         "methods": _markdown_table(columns, rows),
         "weights": _markdown_table(
             ["weights", "trained on", "PSNR, held-out pictures", "of the input itself"],
-            [_card_row(one.path.with_suffix(".toml")) for one in declared_weights([]) if one.state == "shipped"],
+            [_card_row(one.path.with_suffix(".toml")) for one in weights_of_methods() if one.state == "shipped"],
         ),
     }
 

@@ -61,13 +61,29 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Open `path` without decoding its pixels."""
-    data = _bytes(path)
-    return _header(_open(path, data), data)
+    return header_of(path, read_bytes(path))
 
 
 def read_pixels(path: Path) -> Pixels:
     """Decode `path` by the policy above to integers, RGB, (H, W, 3), uint8 or uint16 as in the file."""
-    data = _bytes(path)
+    return decode(path, read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes; raises UnreadableImage instead of OSError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(f"{path}: cannot be read: {error.strerror or error}.") from None
+
+
+def header_of(path: Path, data: bytes) -> Header:
+    """The header of a file whose bytes have been read; `path` is for messages."""
+    return _header(_open(path, data), data)
+
+
+def decode(path: Path, data: bytes) -> Pixels:
+    """The pixels of a file whose bytes have been read; `path` is for messages."""
     image = _open(path, data)
     header = _header(image, data)
     if header.frames > 1:
@@ -129,13 +145,6 @@ def encode_png(pixels: NDArray[np.uint8 | np.uint16]) -> bytes:
 def write_image(path: Path, image: Tensor, bits: int = 8) -> None:
     """Write an image (3, H, W), [0, 1], as an RGB PNG of 8 or 16 bits; the file appears whole or not at all."""
     write_atomically(path, encode_png(as_pixels(image, bits)))
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UnreadableImage(f"{path}: cannot be read: {error.strerror or error}.") from None
 
 
 def _open(path: Path, data: bytes) -> Image.Image:

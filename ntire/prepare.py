@@ -51,7 +51,7 @@ def prepare(method_class: type[Method], options: Options) -> Method:
         for weights in method.weights:
             path, _ = locate(weights, folder)
             verify(weights, path)
-            fill(method.get_submodule(weights.into), read_state_dict(path), path)
+            fill(method.get_submodule(weights.into), read_state_dict(path, weights.prefix), path)
     elif any(True for _ in method.parameters()):
         raise UserError(
             f"{method.team} on track {method.track}: no weights are public and none ship with ntire. Train them "

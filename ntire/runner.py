@@ -121,46 +121,42 @@ def run(
     began = time.monotonic()
     writable_folder(out / IMAGES)
     used = weights_used(method, options)
+    results: dict[str, Result] = {}
+    kept = 0
     with Journal(out / JOURNAL, _header(method, track, options, used), fresh=options.fresh) as journal:
         if options.fresh or not (out / MANIFEST).exists():
             write_manifest(out, _manifest(method, track, options, used, out.name))
-        finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
-        results: dict[str, Result] = {}
-        todo: list[tuple[Input, str | None]] = []
-        for item in inputs:
-            fingerprint = _fingerprint(item.path, method.track)
-            line = finished.get(item.name)
-            if line and line["input_sha256"] == fingerprint and _intact(out, line):
-                results[item.name] = _result(line)
-                report(results[item.name], False)
-            else:
-                todo.append((item, fingerprint))
-        for result in _restore_all(method, todo, out, options, journal):
+        for result, computed in _results(method, inputs, out, options, journal):
             results[result.image] = result
-            report(result, True)
-    return Summary(out, tuple(results[item.name] for item in inputs), len(todo), time.monotonic() - began)
+            kept += not computed
+            report(result, computed)
+    ordered = tuple(results[item.name] for item in inputs)
+    return Summary(out, ordered, len(inputs) - kept, time.monotonic() - began)
 
 
-def _restore_all(
-    method: Method, todo: Sequence[tuple[Input, str | None]], out: Path, options: Options, journal: Journal
-) -> Iterator[Result]:
-    """Results in the order of `todo`; one thread reads ahead, one writes behind."""
-    waiting = deque(todo)
-    reads: deque[tuple[Input, str | None, Future[Frame | Result | None]]] = deque()
+def _results(
+    method: Method, inputs: Sequence[Input], out: Path, options: Options, journal: Journal
+) -> Iterator[tuple[Result, bool]]:
+    """Every result and whether it was computed now; one thread reads ahead, one writes behind."""
+    finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
+    waiting = deque(inputs)
+    reads: deque[Future[_Kept | _Decoded | Result]] = deque()
     writes: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         try:
             while waiting or reads:
                 while waiting and len(reads) < AHEAD:
-                    item, fingerprint = waiting.popleft()
-                    reads.append((item, fingerprint, reader.submit(_read, method, item, fingerprint)))
-                item, fingerprint, read = reads.popleft()
-                outcome = _restore(method, item, fingerprint, read.result(), options)
-                writes.append(writer.submit(_write, outcome, out, options, journal))
+                    reads.append(reader.submit(_read, method, waiting.popleft(), finished, out))
+                read = reads.popleft().result()
+                if isinstance(read, _Kept):
+                    yield read.result, False
+                    continue
+                outcome = _restore(method, read, options) if isinstance(read, _Decoded) else read
+                writes.append(writer.submit(_write, outcome, out, journal))
                 while len(writes) > AHEAD or (writes and writes[0].done()):
-                    yield writes.popleft().result()
+                    yield writes.popleft().result(), True
             while writes:
-                yield writes.popleft().result()
+                yield writes.popleft().result(), True
         except OSError as error:
             raise UserError(
                 f"{out}: cannot be written to: {error.strerror or error}. What is finished stays; "
@@ -172,16 +168,20 @@ def _restore_all(
             reader.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(method: Method, item: Input, fingerprint: str | None) -> Frame | Result | None:
-    """The decoded frame, or why there is none; None for a method that does its own reading in `restore`."""
-    if fingerprint is None:
-        return Result(item.name, "unreadable", None, problem=f"{item.path}: cannot be read.")
-    if type(method).restore is not Method.restore:
-        return None
-    try:
-        return method.read(item.path)
-    except UserError as error:
-        return Result(item.name, "unreadable", fingerprint, problem=str(error))
+@dataclass(frozen=True)
+class _Kept:
+    """An input that an earlier run finished."""
+
+    result: Result
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """An input ready to be restored; no frame for a method that does its own reading in `restore`."""
+
+    item: Input
+    fingerprint: str
+    frame: Frame | None
 
 
 @dataclass(frozen=True)
@@ -192,47 +192,57 @@ class _Restored:
     pixels: images.Pixels
 
 
-def _restore(
-    method: Method, item: Input, fingerprint: str | None, frame: Frame | Result | None, options: Options
-) -> Result | _Restored:
-    if isinstance(frame, Result) or fingerprint is None:
-        assert isinstance(frame, Result)
-        return frame
+def _read(method: Method, item: Input, finished: dict[str, dict[str, Any]], out: Path) -> _Kept | _Decoded | Result:
+    try:
+        fingerprint = _fingerprint(item.path, method.track)
+    except OSError as error:
+        return Result(item.name, "unreadable", None, problem=f"{item.path}: cannot be read: {error.strerror or error}.")
+    line = finished.get(item.name)
+    if line and line["input_sha256"] == fingerprint and _intact(out, line):
+        return _Kept(Result(**{**line, "notes": tuple(line["notes"])}))
+    if type(method).restore is not Method.restore:
+        return _Decoded(item, fingerprint, None)
+    try:
+        return _Decoded(item, fingerprint, method.read(item.path))
+    except UserError as error:
+        return Result(item.name, "unreadable", fingerprint, problem=str(error))
+
+
+def _restore(method: Method, decoded: _Decoded, options: Options) -> Result | _Restored:
+    item, fingerprint, frame = decoded.item, decoded.fingerprint, decoded.frame
     # The seed follows the pixels: neither the name nor the place in the queue can matter.
     torch.manual_seed(int(fingerprint[:15], 16))
     on_gpu = method.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(method.device)
-    tile, notes = plan_tile(method, frame, options)
-    method.tile = tile
+    method.tile, notes = plan_tile(method, frame, options)
     began = time.perf_counter()
     try:
         restored = method.restore(item.path) if frame is None else method.enhance(frame)
-        size = _checked(restored, frame)
+        height, width = _checked(restored, frame)
         pixels = images.as_pixels(restored, options.bits)
-    except (KeyboardInterrupt, SystemExit):
-        raise
     except images.UnreadableImage as error:
         return Result(item.name, "unreadable", fingerprint, problem=str(error))
     except Exception as error:  # noqa: BLE001 - a method may raise anything; the other images must not suffer
-        return Result(item.name, "failed", fingerprint, tile=tile, problem=_why(error))
+        return Result(item.name, "failed", fingerprint, tile=method.tile, problem=_why(error))
     seconds = time.perf_counter() - began
     peak = torch.cuda.max_memory_allocated(method.device) if on_gpu else _resident_peak()
+    assumed = frame.notes if isinstance(frame, raw.RawFrame) else ()
     result = Result(
         item.name,
         "done",
         fingerprint,
-        height=size[0],
-        width=size[1],
-        tile=tile,
+        height=height,
+        width=width,
+        tile=method.tile,
         seconds=round(seconds, 4),
         peak_memory_mb=round(peak / 2**20, 1),
-        notes=(*(frame.notes if isinstance(frame, raw.RawFrame) else ()), *notes),
+        notes=(*assumed, *notes),
     )
     return _Restored(result, pixels)
 
 
-def _write(outcome: Result | _Restored, out: Path, options: Options, journal: Journal) -> Result:
+def _write(outcome: Result | _Restored, out: Path, journal: Journal) -> Result:
     """The picture first, then its line in the journal: a line always speaks of a file that is there."""
     if isinstance(outcome, _Restored):
         path = out / IMAGES / f"{outcome.result.image}.png"
@@ -270,23 +280,16 @@ def _resident_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _fingerprint(path: Path, track: str) -> str | None:
-    """The sha256 of an input and, for a raw frame, of the TOML that speaks for it; None if it cannot be read."""
-    try:
-        found = sha256_of(path)
-        facts = raw.facts_file(path) if track == "raw" else None
-        return sha256_of(f"{found} {sha256_of(facts)}".encode()) if facts else found
-    except OSError:
-        return None
+def _fingerprint(path: Path, track: str) -> str:
+    """The sha256 of an input and, for a raw frame, of the TOML that speaks for it; raises OSError."""
+    found = sha256_of(path)
+    facts = raw.facts_file(path) if track == "raw" else None
+    return sha256_of(f"{found} {sha256_of(facts)}".encode()) if facts else found
 
 
 def _intact(out: Path, line: dict[str, Any]) -> bool:
     path = out / IMAGES / f"{line['image']}.png"
     return path.is_file() and sha256_of(path) == line["output_sha256"]
-
-
-def _result(line: dict[str, Any]) -> Result:
-    return Result(**{**line, "notes": tuple(line["notes"])})
 
 
 def _header(method: Method, track: str, options: Options, used: Sequence[WeightsUsed]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ No download, no random element: every machine with the same library versions mak
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from ntire.degradations import RawDegradation, gaussian_blur, gaussian_noise, jpeg
-from ntire.files import write_atomically
-from ntire.image import as_image, as_pixels, encode_png
+from ntire.files import sha256_of, write_atomically
+from ntire.image import as_image, as_pixels, encode_png, read_image
 from ntire.raw import correct_colours
 
 PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
@@ -34,7 +35,7 @@ SIGMAS = (10.0, 15.0, 20.0, 25.0)
 
 def sample_set(folder: Path | None = None) -> Path:
     """Make the sample set in `folder` (default: the user's cache) unless it is there; returns its root."""
-    root = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ntire" / f"samples-v{VERSION}"
+    root = folder or _cache() / f"samples-v{VERSION}"
     if (root / "complete").is_file():
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +49,27 @@ def sample_set(folder: Path | None = None) -> Path:
         shutil.rmtree(root)
     made.replace(root)
     return root
+
+
+def add_noise(pictures: Mapping[str, Path], sigma: float, seed: int) -> Path:
+    """Noisy versions of clean pictures (by name), in the cache: white Gaussian noise, clipped and rounded to 8 bits.
+
+    `sigma` is in levels of 255. The noise of a picture follows from its pixels and the seed, not from its name or place.
+    """
+    digests = {name: sha256_of(path) for name, path in pictures.items()}
+    root = _cache() / f"noisy-{sha256_of(repr((sigma, seed, digests)).encode())[:16]}"
+    if (root / "complete").is_file():
+        return root
+    for name, path in pictures.items():
+        rng = torch.Generator().manual_seed((int(digests[name][:15], 16) + seed) % 2**63)
+        noisy = gaussian_noise(read_image(path), sigma, rng)
+        _write(root / f"{name}.png", encode_png(as_pixels(noisy)))
+    _write(root / "complete", b"")
+    return root
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ntire"
 
 
 def _photograph(name: str) -> NDArray[np.uint8]:

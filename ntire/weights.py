@@ -5,13 +5,14 @@ submissions), then in the cache: `$NTIRE_WEIGHTS`, by default `~/.cache/ntire/we
 """
 
 import os
+import pickle
 import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from ntire import UserError
 from ntire.files import sha256_of
 
 State = Literal["shipped", "here", "missing"]
+Home = Literal["ntire", "pyiqa", "torchvision", "clip", "huggingface"]
+"""Whose cache a file is kept in: a library looks for its own files in its own place."""
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are here and the bytes in all, where the server says."""
 
@@ -31,28 +34,41 @@ class Weights:
     file: str
     """Its name in the weights folder."""
     sha256: str | None
-    """None where nobody has published it and we have not seen the file."""
+    """All 64 digits, or the first ones (at least 8) where only those are published, or None."""
     license: str
     provenance: Literal["official", "retrained"]
     """`official`: the authors' own file. `retrained`: made with `ntire train`, never called the team's own."""
     into: str = ""
     """Submodule path, such as "unet.encoder"; empty for the whole method."""
+    prefix: str = ""
+    """Keep only the tensors whose names begin with it, and cut it off: training checkpoints hold more than a network."""
     urls: tuple[str, ...] = ()
     """Address and mirrors, tried in this order; empty for a file that ships with the method's code."""
     size: int | None = None
     """Bytes."""
+    home: Home = "ntire"
 
 
-def cache_folder() -> Path:
+def cache_folder(home: Home = "ntire") -> Path:
     """Where fetched weights are kept."""
-    return Path(os.environ.get("NTIRE_WEIGHTS") or Path.home() / ".cache" / "ntire" / "weights")
+    if home == "ntire":
+        return Path(os.environ.get("NTIRE_WEIGHTS") or Path.home() / ".cache" / "ntire" / "weights")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    if home == "huggingface":
+        return Path(os.environ.get("HF_HOME") or cache / "huggingface") / "hub"
+    hub = Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub"
+    return hub / {"pyiqa": "pyiqa", "torchvision": "checkpoints", "clip": "clip"}[home]
 
 
 def locate(weights: Weights, beside: Path | None) -> tuple[Path, State]:
     """The path of the file, and whether it ships in the folder `beside`, is in the cache, or is missing."""
     if beside is not None and (shipped := beside / "weights" / weights.file).is_file():
         return shipped, "shipped"
-    cached = cache_folder() / weights.file
+    cached = cache_folder(weights.home) / weights.file
+    if weights.home == "huggingface":
+        # A repository of many files: the snapshots' folder, complete once it has a configuration.
+        cached = cache_folder("huggingface") / f"models--{weights.file.replace('/', '--')}"
+        return cached, "here" if any(cached.glob("snapshots/*/config.json")) else "missing"
     return cached, "here" if cached.is_file() else "missing"
 
 
@@ -77,10 +93,10 @@ def require(wanted: Mapping[str, tuple[Weights, ...]], beside: Mapping[str, Path
 
 def verify(weights: Weights, path: Path) -> None:
     """Raise UserError unless the file's sha256 is the declared one; a file without a declared one passes."""
-    if weights.sha256 is None:
+    if weights.sha256 is None or path.is_dir():
         return
     found = sha256_of(path)
-    if found != weights.sha256:
+    if not found.startswith(weights.sha256):
         raise UserError(
             f"{path}: expected sha256 {weights.sha256}, found {found}. It is damaged or another file: "
             "delete it and get it again with `ntire weights fetch`.",
@@ -99,6 +115,8 @@ def fetch(weights: Weights, progress: Progress | None = None) -> Path:
         return path
     if not weights.urls:
         raise UserError(f"{weights.file}: it ships with its method's code and has no address. Restore that folder.")
+    if weights.home == "huggingface":
+        return _fetch_repository(weights, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     answers = []
     for url in weights.urls:
@@ -119,6 +137,18 @@ def fetch(weights: Weights, progress: Progress | None = None) -> Path:
         f"Download it by other means to {path}, then run `ntire weights verify`.",
         exit_code=3,
     )
+
+
+def _fetch_repository(weights: Weights, path: Path) -> Path:
+    """Download a repository of many files with its hub's own client, which goes on where it stopped."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        snapshot_download(weights.file, cache_dir=path.parent)
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"{weights.file}: cannot be fetched: {str(error).splitlines()[0]}", exit_code=3) from None
+    return path
 
 
 def _download(url: str, part: Path, progress: Progress | None) -> None:
@@ -145,10 +175,11 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
         raise OSError(f"the connection ended after {have} of {total} bytes; run the command again to go on")
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file, or from a PyTorch file that holds nothing but tensors.
+def read_state_dict(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """Tensors by name from a safetensors file or a PyTorch checkpoint, under `params_ema`, `params`, `state_dict` or bare.
 
-    Raises UserError for anything else: a pickle can run code, so it is never opened without `weights_only`.
+    A pickle can run code, so one is never opened as such: first as tensors only; where a training framework has left
+    objects of its own in it, with all classes but tensors replaced by inert ones. Raises UserError for anything else.
     """
     from pickle import UnpicklingError
 
@@ -156,15 +187,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            # PyTorch warns of unusual pickle protocols; whatever it cannot read safely raises below.
-            warnings.simplefilter("ignore", UserWarning)
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded: Any = load_file(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such weights file.") from None
-    except (SafetensorError, UnpicklingError, OSError, RuntimeError, EOFError, ValueError) as error:
+    except (SafetensorError, UnpicklingError, OSError, RuntimeError, EOFError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{path}: not a whole weights file (safetensors, or tensors saved by torch): {reason}"
@@ -172,9 +198,62 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     for key in ("params_ema", "params", "state_dict"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if not isinstance(loaded, dict):
         raise UserError(f"{path}: expected tensors by name, found {type(loaded).__name__}.")
-    return loaded
+    tensors = {name.removeprefix(prefix): value for name, value in loaded.items() if str(name).startswith(prefix)}
+    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise UserError(
+            f"{path}: expected tensors by name{f' with the prefix {prefix}' if prefix else ''}, found none."
+        )
+    return tensors
+
+
+def _read_checkpoint(path: Path) -> Any:
+    with warnings.catch_warnings():
+        # PyTorch warns of unusual pickle protocols; whatever it cannot read safely raises below.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_Inert)
+
+
+class _Ignored:
+    """Stands for an object of a class that has no business in a weights file; takes anything, does nothing."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> "_Ignored":
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
+    def __setstate__(self, state: object) -> None: ...
+    def __setitem__(self, key: object, value: object) -> None: ...
+    def append(self, value: object) -> None: ...
+    def extend(self, values: object) -> None: ...
+
+
+class _InertUnpickler(pickle.Unpickler):
+    """Knows tensors, parameters and ordered dicts; every other name, callable or not, is `_Ignored`."""
+
+    KNOWN = frozenset(
+        {
+            ("collections", "OrderedDict"),
+            ("torch._utils", "_rebuild_tensor_v2"),
+            ("torch._utils", "_rebuild_parameter"),
+            ("torch", "Size"),
+            ("torch", "device"),
+        }
+    )
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        return super().find_class(module, name) if (module, name) in self.KNOWN else _Ignored
+
+
+class _Inert:
+    """What `torch.load` takes for a pickle module."""
+
+    __name__ = "inert"
+    Unpickler = _InertUnpickler
+    load = staticmethod(lambda file, **options: _InertUnpickler(file, **options).load())
 
 
 def fill(module: nn.Module, state_dict: Mapping[str, Tensor], source: Path) -> None:

@@ -1,29 +1,43 @@
 """What the commands do, put together from runner and scorer; the demo is the whole way once."""
 
+import itertools
 import os
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import mock
 
 import torch
 
 from ntire import UserError, catalogue
-from ntire.environment import versions
-from ntire.files import writable_folder
+from ntire.facts import Declared, weights_of_methods
+from ntire.files import sha256_of, writable_folder
 from ntire.method import Method
 from ntire.prepare import Options, prepare
 from ntire.runner import Input, Result, Summary, find_inputs, run
-from ntire.samples import sample_set
+from ntire.samples import add_noise, sample_set
 from ntire.sheet import Column, contact_sheet
-from ntire.submission import IMAGES, find_submissions, open_submission
+from ntire.submission import IMAGES, Submission, find_submissions, open_submission
 from ntire.training.loop import Settings, Step
 from ntire.training.loop import train as run_training
-from ntire.weights import fill, read_state_dict
-from scoring.leaderboard import Line, line_of, ranked, write_leaderboard, write_scores
-from scoring.score import Row, score
+from ntire.weights import fill, locate, read_state_dict
+from scoring.cache import Cache, default_path
+from scoring.calibration import refuse_drift
+from scoring.detect import find_landmarks, retinaface
+from scoring.identity import write_landmarks
+from scoring.leaderboard import Line, line_of, line_of_scores, lines_of_table, ranked
+from scoring.metrics import METRICS
+from scoring.references import Expected, References, expected_images, inputs_by_subset
+from scoring.score import Scored, Scorer
+from scoring.tables import write_leaderboard, write_scores
 from scoring.track import Track, load_track, sample_track
 
-Report = Callable[[Result, bool], None]
+if TYPE_CHECKING:
+    from scoring.bench import Report
+
+Watch = Callable[[Result, bool], None]
 Say = Callable[[str], None]
 """Takes one line about what is going on."""
 SCORES = "scores.csv"
@@ -55,18 +69,22 @@ def plan(
     """
     track = load_track(track_name)
     method = _method(team, track, variant)
-    if given:
-        folders = list(given)
-    else:
-        track, folder = _default_data(track, "lq")
+    folders = list(given)
+    if not given:
+        track, folder = _default_inputs(track)
         folders = [folder]
         say(f"no input given: restoring {folder} ({track.title})")
     inputs = find_inputs(folders, method.track)[:limit]
-    name = "-".join(filter(None, (method.team, track.inputs, variant or "")))
+    if track.noise:
+        noisy = add_noise({item.name: item.path for item in inputs}, track.noise.sigma, track.noise.seed)
+        say(f"noise of sigma {track.noise.sigma:g} added to {len(inputs)} clean picture(s): {noisy}")
+        inputs = find_inputs([noisy], method.track)
+    typed = track.name if track_name.endswith(".toml") else track_name
+    name = "-".join(filter(None, (method.team, typed, variant or "")))
     return Job(method, track, tuple(inputs), out or Path("submissions") / name.replace("/", "_"))
 
 
-def restore(job: Job, options: Options, report: Report) -> Summary:
+def restore(job: Job, options: Options, report: Watch) -> Summary:
     """Run a job; see `ntire.runner.run`."""
     method = prepare(job.method, options)
     return run(method, job.inputs, job.out, job.track.name, options, report)
@@ -102,54 +120,159 @@ def train(
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What `ntire score` found."""
+class Board:
+    """What `ntire score` and `ntire leaderboard` found."""
 
     lines: tuple[Line, ...]
-    rows: dict[str, list[Row]]
-    """By entry."""
     out: Path
+    observed: int = 0
+    """Observations that had to be made; the others were made before."""
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How to score, apart from what."""
+
+    references: References = field(default_factory=References)
+    metrics: tuple[str, ...] = ()
+    """Only these; then there is no total."""
+    device: str = "cpu"
+    cache: bool = True
+    as_published: bool = False
 
 
 def score_entries(
-    given: Sequence[Path], track_name: str | None, gt: Path | None, metrics: Sequence[str], out: Path | None, say: Say
-) -> Scored:
+    given: Sequence[Path],
+    track_name: str | None,
+    options: ScoreOptions,
+    out: Path | None,
+    say: Say,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Board:
     """Score entries, or all entries of folders, and write `scores.csv` of each and the leaderboard.
 
-    They are written into `out`, by default into the folder of the entries. Raises UserError for a folder without
-    entries, an entry with mistakes in its manifest, an unknown metric, or ground truth that is not there.
+    They are written into `out`, by default into the folder of the entries. `report` gets the images that are done and
+    their number in all. Raises UserError for a folder without entries, an entry with mistakes in its manifest, an unknown
+    metric, references or weights that are not there; nothing is written then.
     """
+    by_track = _by_track(given, track_name, say)
+    if len(by_track) > 1 and options.references != References():
+        raise UserError("the references given are of one track, the entries are for several. Choose one with --track.")
+    single = len(given) == 1 and find_submissions(given[0]) != [given[0]]
+    target = out or (given[0] if single else given[0].resolve().parent)
+    # What is missing or broken for any track is told before anything is computed for one.
+    for track, _ in by_track:
+        refuse_drift(_chosen(track, options))
+    lines: list[Line] = []
+    scored: list[tuple[Scored, tuple[str, ...]]] = []
+    with Cache(default_path() if options.cache else None) as cache:
+        scorers = [Scorer(track, _chosen(track, options), options.device, cache) for track, _ in by_track]
+        expected = [_expected(scorer, options, say) for scorer in scorers]
+        total = sum(len(images) * len(entries) for images, (_, entries) in zip(expected, by_track, strict=True))
+        done = itertools.count(1)
+        for scorer, images, (track, entries) in zip(scorers, expected, by_track, strict=True):
+            metrics = tuple(metric.name for metric in scorer.metrics)
+            for one in scorer.score(entries, images, lambda: report(next(done), total)):
+                scored.append((one, metrics))
+                lines.append(line_of(one, track, metrics, scorer.identities(), as_published=options.as_published))
+        observed = cache.observed
+    writable_folder(target)
+    for one, metrics in scored:
+        write_scores(writable_folder(target / one.submission.entry) / SCORES, one.rows, one.of_set, metrics)
+    board = ranked(lines)
+    write_leaderboard(target, board)
+    return Board(tuple(board), target, observed)
+
+
+def _by_track(given: Sequence[Path], track_name: str | None, say: Say) -> list[tuple[Track, list[Submission]]]:
+    """Entries by track; with a name, only those of that track, which may be a TOML's."""
     submissions = [open_submission(root) for folder in given for root in find_submissions(folder)]
     twice = {one.entry for one in submissions if sum(other.entry == one.entry for other in submissions) > 1}
     if twice:
         raise UserError(f"several entries are called {', '.join(sorted(twice))}. Rename their folders.")
-    tracks = {name: load_track(name) for name in dict.fromkeys(one.track for one in submissions)}
-    if track_name is not None:
-        wanted = load_track(track_name)
-        others = [one.entry for one in submissions if tracks[one.track].name != wanted.name]
-        if others:
-            say(f"left out, as they are not for track {wanted.name}: {', '.join(others)}")
-        submissions = [one for one in submissions if one.entry not in others]
-        if not submissions:
-            raise UserError(f"no entry for track {wanted.name} in {', '.join(map(str, given))}.")
-    if gt is not None and len({one.track for one in submissions}) > 1:
-        raise UserError("--gt is the ground truth of one track, the entries are for several. Choose one with --track.")
-    single = len(given) == 1 and find_submissions(given[0]) != [given[0]]
-    target = writable_folder(out or (given[0] if single else given[0].resolve().parent))
-    lines, rows = [], {}
-    for submission in submissions:
-        track = tracks[submission.track]
-        chosen = _chosen(track, metrics)
-        truth = gt or _default_data(track, "gt")[1]
-        rows[submission.entry] = score(submission, track, truth, chosen)
-        lines.append(line_of(submission.entry, submission.team, track, rows[submission.entry], chosen, versions()))
-        write_scores(writable_folder(target / submission.entry) / SCORES, rows[submission.entry], chosen)
+    if track_name is None:
+        tracks = {name: load_track(name) for name in dict.fromkeys(one.track for one in submissions)}
+        return [(track, [one for one in submissions if one.track == name]) for name, track in tracks.items()]
+    wanted = load_track(track_name)
+    entries = [one for one in submissions if one.track == wanted.name]
+    others = [one.entry for one in submissions if one.track != wanted.name]
+    if not entries:
+        raise UserError(f"no entry for track {wanted.name} in {', '.join(map(str, given))}.")
+    if others:
+        say(f"left out, as they are not for track {wanted.name}: {', '.join(others)}")
+    return [(wanted, entries)]
+
+
+def rank_tables(tables: Sequence[Path], track_name: str, out: Path | None) -> Board:
+    """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched."""
+    track = load_track(track_name)
+    lines: list[Line] = []
+    for path in tables:
+        with_images = path.is_file() and path.read_bytes().startswith(b"image,")
+        lines += [line_of_scores(path, track)] if with_images else lines_of_table(path, track)
     board = ranked(lines)
-    write_leaderboard(target, board)
-    return Scored(tuple(board), rows, target)
+    folder = out.parent if out else Path()
+    if out:
+        write_leaderboard(writable_folder(folder), board, out.stem)
+    return Board(tuple(board), folder)
 
 
-def demo(out: Path, options: Options, report: Callable[[str], Report], say: Say) -> Scored:
+def references_of(track: Track, given: References) -> References:
+    """The references that the user named, else those in `$NTIRE_DATA/<track>/`, else those of the sample set."""
+    root = os.environ.get("NTIRE_DATA")
+    folder = Path(root) / track.name if root else None
+    if folder is None and track.samples:
+        folder = sample_set() / track.inputs
+
+    def found(name: str) -> Path | None:
+        return folder / name if folder and (folder / name).exists() else None
+
+    return References(given.gt or found("gt"), given.lq or found("lq"), given.landmarks or found("landmarks.csv"))
+
+
+def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -> "Report":
+    """Compare the scorer with the plain loop in caches of its own; see `scoring.bench`."""
+    from scoring import bench, random_weights
+
+    unknown = [name for name in names if name not in random_weights.NAMES]
+    if unknown:
+        raise UserError(f"no metric {', '.join(unknown)} to measure; there are: {', '.join(random_weights.NAMES)}.")
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # pyiqa fixes its cache when it is imported, which has not happened yet in this process.
+        places = {"TORCH_HOME": str(folder / "torch"), "NTIRE_WEIGHTS": str(folder / "weights")}
+        with mock.patch.dict(os.environ, places):
+            return bench.bench_scorer(folder / "bench", names, images, entries, rounds)
+
+
+def declared_weights(names: Sequence[str], track_name: str | None) -> list[Declared]:
+    """Every weights file that methods and metrics declare: all, those of a track, or those whose team, metric or file is
+    among `names`.
+
+    Raises UserError for a name that is none of them.
+    """
+    track = load_track(track_name) if track_name else None
+    found = weights_of_methods(catalogue.serving(track.inputs) if track else None)
+    found += [
+        Declared(f"metric {name}", weights, *locate(weights, None))
+        for name in (track.metrics if track else METRICS)
+        for weights in METRICS[name].weights
+    ]
+    known = {word for one in found for word in (one.weights.file, *one.needed_by.removeprefix("metric ").split()[:1])}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise UserError(
+            f"no weights are declared under {', '.join(unknown)}. `ntire weights list` shows all teams, metrics and files."
+        )
+    return [
+        one
+        for one in found
+        if not names or one.weights.file in names or one.needed_by.removeprefix("metric ").split()[0] in names
+    ]
+
+
+def demo(out: Path, options: Options, report: Callable[[str], Watch], say: Say) -> Board:
     """Run two methods per pixel track on the sample set, score them, and draw `contact-sheet.png`; all in `out`."""
     writable_folder(out)
     blocks = []
@@ -160,14 +283,14 @@ def demo(out: Path, options: Options, report: Callable[[str], Report], say: Say)
         columns = [Column(f"{kind}: {team}", out / f"{team}-{kind}" / IMAGES) for team in ("Copy", "MiAlgo")]
         blocks.append([*columns, Column("truth", sample_set() / kind / "gt")])
     contact_sheet(out / "contact-sheet.png", blocks)
-    return score_entries([out], None, None, (), None, say)
+    return score_entries([out], None, ScoreOptions(), None, say)
 
 
 def _method(team: str, track: Track, variant: str | None) -> type[Method]:
     """A method of the catalogue, or the one in a folder, for a track."""
     is_path = "/" in team or (Path(team) / "method.py").is_file()
     method = catalogue.load(Path(team)) if is_path else catalogue.find(team, track.inputs, variant)
-    if method.track != track.inputs:
+    if method.track not in catalogue.serving(track.inputs):
         raise UserError(
             f"{team}: its method is for {method.track} inputs, track {track.name} has {track.inputs}. "
             f"Use --track {method.track}."
@@ -175,29 +298,53 @@ def _method(team: str, track: Track, variant: str | None) -> type[Method]:
     return method
 
 
-def _chosen(track: Track, metrics: Sequence[str]) -> tuple[str, ...]:
-    unknown = [name for name in metrics if name not in track.metrics]
+def _expected(scorer: Scorer, options: ScoreOptions, say: Say) -> list[Expected]:
+    track = scorer.track
+    references = references_of(track, options.references)
+    metrics = [metric.name for metric in scorer.metrics]
+    # A metric that compares faces needs to know where they are.
+    if "adaface" in metrics and references.landmarks is None and references.lq is not None:
+        references = replace(references, landmarks=_found_landmarks(track, references.lq, options.device, say))
+    return expected_images(track, references, metrics)
+
+
+def _found_landmarks(track: Track, lq: Path, device: str, say: Say) -> Path:
+    """A table of landmarks made by a detector, kept in the cache for the next time."""
+    inputs = inputs_by_subset(track, lq)
+    known = sha256_of(repr(sorted((stem, sha256_of(path)) for stem, (_, path) in inputs.items())).encode())
+    path = default_path().with_name(f"landmarks-{known[:16]}.csv")
+    if not path.is_file():
+        table = find_landmarks(inputs, retinaface(device))
+        writable_folder(path.parent)
+        write_landmarks(path, table)
+    say(f"no table of landmarks was given: RetinaFace's are used, which are not the organisers' ({path})")
+    return path
+
+
+def _chosen(track: Track, options: ScoreOptions) -> tuple[str, ...]:
+    unknown = [name for name in options.metrics if name not in track.metrics]
     if unknown:
         raise UserError(f"track {track.name} has no metric {', '.join(unknown)}; it has: {', '.join(track.metrics)}.")
-    return tuple(name for name in track.metrics if not metrics or name in metrics)
+    return tuple(name for name in track.metrics if not options.metrics or name in options.metrics)
 
 
-def _default_data(track: Track, part: str) -> tuple[Track, Path]:
-    """`lq` or `gt` of a track where the user gave none: `$NTIRE_DATA/<track>/<part>`, or that of the sample set."""
+def _default_inputs(track: Track) -> tuple[Track, Path]:
+    """Inputs where the user gave none: `$NTIRE_DATA/<track>/lq` (clean pictures in `gt` where the track adds the noise
+    itself), else the sample set, which is a track of its own.
+    """
+    part = "gt" if track.noise else "lq"
     root = os.environ.get("NTIRE_DATA")
     if root:
         folder = Path(root) / track.name / part
-        if folder.is_dir():
-            return track, folder
-        if not track.samples:
+        if not folder.is_dir():
             raise UserError(
                 f"NTIRE_DATA={root}: expected {folder}, found no such folder. "
                 f"Put the data of {track.name} there or name the folder on the command line."
             )
+        return track, folder
     samples = track if track.samples else sample_track(track.inputs)
-    if samples is None or (part == "gt" and not track.samples):
+    if samples is None:
         raise UserError(
-            f"track {track.name}: where is the {'ground truth' if part == 'gt' else 'input'}? "
-            f"Name it{' with --gt' if part == 'gt' else ''}, or set NTIRE_DATA to a folder with {track.name}/{part}."
+            f"track {track.name}: where is the input? Name it, or set NTIRE_DATA to a folder with {track.name}/{part}."
         )
     return samples, sample_set() / samples.inputs / part

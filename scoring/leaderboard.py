@@ -1,18 +1,57 @@
-"""Rows to one ranked line per submission, and the files that hold them."""
+"""Scores to one line per submission: means, total, gates, budgets, validity, rank."""
 
 import csv
-import io
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from ntire.files import write_atomically
+from ntire import UserError
+from ntire.submission import Claims
 from scoring.metrics import METRICS
-from scoring.score import Row
-from scoring.track import Track
+from scoring.score import Row, Scored
+from scoring.statistics import Sample, Uncertainty, mean, order, uncertainties
+from scoring.track import Gate, Track
+
+VERIFICATION = "verification.json"
+"""Written by `ntire verify` into an entry."""
+BINS = (-math.inf, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, math.inf)
+"""Edges of the histogram of margins."""
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """How an entry stands at a gate."""
+
+    gate: Gate
+    failed: int
+    """Images strictly below their threshold; missing and unreadable ones among them."""
+    worst: float | None = None
+    """Smallest distance of an image above its threshold; negative for a failed one."""
+    histogram: tuple[int, ...] = ()
+    """Images by their distance above the threshold, between BINS."""
+
+    @property
+    def margin(self) -> int:
+        """Failures that would still be allowed; negative for an entry that is not valid."""
+        return self.gate.max_failures - self.failed
+
+
+@dataclass(frozen=True)
+class BudgetResult:
+    """How an entry stands against a limit of its track."""
+
+    name: str
+    value: float | None
+    """As the entry claims; None where it does not say, or says it for another size."""
+    limit: float
+
+    @property
+    def margin(self) -> float | None:
+        """Share of the limit that is left; negative over budget."""
+        return None if self.value is None else 1 - self.value / self.limit
 
 
 @dataclass(frozen=True)
@@ -23,213 +62,256 @@ class Line:
     team: str
     track: Track
     means: Mapping[str, float]
-    """Mean of each metric over all expected images; absent where an image has no value."""
+    """Mean of each metric over all expected images, or its value for the set; absent where an image has none."""
     total: float | None
     images: int
     """Expected."""
     scored: int
     """With every metric."""
-    problem: str = ""
+    problems: tuple[str, ...] = ()
     """Why it is not valid; empty if it is."""
+    notes: tuple[str, ...] = ()
+    gates: tuple[GateResult, ...] = ()
+    budgets: tuple[BudgetResult, ...] = ()
+    reproduced: str = ""
+    """The verdict of `ntire verify`, if it was asked."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """For each metric, what its numbers depend on."""
+    sample: Sample | None = None
     rank: int | None = None
     """None for a submission that is not valid or has no total."""
-    notes: tuple[str, ...] = field(default=())
-    versions: Mapping[str, str] = field(default_factory=dict)
+    uncertainty: Uncertainty | None = None
+
+    @property
+    def valid(self) -> bool:
+        return not self.problems
 
 
 def line_of(
-    entry: str, team: str, track: Track, rows: Sequence[Row], metrics: Sequence[str], versions: Mapping[str, str]
+    scored: Scored, track: Track, metrics: Sequence[str], versions: Mapping[str, str], *, as_published: bool = False
 ) -> Line:
-    """Average the rows of one submission.
+    """Average a submission's rows and hold it against the track's gates and budgets.
 
     A mean exists only where every expected image has a value: a submission with a gap is listed with its reason, not
-    ranked.
+    ranked. With `as_published`, means are taken as the organisers' program takes them: over the images that are there,
+    subset by subset, weighted with the rules' counts, and what is missing has failed no gate.
     """
-    expected = [row for row in rows if row.status != "unexpected"]
+    expected = [row for row in scored.rows if row.status != "unexpected"]
     bad = [row for row in expected if row.status != "ok"]
-    unexpected = len(rows) - len(expected)
-    means = {
-        metric: math.fsum(row.values[metric] for row in expected) / len(expected)
-        for metric in metrics
-        if all(metric in row.values for row in expected)
-    }
-    total = track.total(means) if set(metrics) == set(track.metrics) else None
-    same = sum(1 for row in expected if math.isinf(row.values.get("psnr", 0.0)))
-    notes = [f"{unexpected} unexpected image(s), not counted"] if unexpected else []
-    notes += [f"{same} image(s) equal to the ground truth"] if same else []
-    return Line(
-        entry,
-        team,
+    per_image = [name for name in metrics if METRICS[name].over == "image"]
+    if as_published:
+        means = {name: _published_mean(track, expected, name) for name in per_image}
+        found = {name: value for name, value in means.items() if value is not None} | dict(scored.of_present)
+    else:
+        found = {
+            name: mean([row.values[name] for row in expected])
+            for name in per_image
+            if expected and all(name in row.values for row in expected)
+        } | dict(scored.of_set)
+    gates = tuple(_gate_result(gate, expected, not as_published) for gate in track.gates if gate.metric in metrics)
+    complete = set(metrics) == set(track.metrics)
+    sample = Sample({name: [row.values.get(name, math.nan) for row in expected] for name in per_image}, scored.of_set)
+    line = Line(
+        scored.submission.entry,
+        scored.submission.team,
         track,
-        means,
-        total,
+        {name: found[name] for name in metrics if name in found},
+        track.total(found) if complete else None,
         images=len(expected),
         scored=len(expected) - len(bad),
-        problem=_in_short(bad),
-        notes=tuple(notes),
+        notes=_notes(scored.rows, as_published),
+        gates=gates,
+        budgets=_budget_results(track, scored.submission.manifest.claims),
+        reproduced=_verdict(scored.submission.root),
         versions=versions,
+        sample=sample,
     )
+    return replace(line, problems=_problems(line, [] if as_published else bad))
+
+
+def lines_of_table(path: Path, track: Track) -> list[Line]:
+    """Lines from a CSV with one row a team: `team`, optionally `entry`, a column for each metric of the track's total,
+    and `failed_images` where the track has a gate; other columns are left alone.
+
+    Raises UserError that lists every missing column and every cell that is not a number.
+    """
+    header, rows = _read_csv(path)
+    needed = list(dict.fromkeys(term.metric for term in track.terms))
+    if not needed:
+        raise UserError(f"track {track.name} has no formula: a table of means cannot be ranked by it.")
+    columns = ["team", *needed, *(["failed_images"] if track.gates else [])]
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise UserError(f"{path}: expected the columns {', '.join(columns)}; found none of {', '.join(missing)}.")
+    known = [name for name in track.metrics if name in header]
+    lines, problems = [], []
+    for number, row in enumerate(rows, 2):
+        cells: dict[str, float] = {}
+        for name in [*known, *(["failed_images"] if track.gates else [])]:
+            try:
+                cells[name] = float(row[name] or "")
+            except ValueError:
+                if name in needed or name == "failed_images":
+                    problems.append(f"line {number}: {name}: expected a number, found {row[name]!r}")
+        means = {name: cells[name] for name in known if name in cells}
+        gates = tuple(GateResult(gate, int(cells.get("failed_images", 0))) for gate in track.gates)
+        images = track.count or 0
+        line = Line(
+            row.get("entry") or row["team"] or "", row["team"] or "", track, means, track.total(means), images, images,
+            gates=gates,
+        )  # fmt: skip
+        lines.append(replace(line, problems=_problems(line, [])))
+    if problems:
+        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
+    return lines
+
+
+def line_of_scores(path: Path, track: Track) -> Line:
+    """A line from a `scores.csv` that `ntire score` wrote; no image is touched."""
+    header, rows = _read_csv(path)
+    metrics = [name for name in track.metrics if name in header]
+    found: list[Row] = []
+    of_set: dict[str, float] = {}
+    for number, row in enumerate(rows, 2):
+        try:
+            values = {name: float(cell) for name in metrics if (cell := row.get(name))}
+        except ValueError:
+            raise UserError(f"{path}: line {number}: a metric is not a number.") from None
+        if row["status"] == "set":
+            of_set = values
+        else:
+            found.append(
+                Row(row["image"] or "", row["subset"] or "", row["status"], values, row.get("problem") or "")  # type: ignore[arg-type]
+            )
+    from ntire.submission import Manifest, Submission, open_submission
+
+    root = path.resolve().parent
+    try:
+        submission = open_submission(root)
+    except UserError:
+        submission = Submission(
+            root, Manifest.model_validate({"team": root.name, "track": track.name, "date": "2000-01-01"})
+        )
+    scored = Scored(submission, tuple(found), of_set, of_set)
+    return line_of(scored, track, [name for name in metrics if name in of_set or METRICS[name].over == "image"], {})
 
 
 def ranked(lines: Sequence[Line]) -> list[Line]:
-    """Lines by track, then rank; equal totals (after the tie-break) share a rank; unranked ones follow by name."""
-    from dataclasses import replace
-
+    """Lines by track, then rank; equal totals (after the tie-break) share a rank; those that are not valid follow, by
+    total, then by name. Intervals are added where the entries' images are known.
+    """
     ordered: list[Line] = []
     for name in sorted({line.track.name for line in lines}):
         of_track = [line for line in lines if line.track.name == name]
-        able = sorted(
-            (line for line in of_track if line.total is not None and not line.problem),
-            key=lambda line: (*_order(line), line.entry),
-        )
+        able = sorted((line for line in of_track if line.valid and line.total is not None), key=_order)
+        placed: list[Line] = []
         for place, line in enumerate(able):
-            tied = place > 0 and _order(line) == _order(able[place - 1])
-            before = ordered[-1].rank if tied else place + 1
-            ordered.append(replace(line, rank=before))
-        ordered += sorted((line for line in of_track if line not in able), key=lambda line: line.entry)
+            tied = place > 0 and _order(line)[:-1] == _order(able[place - 1])[:-1]
+            placed.append(replace(line, rank=placed[-1].rank if tied else place + 1))
+        ordered += _with_uncertainty(placed)
+        ordered += sorted((line for line in of_track if line not in able), key=_order)
     return ordered
 
 
-def write_scores(path: Path, rows: Sequence[Row], metrics: Sequence[str]) -> None:
-    """Write `scores.csv`: image, subset, status, the metrics unrounded, problem."""
-    table = [
-        [row.image, row.subset, row.status, *(_number(row.values.get(metric)) for metric in metrics), row.problem]
-        for row in rows
-    ]
-    write_atomically(path, _csv(["image", "subset", "status", *metrics, "problem"], table))
+def _with_uncertainty(placed: Sequence[Line]) -> list[Line]:
+    samples = [line.sample for line in placed if line.sample is not None]
+    if not placed or len(samples) != len(placed):
+        return list(placed)
+    found = uncertainties(placed[0].track, samples)
+    if found is None:
+        return list(placed)
+    return [replace(line, uncertainty=own) for line, own in zip(placed, found, strict=True)]
 
 
-def write_leaderboard(folder: Path, lines: Sequence[Line]) -> None:
-    """Write `leaderboard.csv`, `.md` and `.json` for lines that are already ranked."""
-    metrics = _metrics(lines)
-    columns = ["rank", "entry", "team", "track", "valid", "total", *metrics]
-    columns += ["images", "scored", "problem", "notes", "versions"]
-    table = [
-        [
-            "N/A" if line.rank is None else str(line.rank),
-            line.entry,
-            line.team,
-            line.track.name,
-            "no" if line.problem else "yes",
-            _number(line.total),
-            *(_number(line.means.get(metric)) for metric in metrics),
-            str(line.images),
-            str(line.scored),
-            line.problem,
-            "; ".join(line.notes),
-            " ".join(f"{name}={version}" for name, version in line.versions.items()),
-        ]
-        for line in lines
-    ]
-    write_atomically(folder / "leaderboard.csv", _csv(columns, table))
-    write_atomically(folder / "leaderboard.md", markdown(lines))
-    write_atomically(folder / "leaderboard.json", json.dumps(as_json(lines), indent=2, ensure_ascii=False) + "\n")
+def _order(line: Line) -> tuple[float | str, ...]:
+    return (*order(line.track, line.total, line.means), line.entry)
 
 
-def cells(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
-    """Header and rounded cells of the table that people read."""
-    metrics = _metrics(lines)
-    arrows = [f"{metric} {'↑' if METRICS[metric].higher_is_better else '↓'}" for metric in metrics]
-    header = ["rank", "entry", "team", "track", "total", *arrows, "images", "remarks"]
-    table = [
-        [
-            "N/A" if line.rank is None else str(line.rank),
-            line.entry,
-            line.team,
-            line.track.name,
-            _rounded(line.total, line.track.decimals),
-            *(_rounded(line.means.get(metric), line.track.decimals) for metric in metrics),
-            f"{line.scored}/{line.images}",
-            "; ".join(filter(None, [line.problem, *line.notes])),
-        ]
-        for line in lines
-    ]
-    return header, table
+def _published_mean(track: Track, rows: Sequence[Row], metric: str) -> float | None:
+    """Mean of the subsets' means over the images that have a value, weighted with the rules' counts."""
+    if not track.subsets:
+        present = [row.values[metric] for row in rows if metric in row.values]
+        return mean(present) if present else None
+    weighted = 0.0
+    for subset, count in track.subsets.items():
+        present = [row.values[metric] for row in rows if row.subset == subset and metric in row.values]
+        if not present:
+            return None
+        weighted += mean(present) * count
+    return weighted / sum(track.subsets.values())
 
 
-def markdown(lines: Sequence[Line]) -> str:
-    """The table as Markdown; names cannot break out of their cell."""
-    header, table = cells(lines)
-    shown = [header, ["---"] * len(header), *([_plain(cell) for cell in row] for row in table)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in shown)
+def _gate_result(gate: Gate, rows: Sequence[Row], missing_fails: bool) -> GateResult:
+    margins = []
+    failed = 0
+    for row in rows:
+        if gate.metric not in row.values or row.subset not in gate.thresholds:
+            failed += missing_fails
+            continue
+        margins.append(row.values[gate.metric] - gate.thresholds[row.subset])
+        failed += row.values[gate.metric] < gate.thresholds[row.subset]
+    histogram = tuple(sum(low <= margin < high for margin in margins) for low, high in itertools.pairwise(BINS))
+    return GateResult(gate, failed, min(margins, default=None), histogram)
 
 
-def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """One object a line; an infinite value is the string "inf", as JSON has no number for it."""
-    return [
-        {
-            "rank": line.rank,
-            "entry": line.entry,
-            "team": line.team,
-            "track": line.track.name,
-            "valid": not line.problem,
-            "total": _finite(line.total),
-            "metrics": {name: _finite(mean) for name, mean in line.means.items()},
-            "images": line.images,
-            "scored": line.scored,
-            "problem": line.problem,
-            "notes": list(line.notes),
-            "versions": dict(line.versions),
-        }
-        for line in lines
-    ]
+def _budget_results(track: Track, claims: Claims) -> tuple[BudgetResult, ...]:
+    budgets = track.budgets
+    stated = {
+        "params_m": claims.params_m,
+        "macs_g": claims.macs_g if claims.at == budgets.at else None,
+        "runtime_ms": claims.runtime_ms if claims.runtime_at == budgets.runtime_at else None,
+    }
+    return tuple(BudgetResult(name, stated[name], limit) for name, limit in budgets.limits().items())
 
 
-def _order(line: Line) -> tuple[float, ...]:
-    """Smaller is better: the total, then the tie-break metrics, each in its own direction."""
-    total = -line.total if line.total is not None else math.inf
-    ties = (
-        -line.means[name] if METRICS[name].higher_is_better else line.means[name]
-        for name in line.track.tie_break
-        if name in line.means
-    )
-    return (total, *ties)
-
-
-def _metrics(lines: Sequence[Line]) -> list[str]:
-    """Columns: every metric that some line has, in the order of the tracks' rules."""
-    wanted = dict.fromkeys(name for line in lines for name in line.track.metrics)
-    return [name for name in wanted if any(name in line.means for line in lines)]
-
-
-def _in_short(bad: Sequence[Row]) -> str:
+def _problems(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
     counts: dict[str, list[str]] = {}
     for row in bad:
         counts.setdefault(row.status, []).append(row.image)
-    return "; ".join(
+    found = [
         f"{len(images)} {status} ({', '.join(images[:3])}{', ...' if len(images) > 3 else ''})"
         for status, images in counts.items()
-    )
+    ]
+    for result in line.gates:
+        if result.margin < 0:
+            found.append(f"gate {result.gate.name}: {result.failed} failed, {result.gate.max_failures} allowed")
+    for budget in line.budgets:
+        if budget.value is None:
+            found.append(f"budget {budget.name}: not stated, {budget.limit:g} allowed")
+        elif budget.value > budget.limit:
+            found.append(f"budget {budget.name}: {budget.value:g}, {budget.limit:g} allowed")
+    return tuple(found)
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else format(value, ".10g")
+def _notes(rows: Sequence[Row], as_published: bool) -> tuple[str, ...]:
+    unexpected = sum(row.status == "unexpected" for row in rows)
+    same = sum(math.isinf(row.values.get("psnr", 0.0)) for row in rows)
+    copies = sum(row.values.get("adaface", 0.0) > 0.999999 for row in rows)
+    found = ["means as the organisers' program takes them"] if as_published else []
+    found += [f"{unexpected} unexpected image(s), not counted"] if unexpected else []
+    found += [f"{same} image(s) equal to the ground truth"] if same else []
+    found += [f"{copies} image(s) with the very face of the input"] if copies else []
+    return tuple(found)
 
 
-def _rounded(value: float | None, decimals: int) -> str:
-    return "" if value is None else f"{value:.{decimals}f}"
-
-
-def _finite(value: float | None) -> float | str | None:
-    return str(value) if value is not None and math.isinf(value) else value
-
-
-def _plain(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-
-def _csv(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:
-    """UTF-8 CSV; text that a spreadsheet would take for a formula gets an apostrophe in front, numbers stay numbers."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_safe(cell) for cell in row] for row in table)
-    return text.getvalue()
-
-
-def _safe(cell: str) -> str:
+def _verdict(root: Path) -> str:
+    path = root / VERIFICATION
+    if not path.is_file():
+        return ""
     try:
-        float(cell)
-    except ValueError:
-        return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
-    return cell
+        return str(json.loads(path.read_text())["verdict"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected what `ntire verify` writes, found: {error}. Verify again.") from None
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str | None]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            header = list(reader.fieldnames or [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as CSV: {error}.") from None
+    if not rows:
+        raise UserError(f"{path}: expected a header and at least one row, found none.")
+    return header, rows

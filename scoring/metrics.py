@@ -1,117 +1,255 @@
-"""Every metric, declared once: what it compares, which way is up, by which protocol, and where that stands."""
+"""Every metric, declared once: what it compares, which way is up, by which protocol, with which weights, after whom."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ntire.image import Pixels
+from ntire.weights import Weights, locate
+from scoring.instruments import Instrument, PixelInstrument, Vector
+from scoring.pixels import Measure, psnr, ssim, ssim_skimage
 
-Luma = Literal["rgb", "ycbcr", "yiq"]
-"""What is compared: all three channels, BT.601 Y with foot- and headroom as MATLAB's rgb2ycbcr, or full-range Y."""
-
-
-class MetricError(Exception):
-    """A metric has no value for this image; the message says why."""
+Paths = Mapping[str, Path]
+"""Where each weights file of a metric is, by its file name."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric with its protocol; `measure(restored, gt)` takes RGB (H, W, 3) of 8 bits, cut by the track's border."""
+    """A metric with its protocol."""
 
     name: str
     against: Literal["gt", "lq", "nothing"]
-    over: Literal["image", "set"]
     higher_is_better: bool
     protocol: str
     source: str
-    measure: Callable[[Pixels, Pixels], float]
+    load: Callable[[str, Paths], Instrument]
+    """Builds it on a device."""
+    over: Literal["image", "set"] = "image"
+    weights: tuple[Weights, ...] = ()
+    packages: tuple[str, ...] = ("numpy", "opencv-python-headless")
+    """Whose versions its numbers may depend on."""
+    apart: bool = False
+    """Whether image and reference are observed each by itself and then compared, so that a reference is observed once
+    for all entries."""
+    of_pair: Callable[[Vector, Vector], float] | None = None
+    """For `apart`: the value of (restored, reference)."""
+    of_set: Callable[[Sequence[Vector], Paths], float] | None = None
+    """For `over="set"`: the value of all images of an entry."""
+
+    def paths(self) -> dict[str, Path]:
+        """Where its weights are or would be."""
+        return {weights.file: locate(weights, None)[0] for weights in self.weights}
 
 
-def psnr(on: Luma, epsilon: float = 0.0) -> Callable[[Pixels, Pixels], float]:
-    """Peak signal-to-noise ratio of one image in dB, peak 255; infinite for equal images if `epsilon` is 0.
-
-    `epsilon` is added to the mean squared error of values in [0, 1], as pyiqa does.
-    """
-
-    def measure(restored: Pixels, gt: Pixels) -> float:
-        error = float(np.mean((_samples(restored, on) - _samples(gt, on)) ** 2)) / 255**2 + epsilon
-        return -10 * math.log10(error) if error else math.inf
-
-    return measure
+_NN = ("pyiqa", "torch", "torchvision")
+_IQA = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
+_TORCHVISION = "https://download.pytorch.org/models/"
+_CLIP = "https://openaipublic.azureedge.net/clip/models/"
+_DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
+_RN50 = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
 
 
-def ssim(on: Luma) -> Callable[[Pixels, Pixels], float]:
-    """Structural similarity (Wang et al. 2004) of one image as in MATLAB: 11 x 11 Gaussian of sigma 1.5, only windows
-    that lie inside the image, no down-sampling, levels of 255.
-
-    Luma is rounded to whole levels first, and a negative contrast-structure term counts as 0, as in pyiqa. RGB is the
-    mean over the channels. Raises MetricError for images smaller than the window.
-    """
-
-    def measure(restored: Pixels, gt: Pixels) -> float:
-        if min(gt.shape[:2]) < 11:
-            raise MetricError(f"SSIM needs at least 11 x 11 pixels, the image has {gt.shape[0]} x {gt.shape[1]}")
-        ours, theirs = (_samples(image, on) for image in (restored, gt))
-        if on != "rgb":
-            ours, theirs = np.rint(ours), np.rint(theirs)
-        return float(np.mean(_ssim_map(ours, theirs)))
-
-    return measure
+def _iqa_file(file: str, terms: str, size: int, sha256: str | None = None) -> Weights:
+    return Weights(file, sha256, terms, "official", urls=(_IQA + file,), size=size, home="pyiqa")
 
 
-def _ssim_map(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    import cv2
-
-    window = cv2.getGaussianKernel(11, 1.5, cv2.CV_64F)
-
-    def local_mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(cv2.sepFilter2D(image, cv2.CV_64F, window, window), dtype=np.float64)[5:-5, 5:-5]
-
-    mean_x, mean_y = local_mean(x), local_mean(y)
-    var_x, var_y = local_mean(x * x) - mean_x**2, local_mean(y * y) - mean_y**2
-    covariance = local_mean(x * y) - mean_x * mean_y
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    structure = np.maximum((2 * covariance + c2) / (var_x + var_y + c2), 0)
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return np.asarray(luminance * structure, dtype=np.float64)
+def _backbone(file: str, size: int) -> Weights:
+    """Torchvision ends a file's name with the first 8 digits of its sha256."""
+    digits = file.rpartition("-")[2].partition(".")[0]
+    return Weights(
+        file,
+        digits,
+        "BSD-3-Clause; ImageNet terms",
+        "official",
+        urls=(_TORCHVISION + file,),
+        size=size,
+        home="torchvision",
+    )
 
 
-def _samples(image: Pixels, on: Luma) -> NDArray[np.float64]:
-    """Levels of 255 as float64: (H, W, 3) for RGB, (H, W) for luma."""
-    values = image.astype(np.float64)
-    if on == "rgb":
-        return values
-    if on == "ycbcr":
-        return np.asarray(16 + values @ np.array([65.481, 128.553, 24.966]) / 255)
-    return np.asarray(values @ np.array([0.299, 0.587, 0.114]))
+NIQE_FILE = _iqa_file("niqe_modelparameters.mat", "research use (LIVE, University of Texas)", 8_000)
+CLIP_FILE = Weights(
+    "RN50.pt", _RN50, "MIT", "official", urls=(f"{_CLIP}{_RN50}/RN50.pt",), size=255_000_000, home="clip"
+)
+MANIQA_FILE = _iqa_file("ckpt_koniq10k.pt", "Apache-2.0", 543_000_000)
+MUSIQ_FILE = _iqa_file("musiq_koniq_ckpt-e95806b9.pth", "Apache-2.0", 109_000_000, "e95806b9")
+QALIGN_FILE = Weights(
+    "q-future/one-align", None, "MIT; LLaMA-2 terms", "official", size=16_400_000_000, home="huggingface"
+)
+LPIPS_FILE = _iqa_file("LPIPS_v0.1_alex-df73285e.pth", "BSD-2-Clause", 15_000, "df73285e")
+ALEXNET_FILE = _backbone("alexnet-owt-7be5be79.pth", 244_000_000)
+DISTS_FILE = _iqa_file("DISTS_weights-f5e65c96.pth", "MIT", 14_000, "f5e65c96")
+VGG16_FILE = _backbone("vgg16-397923af.pth", 553_000_000)
+INCEPTION_FILE = Weights(
+    "pt_inception-2015-12-05-6726825d.pth",
+    "6726825d",
+    "Apache-2.0",
+    "official",
+    urls=(
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+        _IQA + "pt_inception-2015-12-05-6726825d.pth",
+    ),
+    size=95_600_000,
+    home="pyiqa",
+)
+FFHQ_FILE = Weights(
+    "inception_FFHQ_512.pth",
+    None,
+    "Apache-2.0 (VQFR); FFHQ terms",
+    "official",
+    urls=("https://github.com/SamsungLabs/DT-BFR/releases/download/v1.0.0/inception_FFHQ_512.pth",),
+    size=33_600_000,
+)
+ADAFACE_FILE = Weights(
+    "adaface_ir50_ms1mv2.ckpt",
+    None,
+    "MIT",
+    "official",
+    urls=(f"{_DRIVE}1eUaSHG4pGlIZK7hBkqjyp2fc2epKoBvI",),
+    size=682_000_000,
+)
+LPIPS_HEADS = tuple(f"lin{level}.model.1.weight" for level in range(5))
+DISTS_HEADS = ("alpha", "beta")
+
+
+def _pixels(measure: Measure) -> Callable[[str, Paths], Instrument]:
+    return lambda device, paths: PixelInstrument(measure)
+
+
+def _niqe(device: str, paths: Paths) -> Instrument:
+    from scoring.networks import Niqe
+
+    return Niqe(device, "niqe")
+
+
+def _clipiqa(device: str, paths: Paths) -> Instrument:
+    from scoring.networks import ClipIqa
+
+    return ClipIqa(device, paths[CLIP_FILE.file])
+
+
+def _maniqa(device: str, paths: Paths) -> Instrument:
+    from scoring.networks import Maniqa
+
+    return Maniqa(device)
+
+
+def _musiq(device: str, paths: Paths) -> Instrument:
+    from scoring.networks import Iqa
+
+    return Iqa(device, "musiq")
+
+
+def _qalign(device: str, paths: Paths) -> Instrument:
+    from scoring.networks import QAlign
+
+    return QAlign(device)
+
+
+def _lpips(device: str, paths: Paths) -> Instrument:
+    from scoring.networks import WithHeads
+
+    return WithHeads(device, "lpips", paths[LPIPS_FILE.file], LPIPS_HEADS)
+
+
+def _dists(device: str, paths: Paths) -> Instrument:
+    from scoring.networks import WithHeads
+
+    return WithHeads(device, "dists", paths[DISTS_FILE.file], DISTS_HEADS)
+
+
+def _fid(device: str, paths: Paths) -> Instrument:
+    from scoring.fid import Features
+
+    return Features(device, paths[INCEPTION_FILE.file])
+
+
+def _fid_of_set(features: Sequence[Vector], paths: Paths) -> float:
+    from scoring.fid import frechet_distance, read_statistics
+
+    return frechet_distance(np.stack(features), *read_statistics(paths[FFHQ_FILE.file]))
+
+
+def _adaface(device: str, paths: Paths) -> Instrument:
+    from scoring.identity import AdaFace
+
+    return AdaFace(device, paths[ADAFACE_FILE.file])
+
+
+def _cosine(restored: Vector, lq: Vector) -> float:
+    return float(restored @ lq)
 
 
 _WANG = "Wang et al. 2004, 11 x 11 Gaussian of sigma 1.5, valid windows"
 _DECLARED = (
-    Metric("psnr", "gt", "image", True, "RGB, 8 bit", "mean of per-image values", psnr("rgb")),
+    Metric("psnr", "gt", True, "RGB, 8 bit, mean of per-image values", "any textbook", _pixels(psnr("rgb"))),
     Metric(
         "psnr-y",
         "gt",
-        "image",
         True,
         "BT.601 Y (16 to 235), peak 255, 1e-8 added to the squared error",
         "pyiqa psnr on ycbcr, as in the RAIM program",
-        psnr("ycbcr", 1e-8),
+        _pixels(psnr("ycbcr", 1e-8)),
     ),
-    Metric("ssim", "gt", "image", True, f"{_WANG}; full-range Y (YIQ), rounded", "pyiqa ssim", ssim("yiq")),
+    Metric("ssim", "gt", True, f"{_WANG}; full-range Y (YIQ), rounded", "pyiqa ssim", _pixels(ssim("yiq"))),
     Metric(
         "ssim-y",
         "gt",
-        "image",
         True,
         f"{_WANG}; BT.601 Y (16 to 235), rounded",
         "pyiqa ssim on ycbcr, as in the RAIM program",
-        ssim("ycbcr"),
+        _pixels(ssim("ycbcr")),
     ),
-    Metric("ssim-rgb", "gt", "image", True, f"{_WANG}; mean over R, G, B", "pyiqa ssimc", ssim("rgb")),
-)
+    Metric("ssim-rgb", "gt", True, f"{_WANG}; mean over R, G, B", "pyiqa ssimc", _pixels(ssim("rgb"))),
+    Metric(
+        "ssim-skimage",
+        "gt",
+        True,
+        "uniform 7 x 7 window, sample covariance, mean over R, G, B",
+        "scikit-image's defaults, as in MIRAGE's tables",
+        _pixels(ssim_skimage),
+        packages=("numpy", "scikit-image"),
+    ),
+    Metric(
+        "lpips", "gt", False, "AlexNet, version 0.1, full size", "Zhang et al. 2018; pyiqa lpips", _lpips,
+        weights=(LPIPS_FILE, ALEXNET_FILE), packages=_NN,
+    ),
+    Metric(
+        "dists", "gt", False, "VGG16, full size", "Ding et al. 2020; pyiqa dists", _dists,
+        weights=(DISTS_FILE, VGG16_FILE), packages=_NN,
+    ),
+    Metric(
+        "niqe", "nothing", False, "full-range Y (YIQ), rounded, 96-pixel blocks from the top left, authors' model",
+        "Mittal et al. 2013; pyiqa niqe", _niqe, weights=(NIQE_FILE,), packages=(*_NN, "scipy"),
+    ),
+    Metric(
+        "clipiqa", "nothing", True, "CLIP RN50 without positional embedding, native size, five prompt pairs",
+        "Wang et al. 2023; pyiqa clipiqa", _clipiqa, weights=(CLIP_FILE,), packages=(*_NN, "openai-clip"),
+    ),
+    Metric(
+        "maniqa", "nothing", True, "KonIQ weights, 20 crops of 224 on a fixed grid (at 512 x 512, rows from 440 are not seen)",
+        "Yang et al. 2022; pyiqa maniqa", _maniqa, weights=(MANIQA_FILE,), packages=(*_NN, "timm"),
+    ),
+    Metric(
+        "musiq", "nothing", True, "KonIQ weights, native size and longer side 384 and 224",
+        "Ke et al. 2021; pyiqa musiq", _musiq, weights=(MUSIQ_FILE,), packages=_NN,
+    ),
+    Metric(
+        "qalign", "nothing", True, "one-align, task quality, half precision, batch of one",
+        "Wu et al. 2023; pyiqa qalign", _qalign, weights=(QALIGN_FILE,), packages=(*_NN, "transformers"),
+    ),
+    Metric(
+        "fid", "nothing", False,
+        "FID-Inception, bilinear 299 x 299 without antialias, all images of an entry against FFHQ 512, exact n x n form",
+        "evaluation program of the 2025 face challenge (VQFR)", _fid, over="set",
+        weights=(INCEPTION_FILE, FFHQ_FILE), packages=("torch", "torchvision", "numpy"), of_set=_fid_of_set,
+    ),
+    Metric(
+        "adaface", "lq", True, "AdaFace IR-50 MS1MV2, cosine between input and restored, landmarks from the track's table",
+        "Kim et al. 2022; evaluation program of the 2025 face challenge", _adaface,
+        weights=(ADAFACE_FILE,), packages=("torch", "opencv-python-headless"), apart=True, of_pair=_cosine,
+    ),
+)  # fmt: skip
 METRICS = {metric.name: metric for metric in _DECLARED}

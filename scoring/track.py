@@ -14,6 +14,7 @@ from ntire.files import read_toml
 from scoring.metrics import METRICS
 
 RULES = Path(str(files("scoring"))) / "tracks"
+Positive = Annotated[float, Field(gt=0)]
 
 
 class _Rules(BaseModel):
@@ -21,7 +22,7 @@ class _Rules(BaseModel):
 
 
 class Term(_Rules):
-    """One summand of the total: max(floor, offset + scale * mean of the metric)."""
+    """One summand of the total: max(floor, offset + scale * mean of the metric over all images)."""
 
     metric: str
     scale: float
@@ -29,15 +30,57 @@ class Term(_Rules):
     floor: float | None = None
 
     def of(self, mean: float) -> float:
-        """The term's value for a mean over all images."""
+        """The term's value for a mean."""
         value = self.offset + self.scale * mean
         return value if self.floor is None else max(self.floor, value)
 
     def in_words(self) -> str:
         """The term as a formula."""
-        scaled = f"{self.scale:g} x {self.metric}" if self.scale != 1 else self.metric
-        inner = scaled if not self.offset else f"{self.offset:g} {'-' if self.scale < 0 else '+'} {scaled.lstrip('-')}"
-        return inner if self.floor is None else f"max({self.floor:g}, {inner})"
+        scaled = self.metric if abs(self.scale) == 1 else f"{abs(self.scale):g} {self.metric}"
+        if self.scale < 0:
+            summed = f"{self.offset:g} - {scaled}"
+        elif self.offset:
+            summed = f"{scaled} {'-' if self.offset < 0 else '+'} {abs(self.offset):g}"
+        else:
+            summed = scaled
+        if self.floor is not None:
+            return f"max({self.floor:g}, {summed})"
+        return f"({summed})" if " " in summed.removeprefix(scaled) or self.scale < 0 else summed
+
+
+class Gate(_Rules):
+    """A test that an entry must pass to be ranked: a metric below its subset's threshold fails an image."""
+
+    name: str
+    metric: str
+    thresholds: dict[str, float]
+    """By subset; an image fails strictly below it."""
+    max_failures: Annotated[int, Field(ge=0)]
+    """An entry with more failed images is not valid. A missing or unreadable image has failed."""
+
+
+class Budgets(_Rules):
+    """What a method may cost; checked on unrounded numbers."""
+
+    params_m: Positive | None = None
+    macs_g: Positive | None = None
+    at: tuple[int, int] | None = None
+    """Height and width that macs_g is for."""
+    runtime_ms: Positive | None = None
+    runtime_at: tuple[int, int] | None = None
+
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by name."""
+        found = {"params_m": self.params_m, "macs_g": self.macs_g, "runtime_ms": self.runtime_ms}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Noise(_Rules):
+    """White Gaussian noise that the harness itself adds to clean inputs, clipped and rounded to 8 bits."""
+
+    sigma: Positive
+    """Levels of 255."""
+    seed: int
 
 
 class Track(_Rules):
@@ -46,21 +89,28 @@ class Track(_Rules):
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     title: str
     inputs: Literal["raw", "srgb", "face", "general"]
-    """The folder of methods that can run on it."""
+    """The kind of method that can run on it."""
     default: bool = False
     """Whether `--track <inputs>` means this one."""
     samples: bool = False
     """Whether it is played on the built-in sample set."""
     subsets: dict[str, Annotated[int, Field(gt=0)]] = {}
-    """Images per subset; empty where the ground truth's folder says which images there are."""
+    """Images per subset; empty where the references say which images there are."""
+    pair_by: Literal["path", "stem"] = "path"
+    """Whether an image is found by its path below `images/`, or by its file name in whatever folder."""
     border: Annotated[int, Field(ge=0)] = 0
     """Pixels cut from every side before any metric."""
+    noise: Noise | None = None
     metrics: Annotated[tuple[str, ...], Field(min_length=1)]
     terms: tuple[Term, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    budgets: Budgets = Budgets()
     tie_break: tuple[str, ...] = ()
     """Metrics that decide between equal totals, the first first."""
     decimals: Annotated[int, Field(ge=0, le=10)] = 4
-    """Of the printed table; ranks, gates and files use unrounded values."""
+    """Of the printed table; ranks, gates, budgets and files use unrounded values."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.01
+    """How far a reproduced total may lie from the submitted one."""
     verified: bool = True
     """Whether the formula is the organisers' own; if not, `remark` says why it is used."""
     remark: str = ""
@@ -71,12 +121,25 @@ class Track(_Rules):
         for name in self.metrics:
             if name not in METRICS:
                 raise ValueError(f"unknown metric {name!r}; there are: {', '.join(METRICS)}")
-        for name in [*(term.metric for term in self.terms), *self.tie_break]:
+        used = [*(term.metric for term in self.terms), *(gate.metric for gate in self.gates), *self.tie_break]
+        for name in used:
             if name not in self.metrics:
-                raise ValueError(f"{name!r} is scored but is not among the track's metrics")
+                raise ValueError(f"{name!r} is used but is not among the track's metrics")
+        for gate in self.gates:
+            if set(gate.thresholds) != set(self.subsets):
+                raise ValueError(f"gate {gate.name!r} needs one threshold for each of: {', '.join(self.subsets)}")
+            if METRICS[gate.metric].over == "set":
+                raise ValueError(f"gate {gate.name!r}: {gate.metric!r} has no value for an image")
+        if (self.budgets.macs_g is None) != (self.budgets.at is None):
+            raise ValueError("a budget of macs_g needs the size `at` that it is for, and the other way round")
         if not self.verified and not self.remark:
             raise ValueError("a track that is not verified needs a remark that says why")
         return self
+
+    @property
+    def count(self) -> int | None:
+        """Images of all subsets, where the rules state them."""
+        return sum(self.subsets.values()) or None
 
     def total(self, means: Mapping[str, float]) -> float | None:
         """The track's score from the metrics' means over all images; None if a term's metric is not there."""
@@ -107,17 +170,43 @@ def all_tracks() -> tuple[Track, ...]:
     return tuple(read_toml(path, Track) for path in sorted(RULES.glob("*.toml")))
 
 
+def sample_track(inputs: str) -> Track | None:
+    """The track of the built-in sample set for a kind of input, if there is one."""
+    return next((track for track in all_tracks() if track.samples and track.inputs == inputs), None)
+
+
+def formula(track: Track) -> str:
+    """The total in words, empty for a track without one."""
+    return " + ".join(term.in_words() for term in track.terms)
+
+
 def in_words(track: Track) -> str:
     """The rules of a track as a few lines of text."""
-    total = " + ".join(term.in_words() for term in track.terms) or "none"
     images = ", ".join(f"{name} {count}" for name, count in track.subsets.items())
+    paired = {"path": "by path below images/", "stem": "by file name, in whatever folder"}[track.pair_by]
     lines = [
         f"{track.name}: {track.title}",
         f"input      {track.inputs}",
-        f"images     {images or 'all of the ground truth'}",
+        f"images     {images or 'all of the references'}; paired {paired}",
         f"border     {track.border} px cut from every side before any metric",
-        f"total      {total}",
+        f"total      {formula(track) or 'none'}",
+    ]
+    if track.noise:
+        lines.append(
+            f"noise      Gaussian, sigma {track.noise.sigma:g} of 255, seed {track.noise.seed}, rounded to 8 bits"
+        )
+    for gate in track.gates:
+        thresholds = ", ".join(f"{subset} {threshold:g}" for subset, threshold in gate.thresholds.items())
+        lines.append(
+            f"gate       {gate.name}: an image fails with {gate.metric} below {thresholds}; "
+            f"more than {gate.max_failures} failed images are not valid"
+        )
+    for name, limit in track.budgets.limits().items():
+        at = {"macs_g": track.budgets.at, "runtime_ms": track.budgets.runtime_at}.get(name)
+        lines.append(f"budget     {name} <= {limit:g}{f' at {at[0]} x {at[1]}' if at else ''}")
+    lines += [
         f"ties       {', then '.join(track.tie_break) or 'share a rank'}",
+        f"rounding   {track.decimals} decimals, half to even, for display only",
         f"source     {track.source}",
         *([f"remark     {track.remark}"] if track.remark else []),
         "metrics",
@@ -125,10 +214,21 @@ def in_words(track: Track) -> str:
     for name in track.metrics:
         metric = METRICS[name]
         direction = "higher is better" if metric.higher_is_better else "lower is better"
-        lines.append(f"  {name:9} {direction}; {metric.protocol}; after {metric.source}")
+        against = {"gt": "with the ground truth", "lq": "with the input", "nothing": "of the image alone"}[
+            metric.against
+        ]
+        lines.append(f"  {name:12} {against}; {direction}; {metric.protocol}; after {metric.source}")
     return "\n".join(lines)
 
 
-def sample_track(inputs: str) -> Track | None:
-    """The track of the built-in sample set for a kind of input, if there is one."""
-    return next((track for track in all_tracks() if track.samples and track.inputs == inputs), None)
+def markdown() -> str:
+    """The README's table of tracks."""
+    lines = [["track", "total", "gates and settings", "source"], ["---"] * 4]
+    for track in all_tracks():
+        settings = [f"{gate.metric} gate, at most {gate.max_failures} failed images" for gate in track.gates]
+        settings += [f"{track.border} px border cut"] if track.border else []
+        settings += [f"noise of sigma {track.noise.sigma:g} added"] if track.noise else []
+        settings += [] if track.verified else ["formula not verified"]
+        named = f"`{track.name}`" + (f" (`--track {track.inputs}`)" if track.default else "")
+        lines.append([named, formula(track), "; ".join(settings), track.title])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,8 +1,11 @@
 """What the tests share: pictures made on the spot, a home of their own, and the way through the command line."""
 
+import atexit
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,10 @@ import pytest
 import torch
 
 from tests.made import scene, write_png
+
+# PyTorch's and pyiqa's caches are fixed when they are imported, so all tests of a process share one, which is not the user's.
+os.environ["TORCH_HOME"] = tempfile.mkdtemp(prefix="ntire-tests-")
+atexit.register(shutil.rmtree, os.environ["TORCH_HOME"], ignore_errors=True)
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("NTIRE_TEST_DATA", ROOT.parent / "shared" / "data"))

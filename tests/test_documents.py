@@ -10,17 +10,18 @@ from ntire import catalogue
 from ntire.cost import count
 from ntire.facts import markdown
 from ntire.submission import Manifest
+from scoring.track import markdown as tracks
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["methods", "weights"])
+@pytest.mark.parametrize("name", ["methods", "weights", "tracks"])
 def test_the_readme_shows_the_generated_table(name):
-    """After a change: `ntire teams --markdown` prints both tables."""
+    """After a change: `ntire teams --markdown` and `ntire tracks --markdown` print them."""
     block = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", README, re.DOTALL)
     assert block
-    assert block[1] == markdown()[name]
+    assert block[1] == (tracks() if name == "tracks" else markdown()[name])
 
 
 def test_the_readme_is_short_and_names_only_commands_that_exist():

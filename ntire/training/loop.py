@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ntire import UserError, __version__
+from ntire.environment import processor
 from ntire.files import sha256_of, writable_folder, write_atomically
 from ntire.method import DTYPES, Method, Precision
 from ntire.raw import demosaic, srgb_encode
@@ -238,7 +238,7 @@ def _export(
             "seconds": round(state.seconds),
             "precision": settings.precision,
             "device": settings.device,
-            "processor": platform.processor() or platform.machine(),
+            "processor": processor(),
             "torch": torch.__version__,
             "stages": [asdict(stage) for stage in recipe.stages],
             "degradation": repr(recipe.degradation),

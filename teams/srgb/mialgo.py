@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ntire.degradations import SrgbDegradation
 from ntire.method import Cost, Method
 from ntire.training import Recipe, Stage
+from ntire.weights import Weights
 from teams.parts.residual import ResBlock
 
 
@@ -53,6 +54,14 @@ class MiAlgo(Method):
         runtime_ms=58.90,
         runtime_at=(3040, 4032),
         device="A100",
+    )
+    weights = (
+        Weights(
+            "mialgo-phase3.safetensors",
+            sha256="98b91efe7ec5897f745d3ac4b06a7e843f30f0ab3ebce9b942840042e2c574a8",
+            license="research and education only, as the BSDS500 pictures it is trained on",
+            provenance="retrained",
+        ),
     )
     tiling = "exact"
     halo = 36

@@ -41,7 +41,7 @@ def test_the_whole_way_from_noisy_pictures_to_a_leaderboard(ntire, pair):
     # The truth itself is an entry whose result is known beforehand.
     shutil.copytree("submissions/Copy-srgb", "submissions/gold")
     shutil.copytree(pair / "gt", "submissions/gold/images", dirs_exist_ok=True)
-    ran = ntire("score", "submissions", "--gt", pair / "gt")
+    ran = ntire("score", "submissions", "--gt", pair / "gt", "--metrics", "psnr-y,ssim-y")
     assert ran.code == 0, ran.err
     rows = {row["entry"]: row for row in table("submissions/leaderboard.csv")}
     assert rows["gold"]["psnr-y"] == "80"
@@ -64,7 +64,7 @@ def test_without_input_the_sample_set_is_restored_and_scored(ntire):
     assert ran.code == 1
     line = ran.json()[0]
     assert (line["rank"], line["total"], line["valid"]) == (None, None, False)
-    assert line["problem"].startswith("3 missing (")
+    assert line["problems"][0].startswith("3 missing (")
 
 
 def test_the_demo_ranks_the_network_above_the_copy_on_both_tracks(ntire, tmp_path):
@@ -94,7 +94,7 @@ def test_the_track_data_folder_is_used_where_it_is_set(ntire, pair, monkeypatch)
     ran = ntire("run", "--team", "Copy", "--track", "srgb", "--device", "cpu")
     assert "3 of 3" in ran.out
     assert "no input given: restoring" in ran.err
-    assert ntire("score", "submissions").code == 0
+    assert ntire("score", "submissions", "--metrics", "psnr-y").code == 0
     ran = ntire("run", "--team", "Copy", "--track", "raw", "--device", "cpu")
     assert ran.code == 2
     assert "expected" in ran.err
@@ -172,7 +172,9 @@ def test_scoring_some_metrics_gives_no_total(ntire, pair):
 
 
 def test_scoring_again_gives_the_same_bytes(ntire, pair):
-    ntire("run", "--team", "Copy", "--track", "srgb", pair / "lq", "--device", "cpu")
+    ntire(
+        "run", "--team", "Copy", "--track", "demo-srgb", pair / "lq", "--device", "cpu", "-o", "submissions/Copy-srgb"
+    )
     tables = []
     for _ in range(2):
         assert ntire("score", "submissions", "--gt", pair / "gt").code == 0
@@ -205,6 +207,101 @@ def test_training_through_the_command_line_makes_weights_that_run_uses(ntire, pa
     assert toml("submissions/MiAlgo-srgb/submission.toml")["method"]["weights"][0]["sha256"] == card["sha256"]
 
 
+def test_the_report_s_table_is_ranked_from_the_command_line(ntire, data):
+    golden = data.parent / "golden" / "face_2025_table1.csv"
+    if not golden.is_file():
+        pytest.skip(f"the report's table is not in {golden}")
+    ran = ntire("leaderboard", golden, "--track", "face-2025", "-o", "board.csv")
+    assert ran.code == 0
+    rows = table("board.csv")
+    assert [row["rank"] for row in rows] == [*map(str, range(1, 11)), "N/A", "N/A", "N/A"]
+    assert float(rows[0]["total"]) == pytest.approx(4.3638, abs=1.5e-4)
+    assert rows[-1]["problems"] == "gate identity: 17 failed, 10 allowed"
+    assert Path("board.md").is_file()
+    assert Path("board.json").is_file()
+
+
+def test_scores_are_ranked_again_from_their_files(ntire, pair):
+    for team in ("Copy", "MiAlgo"):
+        ntire("run", "--team", team, "--track", "demo-srgb", pair / "lq", "--device", "cpu", "-o", f"entries/{team}")
+    ntire("score", "entries", "--gt", pair / "gt")
+    ran = ntire("leaderboard", "entries/Copy/scores.csv", "entries/MiAlgo/scores.csv", "--track", "demo-srgb", "--json")
+    again = {line["entry"]: line["total"] for line in ran.json()}
+    assert again == pytest.approx({row["entry"]: float(row["total"]) for row in table("entries/leaderboard.csv")})
+
+
+def test_a_track_of_one_s_own_is_a_toml(ntire, pair):
+    Path("mine.toml").write_text(
+        'name = "mine"\ntitle = "Mine"\ninputs = "srgb"\nmetrics = ["psnr"]\nsource = "me"\n'
+        'terms = [{ metric = "psnr", scale = 2 }]\n'
+    )
+    assert "total      2 psnr" in ntire("tracks", "mine.toml").out
+    ntire("run", "--team", "Copy", "--track", "mine.toml", pair / "lq", "--device", "cpu")
+    ran = ntire("score", "submissions", "--track", "mine.toml", "--gt", pair / "gt", "--json")
+    line = ran.json()[0]
+    assert line["total"] == pytest.approx(2 * line["metrics"]["psnr"])
+
+
+def test_denoising_adds_its_noise_to_clean_pictures(ntire, pair):
+    ran = ntire("run", "--team", "Copy", "--track", "denoise", pair / "gt", "--device", "cpu")
+    assert "noise of sigma 25 added to 3 clean picture(s)" in ran.err
+    assert ntire("run", "--team", "MiAlgo", "--track", "denoise", pair / "gt", "--device", "cpu").code == 0
+    ran = ntire("score", "submissions", "--gt", pair / "gt", "--json")
+    lines = {line["entry"]: line for line in ran.json()}
+    assert lines["Copy-denoise"]["metrics"]["psnr"] == pytest.approx(20.17, abs=0.5)
+    assert lines["MiAlgo-denoise"]["rank"] == 1
+    again = ntire("run", "--team", "Copy", "--track", "denoise", pair / "gt", "--device", "cpu")
+    assert "(3 were there)" in again.out
+
+
+def test_missing_weights_are_named_with_their_sizes_and_nothing_is_written(ntire, pair, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    ntire("run", "--team", "Copy", "--track", "srgb", pair / "lq", "--device", "cpu")
+    ran = ntire("score", "submissions", "--gt", pair / "gt")
+    assert ran.code == 3
+    for part in ("LPIPS_v0.1_alex-df73285e.pth", "vgg16-397923af.pth", "553 MB", "ntire weights fetch"):
+        assert part in ran.err
+    assert not Path("submissions/leaderboard.csv").exists()
+    assert not Path("submissions/Copy-srgb/scores.csv").exists()
+    ran = ntire("weights", "list", "--track", "face-2025", "--json")
+    files = {row["file"] for row in ran.json()}
+    assert {"RN50.pt", "adaface_ir50_ms1mv2.ckpt", "q-future/one-align", "inception_FFHQ_512.pth"} <= files
+    assert all(row["urls"] or row["file"] == "q-future/one-align" for row in ran.json())
+
+
+def test_drifted_libraries_refuse_to_rank(ntire, pair, monkeypatch):
+    from scoring import calibration
+
+    ntire("run", "--team", "Copy", "--track", "demo-srgb", pair / "lq", "--device", "cpu")
+    monkeypatch.setitem(calibration.PINNED, "ssim", 0.5)
+    ran = ntire("score", "submissions", "--gt", pair / "gt")
+    assert ran.code == 3
+    assert "nothing is ranked" in ran.err
+    assert "ssim: 0.96108228 for 0.5" in ran.err
+    assert not Path("submissions/leaderboard.csv").exists()
+
+
+def test_faces_without_a_table_of_landmarks_are_looked_for_and_that_is_said(ntire, pair, monkeypatch, tmp_path):
+    from scoring import random_weights
+
+    monkeypatch.setenv("NTIRE_WEIGHTS", str(tmp_path / "weights"))
+    random_weights.write("adaface")
+    Path("faces.toml").write_text(
+        'name = "faces"\ntitle = "Faces"\ninputs = "face"\nmetrics = ["adaface"]\nsource = "me"\npair_by = "stem"\n'
+    )
+    ntire("run", "--team", "Copy", "--track", "faces.toml", pair / "lq", "--device", "cpu")
+    words = ("score", "submissions", "--track", "faces.toml", "--lq", pair / "lq", "--device", "cpu")
+    ran = ntire(*words)
+    assert ran.code == 3
+    assert "detection_Resnet50_Final.pth" in ran.err
+    points = ((20.0, 20.0), (45.0, 21.0), (32.0, 35.0), (22.0, 48.0), (44.0, 49.0))
+    monkeypatch.setattr("ntire.workflow.retinaface", lambda device: lambda path: points)
+    ran = ntire(*words, "--json")
+    assert ran.code == 0, ran.err
+    assert "RetinaFace's are used, which are not the organisers'" in ran.err
+    assert ran.json()[0]["metrics"]["adaface"] == pytest.approx(1)
+
+
 def test_teams_lists_claims_beside_counts(ntire):
     ran = ntire("teams", "--json")
     rows = {(row["team"], row["track"]): row for row in ran.json()}
@@ -224,21 +321,25 @@ def test_tracks_doctor_and_weights_print_tables_and_json(ntire):
     assert ran.code == 0
     assert {check["state"] for check in ran.json()} <= {"ok", "absent"}
     assert "metric calibration" in ntire("doctor").out
-    assert ntire("weights", "verify").code == 0
-    assert all(row["state"] == "shipped" for row in ntire("weights", "list", "--json").json())
-    assert "nothing to fetch" in ntire("weights", "fetch").out
+    assert ntire("weights", "verify", "MiAlgo").code == 0
+    states = {row["for"]: row["state"] for row in ntire("weights", "list", "--json").json()}
+    assert states["MiAlgo raw phase3"] == states["MiAlgo srgb phase3"] == "shipped"
+    assert "nothing to fetch" in ntire("weights", "fetch", "MiAlgo").out
 
 
 def test_doctor_exits_with_three_when_something_is_broken(ntire, monkeypatch):
-    from ntire import doctor
+    from scoring import calibration
 
-    monkeypatch.setitem(doctor.PINNED, "psnr", 12.0)
+    monkeypatch.setitem(calibration.PINNED, "psnr", 12.0)
     ran = ntire("doctor")
     assert ran.code == 3
     assert "values differ from the pinned ones: psnr" in ran.out
 
 
-@pytest.mark.parametrize("command", ["demo", "teams", "run", "score", "train", "tracks", "doctor", "weights list"])
+@pytest.mark.parametrize(
+    "command",
+    ["demo", "teams", "run", "score", "leaderboard", "bench", "train", "tracks", "doctor", "weights list"],
+)
 def test_every_command_has_help_with_an_example(ntire, command):
     ran = ntire(*command.split(), "--help")
     assert ran.code == 0

@@ -142,6 +142,39 @@ def test_a_pickle_that_runs_code_is_refused_not_run(tmp_path):
             read_state_dict(tmp_path / name)
 
 
+def test_a_training_checkpoint_gives_its_tensors_and_runs_none_of_its_objects(tmp_path):
+    network = nn.Linear(3, 2)
+    state = {f"model.{name}": value for name, value in network.state_dict().items()}
+    state["head.kernel"] = torch.zeros(2, 2)
+    checkpoint = {"state_dict": state, "hyper_parameters": Harmful(), "callbacks": {Harmful: [slice(3)]}, "epoch": 3}
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    found = read_state_dict(tmp_path / "a.ckpt", prefix="model.")
+    assert found.keys() == network.state_dict().keys()
+    assert all(torch.equal(found[name], value) for name, value in network.state_dict().items())
+    with pytest.raises(UserError, match="with the prefix net."):
+        read_state_dict(tmp_path / "a.ckpt", prefix="net.")
+
+
+def test_a_hash_of_which_only_the_beginning_is_known_is_checked_as_far(tmp_path):
+    path = tmp_path / "net.bin"
+    path.write_bytes(CONTENT)
+    verify(Weights("net.bin", SHA256[:8], "MIT", "official"), path)
+    with pytest.raises(UserError, match="expected sha256 00000000"):
+        verify(Weights("net.bin", "00000000", "MIT", "official"), path)
+
+
+def test_libraries_find_their_files_in_their_own_caches(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    assert cache_folder("pyiqa") == tmp_path / "torch" / "hub" / "pyiqa"
+    assert cache_folder("torchvision") == tmp_path / "torch" / "hub" / "checkpoints"
+    repository = Weights("org/model", None, "MIT", "official", home="huggingface")
+    assert locate(repository, None)[1] == "missing"
+    (tmp_path / "hf/hub/models--org--model/snapshots/1").mkdir(parents=True)
+    (tmp_path / "hf/hub/models--org--model/snapshots/1/config.json").write_text("{}")
+    assert locate(repository, None)[1] == "here"
+
+
 def test_filling_is_strict_and_lists_every_difference(tmp_path):
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2))
     tensors = dict(module.state_dict())

@@ -1,5 +1,3 @@
-import csv
-import json
 import math
 
 import cv2
@@ -10,9 +8,12 @@ from PIL import Image
 from ntire import UserError
 from ntire.image import read_pixels
 from ntire.submission import Manifest, Submission
-from scoring.leaderboard import cells, line_of, markdown, ranked, write_leaderboard, write_scores
+from scoring import score as scoring
+from scoring.cache import Cache
+from scoring.instruments import View
 from scoring.metrics import METRICS
-from scoring.score import Row, score
+from scoring.references import References, expected_images
+from scoring.score import Scorer
 from scoring.track import Track, load_track
 from tests.made import scene, write_png
 
@@ -37,8 +38,18 @@ def entry(tmp_path, gt):
     return Submission(tmp_path / "entry", manifest)
 
 
+def scored_of(entries, gt, track=TRACK, metrics=None, cache=None, lq=None, landmarks=None):
+    metrics = metrics or track.metrics
+    expected = expected_images(track, References(gt, lq, landmarks), metrics)
+    if cache is not None:
+        return Scorer(track, metrics, "cpu", cache).score(entries, expected)
+    with Cache(None) as own:
+        return Scorer(track, metrics, "cpu", own).score(entries, expected)
+
+
 def rows_of(entry, gt, track=TRACK, metrics=None):
-    return {row.image: row for row in score(entry, track, gt, metrics or track.metrics)}
+    (found,) = scored_of([entry], gt, track, metrics)
+    return {row.image: row for row in found.rows}
 
 
 def test_every_image_gets_its_metrics_unrounded(entry, gt):
@@ -47,7 +58,9 @@ def test_every_image_gets_its_metrics_unrounded(entry, gt):
     for name, row in rows.items():
         restored, truth = read_pixels(entry.images / f"{name}.png"), read_pixels(gt / f"{name}.png")
         assert row.status == "ok"
-        assert row.values == {metric: METRICS[metric].measure(restored, truth) for metric in TRACK.metrics}
+        for metric in TRACK.metrics:
+            (vector,) = METRICS[metric].load("cpu", {}).observe([View(restored, truth)])
+            assert row.values[metric] == vector[0]
 
 
 def test_what_cannot_be_scored_is_a_status(entry, gt):
@@ -60,7 +73,7 @@ def test_what_cannot_be_scored_is_a_status(entry, gt):
     statuses = {name: (row.status, row.problem) for name, row in rows_of(entry, gt).items()}
     assert statuses["a"][0] == "missing"
     assert statuses["b"][0] == "unreadable"
-    assert statuses["below/c"] == ("wrong size", "expected 40 x 48 as in the ground truth, found 39 x 48")
+    assert statuses["below/c"] == ("wrong size", "expected 40 x 48 as in its reference, found 39 x 48")
     assert statuses["d"] == ("wrong format", "expected an 8-bit RGB PNG, found PNG RGBA of 8 bits")
     assert statuses["e"] == ("ok", "")
     assert statuses["f"][0] == "unexpected"
@@ -105,103 +118,172 @@ def test_a_picture_too_small_for_a_metric_has_a_status_and_its_other_metrics(tmp
     assert "at least 11 x 11" in row.problem
 
 
-def test_an_empty_ground_truth_is_an_error_not_a_mean_of_nothing(entry, tmp_path):
+def test_references_that_are_not_complete_are_told_at_once(gt, tmp_path):
     (tmp_path / "none").mkdir()
-    with pytest.raises(UserError, match="expected ground-truth pictures"):
-        score(entry, TRACK, tmp_path / "none", TRACK.metrics)
+    with pytest.raises(UserError, match="no picture in .*none"):
+        expected_images(TRACK, References(tmp_path / "none"), TRACK.metrics)
+    with pytest.raises(UserError, match=r"compares with the ground truth \(--gt DIR\)"):
+        expected_images(TRACK, References(), TRACK.metrics)
+    with pytest.raises(UserError, match="expected a folder of references"):
+        expected_images(TRACK, References(tmp_path / "nowhere"), TRACK.metrics)
+    counted = TRACK.model_copy(update={"subsets": {"below": 2, "above": 1}})
+    with pytest.raises(UserError, match="(?s)subset below: 2 images by the rules, 1 found.*subset above: 1 .* 0 found"):
+        expected_images(counted, References(gt), TRACK.metrics)
 
 
-def row(image, status="ok", **values):
-    return Row(image, "", status, values, "" if status == "ok" else f"{image} is bad")
+FACES = Track(
+    name="faces",
+    title="t",
+    inputs="face",
+    pair_by="stem",
+    subsets={"CelebA": 2, "LFW-Test": 1},
+    metrics=("adaface", "fid"),
+    gates=[
+        {"name": "identity", "metric": "adaface", "max_failures": 0, "thresholds": {"CelebA": 0.5, "LFW-Test": 0.6}}
+    ],
+    source="s",
+)
+TABLE = {
+    "000001": ("CelebA", ((70.0, 80.0), (130.0, 82.0), (100.0, 115.0), (75.0, 145.0), (126.0, 147.0))),
+    "000002": ("CelebA", ((60.0, 70.0), (120.0, 75.0), (95.0, 110.0), (70.0, 140.0), (120.0, 141.0))),
+    "A_B_0001_00": ("LFW-Test", ((75.0, 85.0), (135.0, 80.0), (105.0, 120.0), (85.0, 150.0), (130.0, 146.0))),
+}
 
 
-def line(entry, rows, track=TRACK, metrics=None, team="Team"):
-    return line_of(entry, team, track, rows, metrics or track.metrics, {"ntire": "0"})
+@pytest.fixture
+def faces(tmp_path, random_metric):
+    """Inputs, a table of landmarks and an entry that copies its inputs, in folders by subset."""
+    from scoring.identity import write_landmarks
+
+    for name in FACES.metrics:
+        random_metric(name)
+    for number, (stem, (subset, _)) in enumerate(TABLE.items()):
+        write_png(tmp_path / "lq" / subset / f"{stem}.png", scene(200, 200, seed=number))
+        write_png(tmp_path / "faces" / "images" / "anywhere" / subset / f"{stem}.png", scene(200, 200, seed=number))
+    write_landmarks(tmp_path / "landmarks.csv", TABLE)
+    return Submission(tmp_path / "faces", Manifest(team="T", track="faces", date="2026-01-01"))
 
 
-def test_psnr_is_averaged_per_image_not_over_the_batch():
-    one = line("x", [row("a", psnr=20.0, ssim=0.5), row("b", psnr=40.0, ssim=0.7)])
-    assert one.means == {"psnr": 30.0, "ssim": pytest.approx(0.6)}
-    assert one.total == 30.0
+def score_faces(entries, tmp_path, cache=None):
+    return scored_of(entries, None, FACES, cache=cache, lq=tmp_path / "lq", landmarks=tmp_path / "landmarks.csv")
 
 
-def test_a_submission_with_a_gap_is_listed_after_the_ranked_with_its_reason():
-    gap = line("gap", [row("a", psnr=99.0, ssim=1.0), row("b", "missing")])
-    low = line("low", [row("a", psnr=20.0, ssim=0.5), row("b", psnr=20.0, ssim=0.5)])
-    high = line("high", [row("a", psnr=21.0, ssim=0.5), row("b", psnr=20.0, ssim=0.5)])
-    board = ranked([gap, low, high])
-    assert [(one.entry, one.rank) for one in board] == [("high", 1), ("low", 2), ("gap", None)]
-    assert board[2].total is None
-    assert board[2].means == {}
-    assert board[2].problem == "1 missing (b)"
+def test_a_copy_of_the_input_has_the_face_of_the_input(faces, tmp_path):
+    (found,) = score_faces([faces], tmp_path)
+    assert [(row.image, row.subset, row.status) for row in found.rows] == [
+        ("000001", "CelebA", "ok"), ("000002", "CelebA", "ok"), ("A_B_0001_00", "LFW-Test", "ok"),
+    ]  # fmt: skip
+    assert all(row.values["adaface"] == pytest.approx(1) for row in found.rows)
+    assert found.of_set.keys() == {"fid"}
 
 
-def test_an_unexpected_image_is_noted_and_never_averaged():
-    rows = [row("a", psnr=20.0, ssim=0.5), Row("z", "", "unexpected")]
-    one = line("x", rows)
-    assert (one.images, one.scored, one.total, one.problem) == (1, 1, 20.0, "")
-    assert one.notes == ("1 unexpected image(s), not counted",)
+def test_a_moved_face_is_another_face_to_the_gate(faces, tmp_path):
+    path = faces.images / "anywhere" / "CelebA" / "000001.png"
+    write_png(path, np.roll(scene(200, 200, seed=0), 40, axis=1))
+    (found,) = score_faces([faces], tmp_path)
+    assert found.rows[0].values["adaface"] < 0.99 < found.rows[1].values["adaface"]
 
 
-def test_equal_totals_are_decided_by_the_tie_break_or_share_a_rank():
-    def entry_with(name, psnr, ssim):
-        return line(name, [row("a", psnr=psnr, ssim=ssim)])
-
-    given = [("c", 20, 0.5), ("b", 20, 0.6), ("a", 20, 0.5), ("d", 19, 1)]
-    board = ranked([entry_with(*one) for one in given])
-    assert [(one.entry, one.rank) for one in board] == [("b", 1), ("a", 2), ("c", 2), ("d", 4)]
-
-
-def test_gold_has_infinite_psnr_and_is_shown_as_such(tmp_path):
-    gold = line("gold", [row("a", psnr=math.inf, ssim=1.0), row("b", psnr=math.inf, ssim=1.0)])
-    good = line("good", [row("a", psnr=50.0, ssim=0.99), row("b", psnr=50.0, ssim=0.99)])
-    board = ranked([good, gold])
-    assert [one.entry for one in board] == ["gold", "good"]
-    write_leaderboard(tmp_path, board)
-    text = (tmp_path / "leaderboard.csv").read_text()
-    assert next(csv.DictReader(text.splitlines()))["psnr"] == "inf"
-    loaded = json.loads((tmp_path / "leaderboard.json").read_text())
-    assert loaded[0]["total"] == "inf"
-    assert loaded[0]["notes"] == ["2 image(s) equal to the ground truth"]
-    assert "inf" in markdown(board)
+def test_one_stem_in_two_folders_is_not_silently_overwritten(faces, tmp_path):
+    write_png(faces.images / "other" / "000001.png", scene(200, 200))
+    (found,) = score_faces([faces], tmp_path)
+    assert found.rows[0].status == "duplicate"
+    assert found.of_set == {}, "a set with a gap has no value"
+    assert found.of_present.keys() == {"fid"}
 
 
-def test_the_csv_begins_with_the_public_columns(tmp_path):
-    write_leaderboard(tmp_path, ranked([line("x", [row("a", psnr=20.0, ssim=0.5)])]))
-    header = (tmp_path / "leaderboard.csv").read_text().splitlines()[0].split(",")
-    assert header[:8] == ["rank", "entry", "team", "track", "valid", "total", "psnr", "ssim"]
-    write_scores(tmp_path / "scores.csv", [row("a", psnr=1 / 3, ssim=0.5)], TRACK.metrics)
-    lines = (tmp_path / "scores.csv").read_text().splitlines()
-    assert lines[0].startswith("image,subset,status,psnr,ssim")
-    assert lines[1].startswith("a,,ok,0.3333333333,0.5")
+def test_inputs_are_observed_once_for_all_entries_and_nothing_twice(faces, tmp_path):
+    other = Submission(tmp_path / "other", faces.manifest)
+    for number, (stem, _) in enumerate(TABLE.items()):
+        write_png(other.images / f"{stem}.png", scene(200, 200, seed=number + 10))
+    with Cache(tmp_path / "cache.sqlite") as cache:
+        together = score_faces([faces, other], tmp_path, cache)
+        # Embeddings: three inputs, which the first entry copies, and three of the other entry. Features: six.
+        assert cache.observed == 3 + 3 + 6
+    with Cache(tmp_path / "cache.sqlite") as cache:
+        again = score_faces([faces, other], tmp_path, cache)
+        assert cache.observed == 0
+    assert [one.rows for one in again] == [one.rows for one in together]
+    assert [one.of_set for one in again] == [one.of_set for one in together]
 
 
-def test_names_cannot_become_formulas_or_break_the_tables(tmp_path):
-    evil = line("=HYPERLINK(1)", [row("a", psnr=20.0, ssim=-0.5)], team="a|b\n<script>")
-    write_leaderboard(tmp_path, ranked([evil]))
-    read = next(csv.DictReader((tmp_path / "leaderboard.csv").read_text().splitlines(keepends=True)))
-    assert read["entry"] == "'=HYPERLINK(1)"
-    assert read["ssim"] == "-0.5", "numbers stay numbers"
-    table = (tmp_path / "leaderboard.md").read_text()
-    assert len(table.splitlines()) == 3
-    assert "a\\|b &lt;script>" in table
+def test_a_folder_scored_before_loads_no_network(faces, tmp_path, monkeypatch):
+    with Cache(tmp_path / "cache.sqlite") as cache:
+        score_faces([faces], tmp_path, cache)
+        monkeypatch.setattr(Scorer, "_instrument", lambda *_: pytest.fail("a metric was loaded"))
+        monkeypatch.setattr(scoring, "decode", lambda *_: pytest.fail("an image was decoded"))
+        score_faces([faces], tmp_path, cache)
 
 
-def test_a_table_without_all_metrics_has_no_total():
-    partial = line("x", [row("a", psnr=20.0)], metrics=("psnr",))
-    assert partial.total is None
-    assert ranked([partial])[0].rank is None
-    assert cells([partial])[0][:5] == ["rank", "entry", "team", "track", "total"]
+def test_other_weights_or_libraries_make_other_observations(faces, tmp_path, monkeypatch):
+    with Cache(tmp_path / "cache.sqlite") as cache:
+        score_faces([faces], tmp_path, cache)
+        before = cache.observed
+        monkeypatch.setattr(scoring, "versions", lambda: {"torch": "99"})
+        score_faces([faces], tmp_path, cache)
+        assert cache.observed == 2 * before
+        assert all("torch 99" in one for one in Scorer(FACES, FACES.metrics, "cpu", cache).identities().values())
 
 
-def test_lower_is_better_terms_and_ties_rank_the_right_way_up(monkeypatch):
+def test_entries_side_by_side_score_as_each_alone(entry, gt, tmp_path):
+    import shutil
+
+    shutil.copytree(entry.root, tmp_path / "second")
+    write_png(tmp_path / "second" / "images" / "a.png", scene(seed=7))
+    second = Submission(tmp_path / "second", entry.manifest)
+    together = scored_of([entry, second], gt)
+    alone = [scored_of([one], gt)[0] for one in (entry, second)]
+    assert [one.rows for one in together] == [one.rows for one in alone]
+
+
+def test_missing_weights_are_all_told_before_anything_is_computed(entry, gt, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("NTIRE_WEIGHTS", str(tmp_path / "weights"))
+    with Cache(None) as cache, pytest.raises(UserError) as caught:
+        Scorer(load_track("face-2025"), load_track("face-2025").metrics, "cpu", cache)
+    assert caught.value.exit_code == 3
+    for file in (
+        "niqe_modelparameters.mat",
+        "RN50.pt",
+        "ckpt_koniq10k.pt",
+        "musiq_koniq",
+        "one-align",
+        "FFHQ",
+        "adaface",
+    ):
+        assert file in str(caught.value)
+
+
+def test_an_image_that_breaks_a_metric_does_not_take_the_others_with_it(entry, gt, monkeypatch):
     from dataclasses import replace
 
-    monkeypatch.setitem(METRICS, "error", replace(METRICS["psnr"], name="error", higher_is_better=False))
-    track = Track(
-        name="t", title="t", inputs="srgb", metrics=("psnr", "error"), tie_break=("error",), source="s",
-        terms=[{"metric": "psnr", "scale": 1}],
-    )  # fmt: skip
-    worse = line("worse", [row("a", psnr=20.0, error=9.0)], track)
-    better = line("better", [row("a", psnr=20.0, error=2.0)], track)
-    assert [one.entry for one in ranked([worse, better])] == ["better", "worse"]
+    from scoring.instruments import Instrument
+    from scoring.pixels import MetricError
+
+    loaded = []
+
+    class Fragile(Instrument):
+        batch = 4
+
+        def __init__(self):
+            loaded.append(self)
+            self.spoiled = False
+
+        def observe(self, views):
+            if self.spoiled:
+                return [np.array([-1.0]) for _ in views]
+            if any(view.pixels[0, 0, 0] == 255 for view in views):
+                self.spoiled = len(views) > 1
+                raise MetricError("this picture has no value")
+            return [np.array([float(view.pixels.mean())]) for view in views]
+
+    monkeypatch.setitem(METRICS, "psnr", replace(METRICS["psnr"], load=lambda device, paths: Fragile()))
+    bad = read_pixels(entry.images / "b.png").copy()
+    bad[0, 0] = 255
+    write_png(entry.images / "b.png", bad)
+    rows = rows_of(entry, gt, metrics=("psnr",))
+    assert rows["b"].status == "metric failed"
+    assert "this picture has no value" in rows["b"].problem
+    for name in ("a", "below/c", "d", "e"):
+        assert rows[name].values["psnr"] == read_pixels(entry.images / f"{name}.png").mean()
+    assert len(loaded) == 2, "what had failed was built again"

@@ -14,6 +14,8 @@ tie_break = ["ssim"]
 source = "made for tests"
 """
 
+MADE = 'source = "made for tests"\n'
+
 
 @pytest.fixture
 def toml(tmp_path):
@@ -47,18 +49,24 @@ def test_an_organiser_adds_a_track_with_one_toml(toml):
     assert track.total({"psnr": 30.0, "ssim": 0.9}) == pytest.approx(0.4 * 30 + 30 * 0.9 - 15)
     assert track.total({"psnr": 30.0, "ssim": 0.3}) == pytest.approx(12), "the floor holds"
     assert track.total({"psnr": 30.0}) is None
-    assert "0.4 x psnr + max(0, -15 + 30 x ssim)" in in_words(track)
+    assert "0.4 psnr + max(0, 30 ssim - 15)" in in_words(track)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ('metrics = ["psnr", "ssim"]', 'metrics = ["psnr", "sim"]', "unknown metric 'sim'"),
-        ('metrics = ["psnr", "ssim"]', 'metrics = ["psnr"]', "'ssim' is scored but is not among"),
+        ('metrics = ["psnr", "ssim"]', 'metrics = ["psnr"]', "'ssim' is used but is not among"),
         ('title = "My track"', "", "title: Field required"),
         ('inputs = "srgb"', 'inputs = "rgb"', "line 4: inputs: Input should be 'raw', 'srgb'"),
         ('source = "made', 'verified = false\nsource = "made', "needs a remark"),
         ("scale = 0.4", 'scale = "much"', "line 6: terms.0.scale: Input should be a valid number"),
+        (MADE, MADE + "[budgets]\nmacs_g = 3\n", "budget of macs_g needs the size"),
+        (
+            MADE,
+            MADE + '[[gates]]\nname = "g"\nmetric = "psnr"\nthresholds = { A = 1 }\nmax_failures = 1\n',
+            "one threshold",
+        ),
         ("tie_break", "tie_brake", "line 7: tie_brake: Extra inputs"),
         ('name = "mine"', 'name = "mine', "not valid TOML: .*line 2"),
     ],

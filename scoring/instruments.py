@@ -1,0 +1,82 @@
+"""A metric at work: what it observes of one image, as a vector that can be kept and used again.
+
+Most metrics observe one number. FID observes 2048 features and the identity gate 512, from which the value follows for
+the whole set, or for a pair of images, without the network.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ntire.image import Pixels
+from scoring.pixels import Measure
+
+if TYPE_CHECKING:
+    from scoring.identity import Landmarks
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class View:
+    """What an instrument may look at: an image, its reference if the metric has one, its landmarks if there are any."""
+
+    pixels: Pixels
+    """RGB (H, W, 3), 8 bit, cut by the track's border."""
+    reference: Pixels | None = None
+    landmarks: "Landmarks | None" = None
+
+
+class Instrument(ABC):
+    """A metric with its networks loaded."""
+
+    batch: ClassVar[int] = 1
+    """Images of one size that may be observed at once without changing a number."""
+
+    @abstractmethod
+    def observe(self, views: Sequence[View]) -> list[Vector]:
+        """One vector a view. Raises MetricError if a view has no value; views come singly then."""
+
+
+class PixelInstrument(Instrument):
+    """A metric that is a function of integers."""
+
+    def __init__(self, measure: Measure) -> None:
+        self.measure = measure
+
+    def observe(self, views: Sequence[View]) -> list[Vector]:
+        return [np.array([self.measure(view.pixels, view.reference)]) for view in views if view.reference is not None]
+
+
+class NetworkInstrument(Instrument):
+    """A metric that is a network on batches (B, 3, H, W), float32, [0, 1]; fp32 without TF32, deterministic."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+
+    @abstractmethod
+    def forward(self, images: Tensor, references: Tensor | None) -> Tensor:
+        """(B, 3, H, W) to (B, N)."""
+
+    def observe(self, views: Sequence[View]) -> list[Vector]:
+        references = [view.reference for view in views if view.reference is not None]
+        flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), flags:
+            images = as_batch([view.pixels for view in views], self.device)
+            observed = self.forward(images, as_batch(references, self.device) if references else None)
+        return list(observed.reshape(len(views), -1).cpu().numpy().astype(np.float64))
+
+
+def as_batch(images: Sequence[Pixels], device: torch.device) -> Tensor:
+    """Integers (H, W, 3) of one size to float32 (B, 3, H, W) in [0, 1], converted on the device.
+
+    Divided by 255: multiplying by 1/255 gives other last bits, and other scores.
+    """
+    stacked = torch.from_numpy(np.stack(images)).to(device)
+    return stacked.permute(0, 3, 1, 2).contiguous().float().div_(255)

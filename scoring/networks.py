@@ -1,0 +1,195 @@
+"""The learned metrics, through pyiqa: its networks, its weights in its cache, our loop around them.
+
+Left alone, pyiqa downloads what is missing and opens pickles of any content while it builds a metric. Here a metric is
+built only when every file is there, with downloads refused and checkpoints read as nothing but tensors.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ntire import UserError
+from ntire.weights import read_state_dict
+from scoring.instruments import NetworkInstrument, Vector, View
+from scoring.pixels import MetricError
+
+
+def build(name: str, **options: str | int) -> Any:
+    """Pyiqa's network of a metric with its weights, on the CPU, ready to be called on RGB [0, 1].
+
+    Raises UserError if pyiqa is not installed, and if it would download something.
+    """
+    try:
+        import pyiqa
+    except ImportError as error:
+        raise UserError(
+            f"metric {name} needs pyiqa: {error}. Install it with `pip install 'ntire[iqa]'` (non-commercial licence).",
+            exit_code=3,
+        ) from None
+    with guarded(name):
+        metric = pyiqa.create_metric(name, device=torch.device("cpu"), **options).net
+    return metric.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def guarded(name: str) -> Iterator[None]:
+    """While pyiqa builds a metric: no download, no pickle but of tensors, no weights that are overwritten, no prints."""
+    import timm
+    import torch.hub
+    from pyiqa.utils import download_util
+
+    def refuse(url: str, *_: Any, **__: Any) -> None:
+        raise UserError(f"metric {name}: {url} is not here. Get it with `ntire weights fetch`.", exit_code=3)
+
+    with contextlib.ExitStack() as guard:
+        guard.enter_context(mock.patch.object(torch.hub, "download_url_to_file", refuse))
+        guard.enter_context(mock.patch.object(download_util, "download_url_to_file", refuse))
+        guard.enter_context(mock.patch.object(torch, "load", partial(torch.load, weights_only=True)))
+        # MANIQA asks for pretrained ImageNet weights and then overwrites every one of them.
+        guard.enter_context(mock.patch.object(timm, "create_model", _without_pretraining(timm.create_model)))
+        guard.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        guard.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _without_pretraining(create: Any) -> Any:
+    def created(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+        model: nn.Module = create(name, pretrained=False, **options)
+        return model
+
+    return created
+
+
+class Iqa(NetworkInstrument):
+    """A pyiqa metric, called as pyiqa calls it."""
+
+    def __init__(self, device: str, name: str, **options: str | int) -> None:
+        super().__init__(device)
+        self.net = build(name, **options).to(self.device)
+
+    def forward(self, images: Tensor, references: Tensor | None) -> Tensor:
+        observed: Tensor = self.net(images) if references is None else self.net(images, references)
+        return observed
+
+
+class WithHeads(Iqa):
+    """LPIPS and DISTS: pyiqa fills their heads from any file that has some of their names; ours must have all of them,
+    and no others.
+    """
+
+    def __init__(self, device: str, name: str, heads: Path, expected: Sequence[str]) -> None:
+        found = read_state_dict(heads)
+        if set(found) != set(expected):
+            raise UserError(
+                f"{heads}: expected the tensors {', '.join(expected)}, found {', '.join(found)}.", exit_code=3
+            )
+        super().__init__(device, name)
+
+
+class Niqe(Iqa):
+    """NIQE: luma in float64, 96-pixel blocks from the top left; no value for images below 96 pixels or without texture."""
+
+    def observe(self, views: Sequence[View]) -> list[Vector]:
+        for view in views:
+            height, width = view.pixels.shape[:2]
+            if min(height, width) < 96:
+                raise MetricError(f"NIQE needs at least 96 x 96 pixels, the image has {height} x {width}")
+        try:
+            with warnings.catch_warnings():
+                # Without texture there are no blocks left to take statistics of, of which PyTorch warns.
+                warnings.simplefilter("ignore", UserWarning)
+                observed = super().observe(views)
+        except (RuntimeError, IndexError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise MetricError(f"NIQE finds no texture: {str(error).splitlines()[0]}") from None
+        if not all(bool(np.isfinite(vector).all()) for vector in observed):
+            raise MetricError("NIQE finds no texture: its statistics are not numbers")
+        return observed
+
+
+class ClipIqa(Iqa):
+    """CLIP-IQA with its ten prompts encoded once: they do not depend on the image, and are half of the work."""
+
+    batch: ClassVar[int] = 4
+
+    def __init__(self, device: str, backbone: Path) -> None:
+        super().__init__(device, "clipiqa", backbone=str(backbone))
+        self.clip: Any = self.net.clip_model[0].to(self.device)
+        with torch.inference_mode():
+            self.prompts: Tensor = self.clip.encode_text(self.net.prompt_pairs.to(self.device))
+
+    def forward(self, images: Tensor, references: Tensor | None) -> Tensor:
+        mean, std = self.net.default_mean.to(images), self.net.default_std.to(images)
+        logits, _ = self.clip((images - mean) / std, None, pos_embedding=False, text_features=self.prompts)
+        likelihood = logits.reshape(len(images), -1, 2).softmax(dim=-1)
+        return likelihood[..., 0].mean(dim=1, keepdim=True)
+
+
+class Maniqa(Iqa):
+    """MANIQA without the last two ViT blocks, whose output nothing reads; its hooks are emptied before every call, as an
+    exception leaves them full and the next image's value wrong.
+    """
+
+    READ_BLOCKS = 10
+
+    def __init__(self, device: str, crops: int = 20) -> None:
+        super().__init__(device, "maniqa", test_sample=crops)
+        vit: Any = self.net.vit
+        vit.blocks = vit.blocks[: self.READ_BLOCKS]
+        vit.norm = vit.fc_norm = vit.head = nn.Identity()
+
+    def forward(self, images: Tensor, references: Tensor | None) -> Tensor:
+        self.net.save_output.outputs.clear()
+        return super().forward(images, references)
+
+
+class QAlign(NetworkInstrument):
+    """Q-Align in half precision, as it is defined; the prompt's tokens are checked, since a tokenizer that leaves out the
+    first one changes every score a little and fails nowhere.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device)
+        with _offline():
+            self.net = build("qalign").to(self.device)
+        check_tokens(self.net.model.tokenizer)
+
+    def forward(self, images: Tensor, references: Tensor | None) -> Tensor:
+        observed: Tensor = self.net(images)
+        return observed
+
+
+QALIGN_PROMPT = "USER: How would you rate the quality of this image?\n"
+QALIGN_LEVELS = ("excellent", "good", "fair", "poor", "bad")
+
+
+def check_tokens(tokenizer: Any) -> None:
+    """Raise UserError unless the prompt begins with the token of the beginning, and the five levels are five tokens."""
+    first = tokenizer(QALIGN_PROMPT).input_ids[0]
+    levels = [tokenizer(level).input_ids[-1] for level in QALIGN_LEVELS]
+    if first != tokenizer.bos_token_id or first != 1 or len(set(levels)) != len(QALIGN_LEVELS):
+        raise UserError(
+            f"Q-Align: expected a prompt that begins with token 1 and five different levels, found {first} and {levels}. "
+            "The installed transformers tokenizes it otherwise: use transformers >= 5.4, < 5.16.",
+            exit_code=3,
+        )
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Hub clients look only into their caches."""
+    import huggingface_hub.constants as hub
+
+    with mock.patch.object(hub, "HF_HUB_OFFLINE", True):
+        yield

@@ -1,0 +1,139 @@
+"""What a track expects: the images, their subsets, and what each is compared with."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ntire import UserError
+from ntire.image import SUFFIXES
+from scoring.identity import Landmarks, read_landmarks
+from scoring.metrics import METRICS
+from scoring.track import Track
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One image that every entry must have."""
+
+    name: str
+    """Relative to `images/`, without the suffix; for tracks that pair by stem, the stem."""
+    subset: str = ""
+    gt: Path | None = None
+    lq: Path | None = None
+    landmarks: Landmarks | None = None
+
+    @property
+    def size_from(self) -> Path:
+        """The file whose size the restored image must have."""
+        found = self.gt or self.lq
+        if found is None:
+            raise ValueError(f"{self.name} has no reference")
+        return found
+
+
+@dataclass(frozen=True)
+class References:
+    """Where a track's references are, as the user or the environment gave them."""
+
+    gt: Path | None = None
+    lq: Path | None = None
+    landmarks: Path | None = None
+
+
+def expected_images(track: Track, references: References, metrics: Iterable[str]) -> list[Expected]:
+    """The images of a track in the order of their names.
+
+    Their list comes from the landmarks' table where the track's gates need one, else from the ground truth, else from
+    the inputs. Raises UserError that lists all that is missing: folders, images without a reference, subsets whose count
+    is not the rules'.
+    """
+    against = {METRICS[name].against for name in metrics}
+    needed = [part for part in ("gt", "lq") if part in against] or ["gt" if references.gt else "lq"]
+    missing = [part for part in needed if getattr(references, part) is None]
+    if missing:
+        words = {"gt": "the ground truth (--gt DIR)", "lq": "the inputs (--lq DIR)"}
+        raise UserError(
+            f"track {track.name} compares with {' and '.join(words[part] for part in missing)}. Name it, "
+            f"or set NTIRE_DATA to a folder with {' and '.join(f'{track.name}/{part}' for part in missing)}."
+        )
+    pictures = {part: _pictures(track, folder) for part in needed if (folder := getattr(references, part)) is not None}
+    table = read_landmarks(references.landmarks) if references.landmarks else {}
+    names = sorted(table or pictures[needed[0]])
+    problems = [
+        f"{name}: listed, but not in {getattr(references, part)}"
+        for part, found in pictures.items()
+        for name in names
+        if name not in found
+    ]
+    expected = [
+        Expected(
+            name,
+            table[name][0] if name in table else _subset(track, pictures[needed[0]].get(name), references, needed[0]),
+            pictures.get("gt", {}).get(name),
+            pictures.get("lq", {}).get(name),
+            table[name][1] if name in table else None,
+        )
+        for name in names
+    ]
+    for subset, count in track.subsets.items():
+        found = sum(1 for one in expected if one.subset == subset)
+        if found != count:
+            problems.append(f"subset {subset}: {count} images by the rules, {found} found")
+    if not names:
+        problems.append(f"no picture in {getattr(references, needed[0])}")
+    if problems:
+        shown = [*problems[:20], *([f"and {len(problems) - 20} more"] if len(problems) > 20 else [])]
+        raise UserError("\n  ".join([f"the references of track {track.name} are not complete:", *shown]))
+    return expected
+
+
+def inputs_by_subset(track: Track, lq: Path) -> dict[str, tuple[str, Path]]:
+    """Subset and path of every input by stem, for tracks whose table of landmarks has to be made."""
+    references = References(lq=lq)
+    return {name: (_subset(track, path, references, "lq"), path) for name, path in sorted(_pictures(track, lq).items())}
+
+
+def pictures_below(folder: Path) -> dict[str, Path]:
+    """Pictures by relative name without suffix; a PNG goes before another format of the same name."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name not in found or path.suffix.lower() == ".png":
+                found[name] = path
+    return found
+
+
+def by_stem(pictures: dict[str, Path]) -> tuple[dict[str, Path], list[str]]:
+    """The same by stem alone, and the stems that stand in several folders: which one is meant is not ours to guess."""
+    found: dict[str, Path] = {}
+    twice = []
+    for name, path in pictures.items():
+        stem = name.rpartition("/")[2]
+        if stem in found:
+            twice.append(stem)
+        found[stem] = path
+    return found, twice
+
+
+def _pictures(track: Track, folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: expected a folder of references for track {track.name}, found none.")
+    pictures = pictures_below(folder)
+    if track.pair_by == "path":
+        return pictures
+    found, twice = by_stem(pictures)
+    if twice:
+        raise UserError(
+            f"{folder}: track {track.name} pairs by file name, but these stand there twice: {', '.join(twice)}."
+        )
+    return found
+
+
+def _subset(track: Track, path: Path | None, references: References, part: str) -> str:
+    """Without a table, the folder that an image lies in."""
+    folder = getattr(references, part)
+    if path is None or folder is None:
+        return ""
+    first = path.relative_to(folder).parts[0]
+    return first if first in track.subsets else ""

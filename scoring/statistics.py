@@ -1,0 +1,109 @@
+"""How sure a ranking is: paired bootstrap over images, and what moves when one metric is left out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scoring.metrics import METRICS
+from scoring.track import Track
+
+RESAMPLES = 2000
+SEED = 2025
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Of one ranked entry, from resampling the images; the same images are drawn for all entries."""
+
+    total: tuple[float, float]
+    """95 % interval."""
+    rank: tuple[int, int]
+    """95 % interval."""
+    better_than_next: float | None
+    """Share of the resamples in which its total is higher than that of the entry ranked next; None for the last."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the bootstrap needs of an entry."""
+
+    values: Mapping[str, Sequence[float]]
+    """Per-image metrics, all in the same order of images."""
+    of_set: Mapping[str, float]
+    """Metrics of the whole set: they stay as they are in every resample."""
+
+
+def uncertainties(track: Track, ranked: Sequence[Sample]) -> list[Uncertainty] | None:
+    """Intervals for entries in the order of their ranks; None where a total is not finite or there is one image only."""
+    if not ranked:
+        return None
+    totals = _resampled_totals(track, ranked)
+    if totals is None:
+        return None
+    low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    # Rank of each entry in each resample: one more than the entries that are better there.
+    ranks = 1 + (totals[None] > totals[:, None]).sum(axis=1)
+    found = []
+    for number, own in enumerate(totals):
+        interval = (float(np.quantile(own, low)), float(np.quantile(own, high)))
+        places = np.quantile(ranks[number], [low, high], method="nearest")
+        better = float(np.mean(own > totals[number + 1])) if number + 1 < len(totals) else None
+        found.append(Uncertainty(interval, (int(places[0]), int(places[1])), better))
+    return found
+
+
+def _resampled_totals(track: Track, ranked: Sequence[Sample]) -> NDArray[np.float64] | None:
+    """Totals (entries, RESAMPLES)."""
+    images = {len(values) for sample in ranked for values in sample.values.values()}
+    if len(images) != 1 or (count := images.pop()) < 2:
+        return None
+    drawn = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+    totals = np.zeros((len(ranked), RESAMPLES))
+    for number, sample in enumerate(ranked):
+        for term in track.terms:
+            if term.metric in sample.of_set:
+                means = np.full(RESAMPLES, sample.of_set[term.metric])
+            else:
+                values = np.asarray(sample.values[term.metric])
+                if not np.isfinite(values).all():
+                    return None
+                means = drawn @ values
+            added = term.offset + term.scale * means
+            totals[number] += added if term.floor is None else np.maximum(term.floor, added)
+    return totals
+
+
+def sensitivity(track: Track, means: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, int]]:
+    """Ranks by entry for the whole formula (key "all") and for the formula without each of its metrics in turn."""
+    metrics = list(dict.fromkeys(term.metric for term in track.terms))
+    found = {"all": _ranks(track, means)}
+    if len(metrics) > 1:
+        for left_out in metrics:
+            terms = tuple(term for term in track.terms if term.metric != left_out)
+            found[left_out] = _ranks(track.model_copy(update={"terms": terms}), means)
+    return found
+
+
+def _ranks(track: Track, means: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+    totals = {entry: track.total(of_entry) for entry, of_entry in means.items()}
+    known = {entry: total for entry, total in totals.items() if total is not None}
+    return {entry: 1 + sum(other > total for other in known.values()) for entry, total in known.items()}
+
+
+def mean(values: Sequence[float]) -> float:
+    """The exact mean; ValueError for a mean of nothing."""
+    if not values:
+        raise ValueError("a mean of nothing")
+    return math.fsum(values) / len(values)
+
+
+def order(track: Track, total: float | None, means: Mapping[str, float]) -> tuple[float, ...]:
+    """Smaller is better: the total, then the tie-break metrics, each in its own direction."""
+    ties = (
+        -means[name] if METRICS[name].higher_is_better else means[name] for name in track.tie_break if name in means
+    )
+    return (-total if total is not None else math.inf, *ties)

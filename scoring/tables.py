@@ -1,0 +1,206 @@
+"""The files that hold scores and ranks: UTF-8, stable in order, numbers unrounded, safe to open in a spreadsheet."""
+
+import csv
+import io
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ntire.files import write_atomically
+from scoring.leaderboard import BINS, Line
+from scoring.metrics import METRICS
+from scoring.score import Row
+from scoring.statistics import sensitivity
+
+
+def write_scores(path: Path, rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> None:
+    """Write `scores.csv`: image, subset, status, the metrics unrounded, problem; last, a row of status `set` with the
+    metrics that have one value for all images together.
+    """
+    table = [
+        [row.image, row.subset, row.status, *(_number(row.values.get(metric)) for metric in metrics), row.problem]
+        for row in rows
+    ]
+    if of_set:
+        table.append(["", "", "set", *(_number(of_set.get(metric)) for metric in metrics), ""])
+    write_atomically(path, _csv(["image", "subset", "status", *metrics, "problem"], table))
+
+
+def write_leaderboard(folder: Path, lines: Sequence[Line], name: str = "leaderboard") -> None:
+    """Write `<name>.csv`, `.md` and `.json` for lines that are already ranked."""
+    write_atomically(folder / f"{name}.csv", _csv(*_columns(lines)))
+    write_atomically(folder / f"{name}.md", markdown(lines))
+    write_atomically(folder / f"{name}.json", json.dumps(as_json(lines), indent=2, ensure_ascii=False) + "\n")
+
+
+def cells(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+    """Header and rounded cells of the table that people read."""
+    metrics = _metrics(lines)
+    intervals = any(line.uncertainty for line in lines)
+    gates = any(line.gates for line in lines)
+    header = ["rank", "entry", "team", "track", "total"]
+    header += ["95 %", "ranks"] if intervals else []
+    header += [f"{metric} {'↑' if METRICS[metric].higher_is_better else '↓'}" for metric in metrics]
+    header += ["failed"] if gates else []
+    header += ["images", "remarks"]
+    return header, [_cells(line, metrics, intervals, gates) for line in lines]
+
+
+def _cells(line: Line, metrics: Sequence[str], intervals: bool, gates: bool) -> list[str]:
+    row = [_rank(line), line.entry, line.team, line.track.name, _rounded(line.total, line.track.decimals)]
+    if intervals:
+        own = line.uncertainty
+        row += [f"{own.total[0]:.3f}..{own.total[1]:.3f}", f"{own.rank[0]}..{own.rank[1]}"] if own else ["", ""]
+    row += [_rounded(line.means.get(metric), line.track.decimals) for metric in metrics]
+    if gates:
+        row.append("; ".join(f"{result.failed} of {result.gate.max_failures}" for result in line.gates))
+    reproduced = [f"reproduced: {line.reproduced}"] if line.reproduced else []
+    return [*row, f"{line.scored}/{line.images}", "; ".join([*line.problems, *line.notes, *reproduced])]
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """The table, how ranks move when one metric is left out, and the margins at the gates."""
+    parts = [_table(*cells(lines))]
+    for name in dict.fromkeys(line.track.name for line in lines):
+        of_track = [line for line in lines if line.track.name == name]
+        means = {line.entry: line.means for line in of_track if line.rank is not None}
+        moved = sensitivity(of_track[0].track, means) if len(means) > 1 else {}
+        if len(moved) > 1:
+            header = ["entry", "rank", *(f"without {metric}" for metric in list(moved)[1:])]
+            rows = [[entry, *(str(ranks[entry]) for ranks in moved.values())] for entry in means]
+            parts.append(f"\n## {name}: ranks when one metric is left out\n\n{_table(header, rows)}")
+        for number, gate in enumerate(of_track[0].track.gates):
+            counted = [line for line in of_track if number < len(line.gates) and line.gates[number].histogram]
+            if counted:
+                edges = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(BINS)]
+                rows = [[line.entry, *map(str, line.gates[number].histogram)] for line in counted]
+                title = f"\n## {name}: images by their distance above the threshold of gate {gate.name}\n\n"
+                parts.append(title + _table(["entry", *edges], rows))
+    return "".join(parts)
+
+
+def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """One object a line; an infinite value is the string "inf", as JSON has no number for it."""
+    return [
+        {
+            "rank": line.rank,
+            "entry": line.entry,
+            "team": line.team,
+            "track": line.track.name,
+            "valid": line.valid,
+            "total": _finite(line.total),
+            "metrics": {name: _finite(value) for name, value in line.means.items()},
+            "images": line.images,
+            "scored": line.scored,
+            "gates": [
+                {
+                    "name": result.gate.name,
+                    "failed": result.failed,
+                    "allowed": result.gate.max_failures,
+                    "worst": result.worst,
+                    "histogram": list(result.histogram),
+                }
+                for result in line.gates
+            ],
+            "budgets": [
+                {"name": result.name, "value": result.value, "limit": result.limit, "margin": result.margin}
+                for result in line.budgets
+            ],
+            "uncertainty": None
+            if line.uncertainty is None
+            else {
+                "total": list(line.uncertainty.total),
+                "rank": list(line.uncertainty.rank),
+                "better_than_next": line.uncertainty.better_than_next,
+            },
+            "reproduced": line.reproduced,
+            "problems": list(line.problems),
+            "notes": list(line.notes),
+            "versions": dict(line.versions),
+        }
+        for line in lines
+    ]
+
+
+def _columns(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+    """The columns of leaderboard.csv and their cells."""
+    metrics = _metrics(lines)
+    gates = list(dict.fromkeys(gate.name for line in lines for gate in line.track.gates))
+    budgets = list(dict.fromkeys(name for line in lines for name in line.track.budgets.limits()))
+    header = ["rank", "entry", "team", "track", "valid", "total", *metrics]
+    for gate in gates:
+        header += [f"{gate}_failed", f"{gate}_margin", f"{gate}_worst"]
+    for budget in budgets:
+        header += [budget, f"{budget}_margin"]
+    header += ["total_low", "total_high", "rank_low", "rank_high", "better_than_next"]
+    header += ["images", "scored", "reproduced", "problems", "notes", "versions"]
+    return header, [_columns_of(line, metrics, gates, budgets) for line in lines]
+
+
+def _columns_of(line: Line, metrics: Sequence[str], gates: Sequence[str], budgets: Sequence[str]) -> list[str]:
+    row = [_rank(line), line.entry, line.team, line.track.name, "yes" if line.valid else "no", _number(line.total)]
+    row += [_number(line.means.get(metric)) for metric in metrics]
+    at_gate = {result.gate.name: result for result in line.gates}
+    for gate in gates:
+        passed = at_gate.get(gate)
+        row += [str(passed.failed), str(passed.margin), _number(passed.worst)] if passed else ["", "", ""]
+    spent = {result.name: result for result in line.budgets}
+    for budget in budgets:
+        row += [_number(spent[budget].value), _number(spent[budget].margin)] if budget in spent else ["", ""]
+    own = line.uncertainty
+    row += [*map(_number, own.total), *map(str, own.rank), _number(own.better_than_next)] if own else [""] * 5
+    versions = "; ".join(f"{name}: {version}" for name, version in line.versions.items())
+    problems, notes = "; ".join(line.problems), "; ".join(line.notes)
+    return [*row, str(line.images), str(line.scored), line.reproduced, problems, notes, versions]
+
+
+def _metrics(lines: Sequence[Line]) -> list[str]:
+    """Columns: every metric that some line has, in the order of the tracks' rules."""
+    wanted = dict.fromkeys(name for line in lines for name in line.track.metrics)
+    return [name for name in wanted if any(name in line.means for line in lines)]
+
+
+def _rank(line: Line) -> str:
+    return "N/A" if line.rank is None else str(line.rank)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else format(value, ".10g")
+
+
+def _rounded(value: float | None, decimals: int) -> str:
+    return "" if value is None else f"{value:.{decimals}f}"
+
+
+def _finite(value: float | None) -> float | str | None:
+    return str(value) if value is not None and math.isinf(value) else value
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown; names cannot break out of their cell."""
+    shown = [header, ["---"] * len(header), *([_plain(cell) for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in shown)
+
+
+def _plain(cell: str) -> str:
+    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _csv(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+    """CSV; text that a spreadsheet would take for a formula gets an apostrophe in front, numbers stay numbers."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_safe(cell) for cell in row] for row in table)
+    return text.getvalue()
+
+
+def _safe(cell: str) -> str:
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    return cell

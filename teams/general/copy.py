@@ -1,0 +1,10 @@
+"""Copy: the input itself, as a baseline."""
+
+from teams.parts.baseline import InputItself
+
+
+class Copy(InputItself):
+    """Changes nothing."""
+
+    track = "general"
+    cite = "martin2001bsd"

@@ -1,0 +1,17 @@
+import pytest
+
+from scoring.bench import bench_scorer
+
+
+def test_the_scorer_gives_the_numbers_of_the_plain_loop(tmp_path, monkeypatch):
+    """Numbers only: speed is measured by `ntire bench --scorer`, not by a test on a busy machine."""
+    pytest.importorskip("pyiqa", reason="the plain loop is pyiqa's")
+    monkeypatch.setenv("NTIRE_WEIGHTS", str(tmp_path / "weights"))
+    report = bench_scorer(tmp_path / "bench", ("niqe", "adaface"), images=2, entries=2, rounds=1)
+    assert [part.name for part in report.parts] == ["niqe", "adaface", "all"]
+    for part in report.parts:
+        assert part.difference <= 1e-6
+        assert part.plain_s > 0
+        assert part.ours_s > 0
+    assert report.again_s < 5
+    assert 0 <= report.harness_share < 0.5

@@ -1,0 +1,257 @@
+"""pyiqa's own call and our instruments on the same random weights: the same numbers, one by one and in batches."""
+
+import contextlib
+import io
+import math
+import warnings
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from ntire import UserError
+from ntire.weights import cache_folder
+from scoring import networks
+from scoring.instruments import View, as_batch
+from scoring.networks import check_tokens
+from scoring.pixels import MetricError
+from tests.made import scene
+
+pyiqa = pytest.importorskip("pyiqa", reason="the learned metrics need the extra ntire[iqa]")
+
+OPTIONS = {"maniqa": {"test_sample": 1}}
+NO_REFERENCE = ("niqe", "clipiqa", "maniqa", "musiq")
+ALL = (*NO_REFERENCE, "lpips", "dists")
+
+
+def pictures(count, height=224, width=256):
+    return [scene(height, width, seed=seed) for seed in range(count)]
+
+
+def by_pyiqa(name, images, references=None):
+    """What pyiqa gives for each picture by itself."""
+    options = dict(OPTIONS.get(name, {}))
+    if name == "clipiqa":
+        options["backbone"] = str(cache_folder("clip") / "RN50.pt")
+    create = __import__("timm").create_model
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with (
+        quiet,
+        warnings.catch_warnings(),
+        mock.patch(
+            "timm.create_model", lambda model, pretrained=False, **rest: create(model, pretrained=False, **rest)
+        ),
+    ):
+        warnings.simplefilter("ignore")
+        metric = pyiqa.create_metric(name, device=torch.device("cpu"), **options)
+        found = []
+        for number, image in enumerate(images):
+            pair = [image] if references is None else [image, references[number]]
+            found.append(float(metric(*[as_batch([one], torch.device("cpu")) for one in pair])))
+    return found
+
+
+LOADED = {}
+"""Instruments that a test has loaded: building one takes longer than most tests."""
+
+
+@pytest.fixture
+def instrument(random_metric):
+    def load(name):
+        metric = random_metric(name)
+        if name not in LOADED:
+            LOADED[name] = networks.Maniqa("cpu", crops=1) if name == "maniqa" else metric.load("cpu", metric.paths())
+        return LOADED[name]
+
+    return load
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_instrument_gives_what_pyiqa_gives_and_repeats_itself(instrument, name):
+    images = pictures(2)
+    references = pictures(3)[1:] if name in ("lpips", "dists") else None
+    views = [View(image, references[number] if references else None) for number, image in enumerate(images)]
+    loaded = instrument(name)
+    ours = [float(loaded.observe([view])[0][0]) for view in views]
+    assert ours == pytest.approx(by_pyiqa(name, images, references), abs=1e-6)
+    assert len(set(ours)) == 2, "two pictures, two values"
+    assert all(math.isfinite(value) for value in ours)
+    assert [float(loaded.observe([view])[0][0]) for view in views] == ours
+
+
+@pytest.mark.parametrize("name", ["clipiqa", "fid", "adaface"])
+def test_a_batch_gives_what_its_images_give_one_by_one(instrument, name):
+    loaded = instrument(name)
+    assert loaded.batch > 1
+    points = ((80.0, 90.0), (140.0, 92.0), (110.0, 120.0), (85.0, 150.0), (138.0, 152.0))
+    views = [View(image, None, points) for image in pictures(loaded.batch)]
+    alone = [loaded.observe([view])[0] for view in views]
+    together = loaded.observe(views)
+    for one, other in zip(alone, together, strict=True):
+        assert np.abs(one - other).max() <= 1e-6 * max(1.0, np.abs(one).max())
+
+
+@pytest.mark.parametrize("name", NO_REFERENCE)
+def test_red_and_blue_are_not_mixed_up(instrument, name):
+    loaded, image = instrument(name), pictures(1)[0]
+    values = [float(loaded.observe([View(one)])[0][0]) for one in (image, image[..., ::-1].copy())]
+    assert abs(values[0] - values[1]) > 1e-7
+
+
+def test_lpips_and_dists_of_equal_pictures_are_nothing(instrument):
+    image = pictures(1)[0]
+    for name in ("lpips", "dists"):
+        assert float(instrument(name).observe([View(image, image)])[0][0]) == pytest.approx(0, abs=1e-5)
+
+
+def test_the_prompts_of_clip_iqa_are_encoded_once(instrument):
+    loaded = instrument("clipiqa")
+    with mock.patch.object(loaded.clip, "encode_text", side_effect=AssertionError("encoded again")):
+        loaded.observe([View(pictures(1)[0])])
+
+
+def test_maniqa_does_not_run_the_blocks_that_nothing_reads(instrument):
+    assert len(instrument("maniqa").net.vit.blocks) == 10
+
+
+def test_maniqa_is_right_after_an_exception(instrument):
+    loaded, view = instrument("maniqa"), View(pictures(1)[0])
+    before = loaded.observe([view])[0]
+    broken = mock.patch.object(loaded.net, "extract_feature", side_effect=RuntimeError("out of memory"))
+    with broken, pytest.raises(RuntimeError):
+        loaded.observe([view])
+    assert np.array_equal(loaded.observe([view])[0], before)
+
+
+@pytest.mark.parametrize("picture", [np.full((192, 192, 3), 128, np.uint8), scene(95, 300)])
+def test_niqe_of_a_picture_without_texture_or_too_small_is_no_number(instrument, picture):
+    with pytest.raises(MetricError, match="NIQE"):
+        instrument("niqe").observe([View(picture)])
+
+
+def test_niqe_looks_only_at_whole_blocks_from_the_top_left(instrument):
+    loaded = instrument("niqe")
+    image = scene(200, 300)
+    other = image.copy()
+    other[192:], other[:, 288:] = 0, 255
+    assert loaded.observe([View(image)])[0] == loaded.observe([View(other)])[0]
+
+
+@pytest.mark.parametrize("name", ["lpips", "dists"])
+def test_heads_from_another_file_are_refused(random_metric, name):
+    metric = random_metric(name)
+    heads = metric.paths()[metric.weights[0].file]
+    whole = heads.read_bytes()
+    try:
+        torch.save({"some.other.weight": torch.zeros(3)}, heads)
+        with pytest.raises(UserError, match="expected the tensors"):
+            metric.load("cpu", metric.paths())
+    finally:
+        heads.write_bytes(whole)
+
+
+def test_nothing_is_downloaded_while_a_metric_is_built(random_metric):
+    metric = random_metric("musiq")
+    path = metric.paths()[metric.weights[0].file]
+    hidden = path.rename(path.with_suffix(".hidden"))
+    try:
+        with pytest.raises(UserError, match="is not here. Get it with `ntire weights fetch`"):
+            metric.load("cpu", metric.paths())
+    finally:
+        hidden.rename(path)
+
+
+class Tokenizer:
+    """Gives each word a number; with or without the token of the beginning."""
+
+    bos_token_id = 1
+
+    def __init__(self, begins=True):
+        self.begins = begins
+
+    def __call__(self, text):
+        class Encoded(dict):
+            __getattr__ = dict.__getitem__
+
+        def encode(one):
+            ids = [3 + sum(map(ord, word)) % 900 for word in one.split()]
+            return [1, *ids] if self.begins else ids
+
+        return Encoded(input_ids=encode(text) if isinstance(text, str) else [encode(one) for one in text])
+
+
+def test_a_tokenizer_that_leaves_out_the_first_token_is_found():
+    check_tokens(Tokenizer())
+    with pytest.raises(UserError, match="expected a prompt that begins with token 1"):
+        check_tokens(Tokenizer(begins=False))
+
+
+@pytest.fixture
+def small_q_align(monkeypatch):
+    """pyiqa's Q-Align with one vision, one abstractor and two language layers, random, and a tokenizer of our own."""
+    import copy
+
+    from pyiqa.archs.q_align import configuration_mplug_owl2 as configuration
+    from pyiqa.archs.q_align import modeling_mplug_owl2 as modeling
+    from transformers import CLIPImageProcessor
+
+    visual = copy.deepcopy(configuration.DEFAULT_VISUAL_CONFIG)
+    small = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "initializer_range": 0.2}
+    visual["visual_model"] |= {**small, "intermediate_size": 128}
+    visual["visual_abstractor"] |= {**small, "intermediate_size": 96, "encoder_hidden_size": 64}
+    config = configuration.MPLUGOwl2Config(
+        visual_config=visual, vocab_size=1000, hidden_size=128, intermediate_size=256, num_hidden_layers=2,
+        num_attention_heads=4, initializer_range=0.2,
+    )  # fmt: skip
+    config._attn_implementation = "eager"
+    processor = CLIPImageProcessor(size={"shortest_edge": 448}, crop_size={"height": 448, "width": 448})
+
+    def built(cls, *_, **__):
+        torch.manual_seed(0)
+        return cls(config).half().eval()
+
+    monkeypatch.setattr(modeling.LlamaTokenizer, "from_pretrained", lambda *_, **__: Tokenizer())
+    monkeypatch.setattr(CLIPImageProcessor, "from_pretrained", lambda *_, **__: processor)
+    monkeypatch.setattr(modeling.MPLUGOwl2LlamaForCausalLM, "from_pretrained", classmethod(built))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_q_align_gives_what_pyiqa_gives(small_q_align):
+    images = [scene(448, 448), np.full((448, 300, 3), 240, np.uint8)]
+    loaded = networks.QAlign("cpu")
+    ours = [float(loaded.observe([View(image)])[0][0]) for image in images]
+    assert ours == by_pyiqa("qalign", images)
+    assert len(set(ours)) == 2
+    assert all(1 <= value <= 5 for value in ours)
+
+
+@pytest.mark.data
+def test_niqe_with_the_real_model_gives_the_published_values(data, monkeypatch, tmp_path):
+    import csv
+
+    import scipy.io
+
+    from ntire.image import read_pixels
+
+    real = np.load(data / "weights" / "niqe_pris_params.npz")
+    path = tmp_path / "niqe_modelparameters.mat"
+    scipy.io.savemat(path, {"mu_prisparam": real["mu_pris_param"], "cov_prisparam": real["cov_pris_param"]})
+    loaded = networks.Niqe("cpu", "niqe", pretrained_model_path=str(path))
+    with (data / "calibration" / "expected.csv").open() as file:
+        for row in csv.DictReader(file):
+            found = loaded.observe([View(read_pixels(data / "calibration" / "dist" / row["image"]))])
+            assert float(found[0][0]) == pytest.approx(float(row["niqe"]), abs=6e-5)
+
+
+@pytest.mark.data
+def test_the_calibration_of_niqe_holds_with_the_real_model(data, tmp_path):
+    import scipy.io
+
+    from scoring.calibration import NIQE_PINNED, texture
+
+    real = np.load(data / "weights" / "niqe_pris_params.npz")
+    path = tmp_path / "niqe_modelparameters.mat"
+    scipy.io.savemat(path, {"mu_prisparam": real["mu_pris_param"], "cov_prisparam": real["cov_pris_param"]})
+    found = networks.Niqe("cpu", "niqe", pretrained_model_path=str(path)).observe([View(texture())])
+    assert float(found[0][0]) == pytest.approx(NIQE_PINNED, abs=1e-3)
