@@ -99,7 +99,7 @@ def teams(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's tables.")] = False,
 ) -> None:
     """List every method: what its report claims, what we count, its weights and caveats."""
-    from ntire.facts import facts, in_units, markdown
+    from ntire.facts import COLUMNS, facts, in_short, markdown
 
     if as_markdown:
         out.print("\n\n".join(markdown().values()), markup=False, soft_wrap=True)
@@ -108,23 +108,7 @@ def teams(
     if as_json:
         _print_json(found)
         return
-    _print_table(
-        ["team", "track", "variant", "params", "claimed", "MACs", "claimed", "at", "weights"],
-        [
-            [
-                row["team"],
-                row["track"],
-                row["variant"],
-                in_units(row["params"], 1e6, "M"),
-                in_units(row["claimed"]["params"], 1e6, "M"),
-                in_units(row["macs"], 1e9, "G"),
-                in_units(row["claimed"]["macs"], 1e9, "G"),
-                "x".join(map(str, row["at"])),
-                row["weights"],
-            ]
-            for row in found
-        ],
-    )
+    _print_table(COLUMNS, [in_short(row) for row in found])
     for row in found:
         for caveat in row["caveats"]:
             out.print(f"{row['team']} {row['track']}: {caveat}", markup=False)

@@ -15,13 +15,19 @@ from ntire.method import Cost, Method
 
 
 def on_meta(method: type[Method]) -> Method:
-    """The method at full size with parameters that have shapes but no values."""
-    with torch.device("meta"):
-        return method().eval()
+    """The method at full size as it runs, with parameters that have shapes but no values."""
+    try:
+        with torch.device("meta"):
+            built = method()
+    except (RuntimeError, NotImplementedError):
+        # Some constructors compute with values: those are built for real, then lose them.
+        built = method().to("meta")
+    built.eval().deploy()
+    return built
 
 
-def count(method: type[Method], at: tuple[int, int]) -> Cost:
-    """Parameters and multiply-adds of `forward` for one image of `at` (height, width).
+def count(method: type[Method], at: tuple[int, int], *, as_claimed: bool = False) -> Cost:
+    """Parameters and multiply-adds of `forward` for one image of `at` (height, width), or of what the report counts.
 
     Counted is what PyTorch dispatches: convolutions, matrix products and attention; pointwise work, norms and FFTs
     count as nothing. The size is padded to the method's stride, as it is when it runs.
@@ -30,7 +36,7 @@ def count(method: type[Method], at: tuple[int, int]) -> Cost:
     height, width = (size + -size % method.stride for size in at)
     lq = torch.empty(1, method.lq_channels(), height, width, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        built(lq)
+        built.as_claimed(lq) if as_claimed else built(lq)
     return Cost(
         source="counted by dispatch",
         params_m=sum(parameter.numel() for parameter in built.parameters()) / 1e6,

@@ -1,7 +1,7 @@
 """What is known of every method, in the form in which it is printed: claims beside counts, weights and their state."""
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from ntire.cost import count
 from ntire.method import Method
 from ntire.weights import State, Weights, locate
 
+COLUMNS = ("team", "track", "variant", "params", "claim", "MACs", "claim", "at", "how the claim is read", "weights")
 USUAL_SIZE = (1024, 1024)
 """Height and width at which a method is counted whose report states none."""
 
@@ -57,23 +58,8 @@ def facts(track: str | None = None) -> list[dict[str, Any]]:
 
 def markdown() -> dict[str, str]:
     """The README's generated tables: `methods`, claims beside counts, and `weights`, what ships and how good it is."""
-    rows = [
-        [
-            row["team"],
-            row["track"],
-            row["variant"],
-            in_units(row["params"], 1e6, "M"),
-            in_units(row["claimed"]["params"], 1e6, "M"),
-            in_units(row["macs"], 1e9, "G"),
-            in_units(row["claimed"]["macs"], 1e9, "G"),
-            " x ".join(map(str, row["at"])),
-            row["weights"],
-        ]
-        for row in facts()
-    ]
-    columns = ["team", "track", "variant", "params", "claimed", "MACs", "claimed", "at", "weights"]
     return {
-        "methods": _markdown_table(columns, rows),
+        "methods": _markdown_table(COLUMNS, [in_short(row) for row in facts() if row["params"]]),
         "weights": _markdown_table(
             ["weights", "trained on", "PSNR, held-out pictures", "of the input itself"],
             [_card_row(one.path.with_suffix(".toml")) for one in weights_of_methods() if one.state == "shipped"],
@@ -92,12 +78,33 @@ def _card_row(card_path: Path) -> list[str]:
     ]
 
 
-def in_units(value: int | None, unit: float, name: str) -> str:
-    """A count in millions or billions with four digits; empty for a figure that the report does not give."""
-    return "" if value is None else f"{value / unit:.4g} {name}"
+def in_short(row: dict[str, Any]) -> list[str]:
+    """The cells of COLUMNS for one object of `facts`; empty where the report gives no figure."""
+    claimed = row["claimed"]
+    return [
+        row["team"],
+        row["track"],
+        row["variant"],
+        _in_units(row["params"], 1e6, "M"),
+        _in_units(claimed["params"], 1e6, "M", row["difference"]["params"]),
+        _in_units(row["macs"], 1e9, "G"),
+        _in_units(claimed["macs"], 1e9, "G", row["difference"]["macs"]),
+        " x ".join(map(str, row["at"])),
+        claimed["reading"] or "",
+        row["weights"],
+    ]
 
 
-def _markdown_table(columns: list[str], rows: list[list[str]]) -> str:
+def _in_units(value: int | None, unit: float, name: str, off: float | None = None) -> str:
+    if value is None:
+        return ""
+    scaled = value / unit
+    return (
+        (f"{scaled:.4g}" if scaled < 1e4 else f"{scaled:.0f}") + f" {name}" + ("" if off is None else f" ({off:+.1%})")
+    )
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -106,6 +113,7 @@ def _facts(method: type[Method]) -> dict[str, Any]:
     claimed = method.claimed
     at = claimed.at if claimed and claimed.at else USUAL_SIZE
     counted = count(method, at)
+    as_claimed = count(method, at, as_claimed=True) if claimed else counted
     return {
         "team": method.team,
         "track": method.track,
@@ -117,6 +125,12 @@ def _facts(method: type[Method]) -> dict[str, Any]:
             "params": _whole(claimed.params_m if claimed else None, 1e6),
             "macs": _whole(claimed.macs_g if claimed else None, 1e9),
             "source": claimed.source if claimed else None,
+            "reading": claimed.reading if claimed else None,
+            "unmatched": list(claimed.unmatched) if claimed else [],
+        },
+        "difference": {
+            "params": _off(as_claimed.params_m, claimed.params_m if claimed else None),
+            "macs": _off(as_claimed.macs_g, claimed.macs_g if claimed else None),
         },
         "weights": _state(method, counted.params_m or 0),
         "license": "; ".join(dict.fromkeys(weights.license for weights in method.weights)) or None,
@@ -130,6 +144,11 @@ def _state(method: type[Method], params_m: float) -> str:
         return "none-published" if params_m else "shipped"
     states = {locate(weights, folder_of(method))[1] for weights in method.weights}
     return next(state for state in ("missing", "here", "shipped") if state in states)
+
+
+def _off(counted: float | None, claimed: float | None) -> float | None:
+    """How much more we count than is claimed, as a share of the claim."""
+    return None if counted is None or claimed is None else round(counted / claimed - 1, 5)
 
 
 def _whole(value: float | None, unit: float) -> int | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ntire.image import read_image
-from ntire.raw import RawFrame, balanced_rggb, correct_colours, read_raw
+from ntire.raw import RawFrame, balanced_rggb, correct_colours, demosaic, read_raw, srgb_encode
 from ntire.tiling import tiled
 from ntire.weights import Weights
 
@@ -30,7 +30,7 @@ class Cost:
     """
 
     source: str
-    """Where the figures stand, and how its GFLOPs were read."""
+    """Where the figures stand."""
     params_m: float | None = None
     """Millions of parameters."""
     macs_g: float | None = None
@@ -40,6 +40,10 @@ class Cost:
     runtime_ms: float | None = None
     runtime_at: tuple[int, int] | None = None
     device: str | None = None
+    reading: str = ""
+    """What a report's figures must mean for ours to meet them, such as "GFLOPs are MACs"."""
+    unmatched: tuple[str, ...] = ()
+    """Figures of a claim that no natural reading of the report meets; the method's caveats say how far off ours are."""
 
 
 class Method(nn.Module):
@@ -69,6 +73,10 @@ class Method(nn.Module):
     """Pixels of input around an output pixel that can change it (for `global`: the overlap of tiles)."""
     stride: ClassVar[int]
     """Origins and sizes of tiles sit on this grid."""
+    channels: ClassVar[int | None] = None
+    """What `forward` takes, if not the track's usual: 3 on the raw track for a network on the plainly rendered frame."""
+    bf16_psnr_db: ClassVar[float] = 45.0
+    """How near to float32 bfloat16 stays at least; less where a method multiplies rounding, as one-step diffusion does."""
     caveats: ClassVar[tuple[str, ...]] = ()
     recipe: ClassVar["Recipe | None"] = None
     """How `ntire train` trains it; None for methods that cannot be trained here."""
@@ -96,7 +104,7 @@ class Method(nn.Module):
     @classmethod
     def lq_channels(cls) -> int:
         """Channels that `forward` takes."""
-        return 1 if cls.track == "raw" else 3
+        return cls.channels or (1 if cls.track == "raw" else 3)
 
     @property
     def device(self) -> torch.device:
@@ -112,6 +120,13 @@ class Method(nn.Module):
         """The networks, (B, C, H, W) -> (B, 3, H, W)."""
         raise NotImplementedError
 
+    def as_claimed(self, lq: Tensor) -> Tensor:
+        """What the report's figures count, where that is not all of `forward`."""
+        return self(lq)
+
+    def deploy(self) -> None:
+        """Fold or drop what is only there for training; called once, when the weights are filled."""
+
     def read(self, path: Path) -> Frame:
         """Decode `path` on the CPU; may run ahead of `enhance` in another thread.
 
@@ -124,7 +139,8 @@ class Method(nn.Module):
         """What `read` gave to the restored image: RGB, float32, [0, 1], (3, H, W), on the method's device."""
         if isinstance(frame, RawFrame):
             mosaic, (top, left) = balanced_rggb(frame)
-            camera = self.in_tiles(mosaic)[:, top:, left:]
+            lq = mosaic if self.lq_channels() == 1 else srgb_encode(demosaic(mosaic))
+            camera = self.in_tiles(lq)[:, top:, left:]
             return correct_colours(camera, frame.ccm)
         return self.in_tiles(frame).clamp(0, 1)
 

@@ -58,10 +58,11 @@ def prepare(method_class: type[Method], options: Options) -> Method:
             f"(`ntire train --team {method.team} --track {method.track} --data DIR`) or name a file with --weights.",
             exit_code=3,
         )
+    method.eval().deploy()
     # PyTorch's defaults let convolutions round to 10 bits on a GPU, and choose kernels by timing them.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    return method.eval().requires_grad_(False).to(torch.device(options.device), DTYPES[options.precision])
+    return method.requires_grad_(False).to(torch.device(options.device), DTYPES[options.precision])
 
 
 def plan_tile(method: Method, frame: Frame | None, options: Options) -> tuple[int | None, tuple[str, ...]]:

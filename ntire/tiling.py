@@ -75,6 +75,47 @@ def tiled(
     return restored[:, :height, :width]
 
 
+def overlapping(
+    network: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    tile: int,
+    overlap: int,
+    weight: "Callable[[int, int], Tensor] | None" = None,
+) -> Tensor:
+    """Tiles of one size that overlap and are averaged, as several published methods do it; for a `network` that keeps the
+    size, (B, C, H, W) to (B, C', H, W).
+
+    The last tile of a row or column is moved back to end at the border. `weight` gives the weights along one side from its
+    length and the overlap, by default a linear ramp over the overlap at both ends.
+    """
+    height, width = x.shape[-2:]
+    along = weight or _ramp
+    total = x.new_zeros(())
+    weights = x.new_zeros(height, width)
+    for top in _starts(height, tile, overlap):
+        for left in _starts(width, tile, overlap):
+            rows, columns = slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
+            piece = network(x[..., rows, columns])
+            if not total.ndim:
+                total = piece.new_zeros(*piece.shape[:2], height, width)
+            each = (along(piece.shape[-2], overlap)[:, None] * along(piece.shape[-1], overlap)).to(piece)
+            total[..., rows, columns] += piece * each
+            weights[rows, columns] += each
+    return total / weights
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+    last = max(length - tile, 0)
+    return [*range(0, last, tile - overlap), last]
+
+
+def _ramp(length: int, overlap: int) -> Tensor:
+    """A linear ramp over `overlap` at both ends, nowhere zero."""
+    distance = torch.arange(length) + 1
+    return torch.minimum(distance, distance.flip(0)).clamp(max=max(overlap, 1)) / max(overlap, 1)
+
+
 @dataclass(frozen=True)
 class _Ramped:
     """A span, the part of its network output that counts, where that goes, and its weight there; weights sum to 1."""

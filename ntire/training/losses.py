@@ -32,7 +32,21 @@ def ssim_loss(restored: Tensor, gt: Tensor) -> Tensor:
     return 1 - (similarity / ((mean_r**2 + mean_g**2 + c1) * (var_r + var_g + c2))).mean()
 
 
-LOSSES: Mapping[Loss, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss, "ssim": ssim_loss}
+def fft_loss(restored: Tensor, gt: Tensor) -> Tensor:
+    """Mean absolute difference of the real and imaginary parts of the 2D spectra (B, C, H, W).
+
+    The transform is divided by the number of pixels, so that the weights of hundreds that reports print weigh as much as L1.
+    """
+    difference = torch.fft.rfft2(restored - gt, norm="forward")
+    return torch.view_as_real(difference).abs().mean()
+
+
+LOSSES: Mapping[Loss, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": F.l1_loss,
+    "l2": F.mse_loss,
+    "ssim": ssim_loss,
+    "fft": fft_loss,
+}
 
 
 def total_loss(weights: Mapping[Loss, float], restored: Tensor, gt: Tensor) -> Tensor:

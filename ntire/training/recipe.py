@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from ntire import UserError
 
-Loss = Literal["l1", "l2", "ssim"]
+Loss = Literal["l1", "l2", "ssim", "fft"]
 Degradation = Callable[[Tensor, Generator], tuple[Tensor, Tensor]]
 """A clean image (3, H, W) and a generator to the pair (lq, gt)."""
 

@@ -6,8 +6,6 @@ Report: RAIM 2025 report, supplement, MiAlgo (track 2): "0.075 MB", 19.83 GFLOPs
 on an A100.
 """
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ntire.degradations import SrgbDegradation
@@ -15,28 +13,7 @@ from ntire.method import Cost, Method
 from ntire.training import Recipe, Stage
 from ntire.weights import Weights
 from teams.parts.residual import ResBlock
-
-
-def haar(x: Tensor) -> Tensor:
-    """Orthonormal Haar analysis (B, C, H, W) -> (B, 4C, H/2, W/2): mean, horizontal, vertical, diagonal detail."""
-    above, below = x[..., 0::2, :], x[..., 1::2, :]
-    low, high = (above + below) / 2, (below - above) / 2
-    bands = [
-        low[..., 0::2] + low[..., 1::2],
-        low[..., 1::2] - low[..., 0::2],
-        high[..., 0::2] + high[..., 1::2],
-        high[..., 1::2] - high[..., 0::2],
-    ]
-    return torch.cat(bands, dim=1)
-
-
-def inverse_haar(bands: Tensor) -> Tensor:
-    """Haar synthesis (B, 4C, H, W) -> (B, C, 2H, 2W): undoes `haar`."""
-    mean, horizontal, vertical, diagonal = bands.chunk(4, dim=1)
-    low, low_step = mean - vertical, horizontal - diagonal
-    high, high_step = mean + vertical, horizontal + diagonal
-    blocks = torch.stack([low - low_step, low + low_step, high - high_step, high + high_step], dim=2) / 2
-    return F.pixel_shuffle(blocks.flatten(1, 2), 2)
+from teams.parts.wavelet import haar, inverse_haar
 
 
 class MiAlgo(Method):
@@ -47,7 +24,8 @@ class MiAlgo(Method):
     variant = "phase3"
     cite = "raim2025"
     claimed = Cost(
-        source="RAIM 2025 supplement, MiAlgo track 2 phase 3: 19.83 GFLOPs read as 2 x MAC, 0.075 MB as M parameters",
+        source="RAIM 2025 supplement, MiAlgo track 2 phase 3",
+        reading="GFLOPs are 2 x MAC; MB are M parameters",
         params_m=0.075,
         macs_g=19.83 / 2,
         at=(1024, 1024),

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ntire.tiling import pad_reflect, spans, tiled
+from ntire.tiling import overlapping, pad_reflect, spans, tiled
 
 
 @given(
@@ -124,6 +124,32 @@ def test_reflected_padding_keeps_the_colours_of_a_mosaic_in_step(size, pads):
         torch.arange(-top, size[0] + bottom), torch.arange(-left, size[1] + right), indexing="ij"
     )
     assert torch.equal(padded, (rows % 2 * 2 + columns % 2).float())
+
+
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    tile=st.integers(4, 24),
+    overlap=st.integers(0, 3),
+)
+def test_overlapping_tiles_are_averaged_to_what_they_agree_on(size, tile, overlap):
+    x = torch.rand(2, 3, *size)
+    sizes = []
+
+    def doubled(piece):
+        sizes.append(tuple(piece.shape[-2:]))
+        return torch.cat([piece, piece], dim=1)
+
+    averaged = overlapping(doubled, x, tile=tile, overlap=overlap)
+    assert torch.allclose(averaged, torch.cat([x, x], dim=1), atol=1e-6)
+    assert set(sizes) == {(min(size[0], tile), min(size[1], tile))}
+
+
+def test_overlapping_tiles_that_disagree_are_mixed_along_a_ramp():
+    numbers = iter((0.0, 1.0))
+    mixed = overlapping(
+        lambda piece: torch.full_like(piece, next(numbers)), torch.zeros(1, 1, 1, 12), tile=8, overlap=4
+    )
+    assert mixed.flatten().tolist() == pytest.approx([0] * 4 + [0.2, 0.4, 0.6, 0.8] + [1] * 4)
 
 
 def test_a_single_pixel_is_repeated():

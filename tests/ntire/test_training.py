@@ -14,7 +14,7 @@ from ntire.method import Method
 from ntire.training import Recipe, Stage
 from ntire.training.data import Pairs, batches, clean_images, hold_out
 from ntire.training.loop import Settings, psnr, train
-from ntire.training.losses import ssim_loss
+from ntire.training.losses import fft_loss, ssim_loss
 from tests.made import scene, write_png
 
 RECIPE = Recipe(
@@ -181,3 +181,9 @@ def test_psnr_of_a_known_error():
     gt = torch.full((3, 8, 8), 0.5)
     assert psnr(gt + 0.1, gt) == pytest.approx(20, abs=1e-4)
     assert psnr(gt, gt) == float("inf")
+
+
+def test_the_fft_loss_is_the_mean_difference_of_real_and_imaginary_parts():
+    assert float(fft_loss(torch.full((1, 1, 4, 4), 0.5), torch.zeros(1, 1, 4, 4))) == pytest.approx(0.5 / (4 * 3 * 2))
+    wave = torch.cos(torch.arange(8) * torch.pi / 4).expand(1, 1, 8, 8)
+    assert float(fft_loss(wave, torch.zeros(1, 1, 8, 8))) == pytest.approx(0.5 / (8 * 5 * 2), rel=1e-5)

@@ -1,6 +1,7 @@
 """What every method promises, asked of each one in the catalogue: a method added tomorrow is tested by existing."""
 
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from ntire.weights import fill, locate
 from tests.made import scene, write_png
 
 METHODS = catalogue.methods()
+SEAMS = 0.05
+"""Mean difference that tiles may make to a network that sees the whole image, of 1."""
 BIBLIOGRAPHY = (Path(next(iter(teams.__path__))) / "references.bib").read_text()
 
 
@@ -28,7 +31,7 @@ def method_class(request):
 
 @pytest.fixture
 def tiny(method_class):
-    """A small copy with random weights; its output is near its input, as a trained network's is."""
+    """A small copy with random weights."""
     torch.manual_seed(1)
     return method_class(**method_class.tiny).eval().requires_grad_(False)
 
@@ -56,11 +59,20 @@ def test_its_counts_meet_the_report(method_class):
     claimed = method_class.claimed
     if claimed is None or claimed.at is None:
         pytest.skip("its report states no counts")
-    counted = count(method_class, claimed.at)
-    if claimed.params_m:
-        assert counted.params_m == pytest.approx(claimed.params_m, rel=0.01)
-    if claimed.macs_g:
-        assert counted.macs_g == pytest.approx(claimed.macs_g, rel=0.05)
+    counted = count(method_class, claimed.at, as_claimed=True)
+    for figure, within in (("params_m", 0.01), ("macs_g", 0.05)):
+        stated = getattr(claimed, figure)
+        if stated is None:
+            continue
+        meets = abs(getattr(counted, figure) - stated) <= max(within * stated, half_a_digit(stated))
+        assert meets != (figure in claimed.unmatched), f"{figure}: counted {getattr(counted, figure)}, stated {stated}"
+    if claimed.unmatched:
+        assert any("%" in caveat for caveat in method_class.caveats), "a caveat says how far off ours are"
+
+
+def half_a_digit(stated):
+    """Half a unit of the last digit that is printed: 0.39 stands for all from 0.385 to 0.395."""
+    return 0.5 * 10.0 ** Decimal(str(stated)).as_tuple().exponent
 
 
 def test_it_restores_a_small_odd_picture_the_same_every_time_and_under_every_name(tiny, lq_path):
@@ -76,26 +88,30 @@ def test_it_restores_a_small_odd_picture_the_same_every_time_and_under_every_nam
 
 
 def test_tiles_give_the_whole_image_where_it_says_so(tiny):
+    if tiny.tiling == "method":
+        pytest.skip("its tiles are part of it: see its own test")
     torch.manual_seed(2)
-    lq = torch.rand(tiny.lq_channels(), 24 * tiny.stride, 26 * tiny.stride)
+    times = max(8, 256 // tiny.stride) if tiny.tiling == "exact" else max(1, 64 // tiny.stride)
+    lq = torch.rand(tiny.lq_channels(), 3 * times * tiny.stride, 2 * times * tiny.stride)
     whole = tiny.in_tiles(lq)
-    tiny.tile = 8 * tiny.stride
+    tiny.tile = times * tiny.stride
     pieces = tiny.in_tiles(lq)
     if tiny.tiling == "exact":
         assert torch.allclose(pieces, whole, atol=1e-5)
     else:
-        assert float((pieces - whole).abs().mean()) < 0.05
+        assert float((pieces - whole).abs().mean()) < SEAMS
 
 
 def test_its_halo_is_at_least_its_reach(tiny):
     """A NaN spreads to all that depends on it, so it shows reach and globality at once."""
     if tiny.tiling == "method":
         pytest.skip("it does its own tiles")
-    side = 4 * max(tiny.halo, 2 * tiny.stride) // tiny.stride * tiny.stride
+    exact = tiny.tiling == "exact"
+    side = (4 * max(tiny.halo, 2 * tiny.stride) if exact else max(64, 2 * tiny.stride)) // tiny.stride * tiny.stride
     torch.manual_seed(3)
     lq = torch.rand(tiny.lq_channels(), side, side)
     reached = torch.zeros(side, side, dtype=torch.bool)
-    for phase in range(tiny.stride):
+    for phase in range(tiny.stride if exact else 1):
         spoiled = lq.clone()
         spoiled[:, side // 2 + phase, side // 2 + phase] = float("nan")
         reached |= tiled(tiny, spoiled, tile=None, halo=0, stride=tiny.stride).isnan().any(0)
@@ -104,7 +120,7 @@ def test_its_halo_is_at_least_its_reach(tiny):
         side // 2 - int(rows.min()), int(rows.max()) - side // 2 - tiny.stride + 1,
         side // 2 - int(columns.min()), int(columns.max()) - side // 2 - tiny.stride + 1,
     )  # fmt: skip
-    if tiny.tiling == "exact":
+    if exact:
         assert reach <= tiny.halo
     else:
         assert bool(reached.all()), "a network that is not global should say that it is exact"
@@ -114,7 +130,7 @@ def test_half_precision_is_close_to_full(tiny, lq_path):
     full = tiny.restore(lq_path)
     half = tiny.to(torch.bfloat16).restore(lq_path)
     error = float((half - full).square().mean())
-    assert error < 10 ** (-45 / 10)
+    assert error < 10 ** (-tiny.bf16_psnr_db / 10)
 
 
 def test_its_weights_go_through_a_file_strictly(tiny, method_class, tmp_path):

@@ -1,0 +1,172 @@
+"""Restormer (Zamir et al. 2022): its blocks, and the U-shaped network that stacks them.
+
+Attribute names are those of the released checkpoints of Restormer and X-Restormer, so that these load strictly.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BiasFreeNorm(nn.Module):
+    """Scales channels to unit variance, without taking out their mean."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt() * self.weight
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of each pixel, with scale and bias, or with a scale alone."""
+
+    def __init__(self, width: int, bias: bool = True) -> None:
+        super().__init__()
+        self.body = nn.LayerNorm(width) if bias else BiasFreeNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class TransposedAttention(nn.Module):
+    """Attention over channels (eq. 1): the map is C x C per head whatever H and W, so every output pixel depends on the
+    whole image.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.qkv = nn.Conv2d(width, 3 * width, 1, bias=False)
+        self.qkv_dwconv = nn.Conv2d(3 * width, 3 * width, 3, padding=1, groups=3 * width, bias=False)
+        self.project_out = nn.Conv2d(width, width, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, width, height, columns = x.shape
+        qkv = self.qkv_dwconv(self.qkv(x)).reshape(batch, 3, self.heads, width // self.heads, height * columns)
+        q, k, v = qkv.unbind(1)
+        attention = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)) * self.temperature
+        return self.project_out((attention.softmax(dim=-1) @ v).reshape(x.shape))
+
+
+class GatedFeedForward(nn.Module):
+    """Eq. 2: one half of the widened features, through a GELU, gates the other."""
+
+    def __init__(self, width: int, expansion: float) -> None:
+        super().__init__()
+        hidden = int(width * expansion)
+        self.project_in = nn.Conv2d(width, 2 * hidden, 1, bias=False)
+        self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
+        self.project_out = nn.Conv2d(hidden, width, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.dwconv(self.project_in(x)).chunk(2, dim=1)
+        return self.project_out(F.gelu(gate) * value)
+
+
+class RestormerBlock(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(self, width: int, heads: int, expansion: float = 2.66, norm_bias: bool = True) -> None:
+        super().__init__()
+        self.norm1 = ChannelNorm(width, norm_bias)
+        self.attn = TransposedAttention(width, heads)
+        self.norm2 = ChannelNorm(width, norm_bias)
+        self.ffn = GatedFeedForward(width, expansion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.ffn(self.norm2(x))
+
+
+class Embed(nn.Module):
+    """The first convolution."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x)
+
+
+class Half(nn.Module):
+    """Half the size, twice the channels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(width, width // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class Double(nn.Module):
+    """Twice the size, half the channels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(width, 2 * width, 3, padding=1, bias=False), nn.PixelShuffle(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+Block = Callable[[int, int], nn.Module]
+"""Makes a block from its width and its heads."""
+
+
+class UShape(nn.Module):
+    """Restormer's four levels around any block: widths w, 2w, 4w, 8w; the first decoder level keeps its concatenation."""
+
+    HEADS = (1, 2, 4, 8)
+
+    def __init__(
+        self, inputs: int, outputs: int, width: int, blocks: Sequence[int], refinement: int, block: Block
+    ) -> None:
+        super().__init__()
+
+        def level(number: int, count: int, times: int = 1) -> nn.Sequential:
+            return nn.Sequential(*[block(width * 2**number * times, self.HEADS[number]) for _ in range(count)])
+
+        self.patch_embed = Embed(inputs, width)
+        self.encoder_level1 = level(0, blocks[0])
+        self.down1_2 = Half(width)
+        self.encoder_level2 = level(1, blocks[1])
+        self.down2_3 = Half(2 * width)
+        self.encoder_level3 = level(2, blocks[2])
+        self.down3_4 = Half(4 * width)
+        self.latent = level(3, blocks[3])
+        self.up4_3 = Double(8 * width)
+        self.reduce_chan_level3 = nn.Conv2d(8 * width, 4 * width, 1, bias=False)
+        self.decoder_level3 = level(2, blocks[2])
+        self.up3_2 = Double(4 * width)
+        self.reduce_chan_level2 = nn.Conv2d(4 * width, 2 * width, 1, bias=False)
+        self.decoder_level2 = level(1, blocks[1])
+        self.up2_1 = Double(2 * width)
+        self.decoder_level1 = level(0, blocks[0], times=2)
+        self.refinement = level(0, refinement, times=2)
+        self.output = nn.Conv2d(2 * width, outputs, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        level1 = self.encoder_level1(self.patch_embed(x))
+        level2 = self.encoder_level2(self.down1_2(level1))
+        level3 = self.encoder_level3(self.down2_3(level2))
+        latent = self.latent(self.down3_4(level3))
+        level3 = self.decoder_level3(self.reduce_chan_level3(torch.cat([self.up4_3(latent), level3], dim=1)))
+        level2 = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(level3), level2], dim=1)))
+        level1 = self.decoder_level1(torch.cat([self.up2_1(level2), level1], dim=1))
+        return self.output(self.refinement(level1))
+
+
+def restormer(inputs: int, outputs: int, width: int = 48) -> UShape:
+    """Restormer of real denoising: blocks 4-6-6-8 with 4 of refinement, norms without bias; no residual around it."""
+
+    def block(width: int, heads: int) -> nn.Module:
+        return RestormerBlock(width, heads, norm_bias=False)
+
+    return UShape(inputs, outputs, width, (4, 6, 6, 8), 4, block)
