@@ -291,6 +291,8 @@ def train(
     patch: Annotated[int | None, typer.Option(min=16, help="Side of the training patches in pixels.")] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Learning rate at the start of every stage.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Start from these instead of random numbers.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Weights of the variant that `distill` compares with.")] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Leave this loss out; may be repeated.")] = None,
     device: Device = "auto",
     precision: PrecisionName = "fp32",
     workers: Annotated[int, typer.Option(min=0, help="Processes that make training pairs.")] = 0,
@@ -301,7 +303,10 @@ def train(
     seed: int = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run in the same folder.")] = False,
 ) -> None:
-    """Train a method by its report's recipe on your pictures; goes on where it was stopped."""
+    """Train a method by its report's recipe on your pictures; goes on where it was stopped.
+
+    Several GPUs: `torchrun --nproc-per-node 4 --no-python ntire train ...`
+    """
     from ntire.environment import choose_device
     from ntire.training.loop import Settings
     from ntire.workflow import train as run_training
@@ -322,8 +327,8 @@ def train(
     )
     with _bars() as bars:
         written = run_training(
-            team, track, variant, settings, _watch_training(bars), weights,
-            stages=tuple(stage or ()), iterations=iterations, batch=batch, patch=patch, lr=lr,
+            team, track, variant, settings, _watch_training(bars), weights, teacher,
+            stages=tuple(stage or ()), without=tuple(without or ()), iterations=iterations, batch=batch, patch=patch, lr=lr,
         )  # fmt: skip
     out.print(f"weights: {written}\ncard: {written.with_name('card.toml')}", markup=False)
 

@@ -6,6 +6,7 @@ passed in, so one seed gives one result whatever ran before.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ntire.image import as_image, as_pixels
-from ntire.raw import RawFrame, apply_matrix, as_matrix, balanced_rggb, ccm_from_xyz, srgb_decode, srgb_encode
+from ntire.raw import RawFrame, apply_matrix, as_matrix, balanced_rggb, ccm_from_xyz, demosaic, srgb_decode, srgb_encode
 
 CAMERAS_FROM_XYZ = torch.tensor(
     [
@@ -51,6 +52,31 @@ def gaussian_blur(image: Tensor, sigma_x: float, sigma_y: float, angle: float) -
     kernel = (kernel / kernel.sum()).expand(3, 1, -1, -1)
     padded = F.pad(image[None], (radius,) * 4, mode="replicate")
     return F.conv2d(padded, kernel, groups=3)[0]
+
+
+def bilateral(image: Tensor, sigma_space: float, sigma_colour: float) -> Tensor:
+    """Smooth, but not across edges: standard deviations in pixels and in values of [0, 1] (Tomasi and Manduchi 1998)."""
+    import cv2
+
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    smooth = cv2.bilateralFilter(pixels, -1, sigma_colour, sigma_space)
+    return torch.from_numpy(smooth).permute(2, 0, 1).contiguous()
+
+
+def unsharp_mask(image: Tensor, weight: float, sigma: float = 8.0, threshold: float = 10 / 255) -> Tensor:
+    """Sharpen as Real-ESRGAN sharpens its targets: add `weight` times the difference from a Gaussian blur where that is larger
+    than `threshold`, with a soft border to that mask. Sigma 8 is what its window of 51 pixels means.
+    """
+    import cv2
+
+    def blur(pixels: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return np.asarray(cv2.GaussianBlur(pixels, (51, 51), sigma), dtype=np.float32).reshape(pixels.shape)
+
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    residual = pixels - blur(pixels)
+    mask = blur((np.abs(residual) > threshold).astype(np.float32))
+    sharp = np.clip(pixels + weight * residual, 0, 1)
+    return torch.from_numpy(mask * sharp + (1 - mask) * pixels).permute(2, 0, 1).contiguous()
 
 
 def jpeg(image: Tensor, quality: int) -> Tensor:
@@ -103,18 +129,26 @@ class SrgbDegradation:
     noise_sigma: tuple[float, float] = (1.0, 30.0)
     jpeg_probability: float = 0.5
     jpeg_quality: tuple[int, int] = (50, 95)
+    bilateral_share: float = 0.0
+    """Share of the blurred pictures that a bilateral filter smooths instead of a Gaussian."""
+    sharpened_target: float = 0.0
+    """Weight of the unsharp mask on the target, as Real-ESRGAN's 0.5; 0 leaves the clean picture as it is."""
 
     def __call__(self, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """A clean image (3, H, W) to the pair (lq, gt), rounded to 8 bits as files are."""
         lq = gt
-        if uniform(0, 1, rng) < self.blur_probability:
+        blurred = uniform(0, 1, rng) < self.blur_probability
+        if blurred and self.bilateral_share and uniform(0, 1, rng) < self.bilateral_share:
+            lq = bilateral(lq, uniform(2, 4, rng), uniform(0.05, 0.2, rng))
+        elif blurred:
             sigmas = uniform(*self.blur_sigma, rng), uniform(*self.blur_sigma, rng)
             lq = gaussian_blur(lq, *sigmas, uniform(0, math.pi, rng))
         if uniform(0, 1, rng) < self.noise_probability:
             lq = gaussian_noise(lq, uniform(*self.noise_sigma, rng), rng)
         if uniform(0, 1, rng) < self.jpeg_probability:
             lq = jpeg(lq, round(uniform(*self.jpeg_quality, rng)))
-        return as_image(as_pixels(lq)), gt
+        target = unsharp_mask(gt, self.sharpened_target) if self.sharpened_target else gt
+        return as_image(as_pixels(lq)), target
 
 
 @dataclass(frozen=True)
@@ -135,6 +169,10 @@ class RawDegradation:
     bad_pixel_share: tuple[float, float] = (0.0, 2e-4)
     bits: tuple[int, ...] = (10, 12, 14)
     """Depths of the sensor's converter, one of which is drawn."""
+    channel_gain: tuple[float, float] = (1.0, 1.0)
+    """Each channel of the clean picture is multiplied by a factor of this range first, for more colours than it has."""
+    rendered: bool = False
+    """The pair's input is the plainly rendered frame (3, H, W), for networks that work on it."""
 
     def frame(self, gt: Tensor, rng: Generator) -> tuple[RawFrame, Tensor]:
         """An sRGB picture (3, H, W) to a raw frame of it and the white-balanced camera RGB that it is a mosaic of.
@@ -144,7 +182,10 @@ class RawDegradation:
         """
         weights = torch.rand(len(CAMERAS_FROM_XYZ), 1, 1, generator=rng)
         ccm = ccm_from_xyz((weights * CAMERAS_FROM_XYZ).sum(0) / weights.sum())
-        balanced = apply_matrix(torch.linalg.inv(ccm), srgb_decode(gt)).clamp(0, 1)
+        light = srgb_decode(gt)
+        if self.channel_gain != (1.0, 1.0):
+            light = light * torch.tensor([uniform(*self.channel_gain, rng) for _ in range(3)])[:, None, None]
+        balanced = apply_matrix(torch.linalg.inv(ccm), light).clamp(0, 1)
         gains = (uniform(*self.red_gain, rng), 1.0, uniform(*self.blue_gain, rng))
         light = balanced / torch.tensor(gains)[:, None, None]
         if uniform(0, 1, rng) < self.blur_probability:
@@ -160,6 +201,7 @@ class RawDegradation:
         return frame, srgb_encode(balanced)
 
     def __call__(self, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-        """A clean sRGB image (3, H, W) to the pair (balanced RGGB mosaic (1, H, W), camera RGB (3, H, W))."""
+        """A clean sRGB image (3, H, W) to (balanced RGGB mosaic (1, H, W) or its rendering, camera RGB (3, H, W))."""
         frame, camera = self.frame(gt, rng)
-        return balanced_rggb(frame)[0], camera
+        mosaic, _ = balanced_rggb(frame)
+        return srgb_encode(demosaic(mosaic)) if self.rendered else mosaic, camera

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from ntire.image import read_image
 from ntire.raw import RawFrame, balanced_rggb, correct_colours, demosaic, read_raw, srgb_encode
 from ntire.tiling import tiled
-from ntire.weights import Weights
+from ntire.weights import Weights, fill, read_state_dict
 
 if TYPE_CHECKING:
     from ntire.training import Recipe
+    from ntire.training.losses import Opponent
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -126,6 +127,17 @@ class Method(nn.Module):
 
     def deploy(self) -> None:
         """Fold or drop what is only there for training; called once, when the weights are filled."""
+
+    def begin_from(self, weights: Path) -> None:
+        """Fill the networks before training, from a file of the method's own; methods built on others' networks may take those.
+
+        Raises UserError for weights that do not fit.
+        """
+        fill(self, read_state_dict(weights), weights)
+
+    def opponent(self) -> "Opponent":
+        """What the loss `vsd` trains against this method."""
+        raise NotImplementedError
 
     def read(self, path: Path) -> Frame:
         """Decode `path` on the CPU; may run ahead of `enhance` in another thread.

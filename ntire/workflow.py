@@ -20,15 +20,21 @@ from ntire.runner import Input, Result, Summary, find_inputs, run
 from ntire.samples import add_noise, sample_set
 from ntire.sheet import Column, contact_sheet
 from ntire.submission import IMAGES, Submission, find_submissions, open_submission
+from ntire.training import Recipe
+from ntire.training.discriminator import UNetDiscriminator
 from ntire.training.loop import Settings, Step
 from ntire.training.loop import train as run_training
-from ntire.weights import fill, locate, read_state_dict
+from ntire.training.losses import Aids, Compare, Opponent
+from ntire.training.perceptual import VGG19, perceptual_loss
+from ntire.training.recipe import Loss
+from ntire.weights import Weights, fill, locate, read_state_dict, require
 from scoring.cache import Cache, default_path
 from scoring.calibration import refuse_drift
 from scoring.detect import find_landmarks, retinaface
 from scoring.identity import write_landmarks
 from scoring.leaderboard import Line, line_of, line_of_scores, lines_of_table, ranked
 from scoring.metrics import METRICS
+from scoring.networks import build
 from scoring.references import Expected, References, expected_images, inputs_by_subset
 from scoring.score import Scored, Scorer
 from scoring.tables import write_leaderboard, write_scores
@@ -97,8 +103,10 @@ def train(
     settings: Settings,
     report: Callable[[Step], None],
     weights: Path | None,
+    teacher: Path | None = None,
     *,
     stages: tuple[str, ...],
+    without: tuple[str, ...] = (),
     iterations: int | None,
     batch: int | None,
     patch: int | None,
@@ -106,17 +114,56 @@ def train(
 ) -> Path:
     """Train a method by its recipe, scaled by what is not None; see `ntire.training.loop.train`.
 
-    Raises UserError for a method without a recipe or a stage that it does not have.
+    Raises UserError for a method without a recipe, a stage or loss that it does not have, and for losses whose networks are
+    not here.
     """
-    method_class = _method(team, load_track(track_name), variant)
+    track = load_track(track_name)
+    method_class = _method(team, track, variant)
     if method_class.recipe is None:
         raise UserError(f"{team} on track {track_name} has no recipe: it cannot be trained here.")
-    recipe = method_class.recipe.scaled(stages=stages, iterations=iterations, batch=batch, patch=patch, lr=lr)
+    recipe = method_class.recipe.scaled(
+        stages=stages, without=without, iterations=iterations, batch=batch, patch=patch, lr=lr
+    )
     torch.manual_seed(settings.seed)
     method = method_class()
     if weights is not None:
-        fill(method, read_state_dict(weights), weights)
-    return run_training(method, recipe, settings, report)
+        method.begin_from(weights)
+    return run_training(method, recipe, settings, report, _aids(method, recipe, teacher, settings.device))
+
+
+def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> Aids:
+    """The networks that the losses of a recipe need, on the device.
+
+    Raises one UserError that lists all that is missing.
+    """
+    if "distill" in recipe.losses and teacher is None:
+        raise UserError(
+            f"the loss distill compares with {method.team} {recipe.teacher}: give its weights with --teacher FILE, "
+            "or leave it out: --without distill."
+        )
+    files: dict[str, tuple[Weights, ...]] = {"perceptual": (VGG19,)} if "perceptual" in recipe.losses else {}
+    measured = [name for name in ("lpips", "dists") if name in recipe.losses]
+    files |= {name: METRICS[name].weights for name in measured}
+    try:
+        require(files, dict.fromkeys(files))
+    except UserError as error:
+        left_out = " ".join(f"--without {name}" for name in files)
+        raise UserError(f"{error}\nOr train without them:  {left_out}", exit_code=error.exit_code) from None
+    judges: dict[Loss, Compare] = {}
+    if "perceptual" in recipe.losses:
+        judges["perceptual"] = perceptual_loss().to(device)
+    for name in measured:
+        judges[name] = build(name).to(device)
+    taught = None
+    if "distill" in recipe.losses and teacher is not None:
+        taught = catalogue.find(method.team, method.track, recipe.teacher)().eval().requires_grad_(False)
+        fill(taught, read_state_dict(teacher), teacher)
+        taught.deploy()
+        taught.to(device)
+    opponents: dict[Loss, Opponent] = {"gan": UNetDiscriminator()} if "gan" in recipe.losses else {}
+    if "vsd" in recipe.losses:
+        opponents["vsd"] = method.opponent()
+    return Aids(judges, taught, opponents)
 
 
 @dataclass(frozen=True)
@@ -259,17 +306,20 @@ def declared_weights(names: Sequence[str], track_name: str | None) -> list[Decla
         for name in (track.metrics if track else METRICS)
         for weights in METRICS[name].weights
     ]
-    known = {word for one in found for word in (one.weights.file, *one.needed_by.removeprefix("metric ").split()[:1])}
+    if track is None:
+        found.append(Declared("loss perceptual", VGG19, *locate(VGG19, None)))
+    known = {word for one in found for word in (one.weights.file, _called(one))}
     unknown = sorted(set(names) - known)
     if unknown:
         raise UserError(
             f"no weights are declared under {', '.join(unknown)}. `ntire weights list` shows all teams, metrics and files."
         )
-    return [
-        one
-        for one in found
-        if not names or one.weights.file in names or one.needed_by.removeprefix("metric ").split()[0] in names
-    ]
+    return [one for one in found if not names or one.weights.file in names or _called(one) in names]
+
+
+def _called(one: Declared) -> str:
+    """The name by which a user asks for it: of a team, a metric or a loss."""
+    return one.needed_by.removeprefix("metric ").removeprefix("loss ").split()[0]
 
 
 def demo(out: Path, options: Options, report: Callable[[str], Watch], say: Say) -> Board:

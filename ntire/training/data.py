@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ntire import UserError
 from ntire.files import sha256_of
 from ntire.image import SUFFIXES, Pixels, UnreadableImage, as_image, read_header, read_pixels
+from ntire.training.parallel import Group
 from ntire.training.recipe import Degradation, Recipe, Stage
 
 CACHED_BYTES = 1 << 30
@@ -93,13 +94,30 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
 
 
 def batches(
-    paths: Sequence[Path], recipe: Recipe, stage: Stage, first_sample: int, steps: range, seed: int, workers: int
+    paths: Sequence[Path],
+    recipe: Recipe,
+    stage: Stage,
+    first_sample: int,
+    steps: range,
+    seed: int,
+    workers: int,
+    group: Group,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of iterations `steps` of a stage whose first sample has the number `first_sample`."""
-    numbers = range(first_sample + steps.start * stage.batch, first_sample + steps.stop * stage.batch)
+    """The batches of iterations `steps` of a stage whose first sample has the number `first_sample`.
+
+    Each process of `group` gets its part of every batch. Raises UserError for a batch that cannot be shared out evenly.
+    """
+    share, left = divmod(stage.batch, group.size)
+    if left or not share:
+        raise UserError(
+            f"a batch of {stage.batch} cannot be shared out to {group.size} processes. Choose another --batch."
+        )
+    numbers = [
+        first_sample + step * stage.batch + group.rank * share + sample for step in steps for sample in range(share)
+    ]
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         Pairs(paths, recipe.degradation, stage.patch, seed),
-        batch_size=stage.batch,
+        batch_size=share,
         sampler=numbers,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),

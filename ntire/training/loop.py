@@ -4,8 +4,8 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +20,11 @@ from ntire.files import sha256_of, writable_folder, write_atomically
 from ntire.method import DTYPES, Method, Precision
 from ntire.raw import demosaic, srgb_encode
 from ntire.training.data import batches, clean_images, hold_out, validation_pairs
-from ntire.training.losses import total_loss
-from ntire.training.recipe import Recipe, Stage
+from ntire.training.losses import Aids, Opponent, total_loss
+from ntire.training.parallel import Group, process_group
+from ntire.training.recipe import Loss, Recipe, Stage
+
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -66,33 +69,51 @@ class _State:
     method: Method
     average: nn.Module
     optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    """Keeps small gradients of float16 from vanishing; does nothing in other precisions."""
+    opponents: Mapping[Loss, Opponent]
+    of_opponents: dict[Loss, torch.optim.AdamW]
+    """The optimiser of each opponent."""
     iteration: int = 0
     seconds: float = 0.0
 
 
-def train(method: Method, recipe: Recipe, settings: Settings, report: Callable[[Step], None]) -> Path:
+def train(
+    method: Method, recipe: Recipe, settings: Settings, report: Callable[[Step], None], aids: Aids | None = None
+) -> Path:
     """Train `method` and return the path of its `weights.safetensors`; beside it stand `card.toml` and `log.jsonl`.
 
-    A run that was stopped goes on from `checkpoint.pt` in the same folder if recipe and settings are the same. Raises
-    UserError for unusable images, another run's checkpoint, or a loss that is not finite.
+    A run that was stopped goes on from `checkpoint.pt` in the same folder if recipe and settings are the same. Under
+    `torchrun` every process computes its part of each batch, and the first one reports and writes. `aids` are the networks
+    that the recipe's losses need. Raises UserError for unusable images, another run's checkpoint, or a loss that is not
+    finite.
     """
+    with process_group(settings.device) as (group, device):
+        return _train(method, recipe, replace(settings, device=device), report, aids or Aids(), group)
+
+
+def _train(
+    method: Method, recipe: Recipe, settings: Settings, report: Callable[[Step], None], aids: Aids, group: Group
+) -> Path:
     out = writable_folder(settings.out)
     paths = clean_images(settings.data, max(stage.patch for stage in recipe.stages))
     training, held = hold_out(paths, settings.held_out)
     pairs = validation_pairs(held, recipe.degradation, method.stride, settings.seed)
     plain = sum(psnr(_plain(lq), gt) for lq, gt in pairs) / len(pairs)
-    state = _start(method, recipe, settings)
+    state = _start(method, recipe, settings, aids)
     iterations = sum(stage.iterations for stage in recipe.stages)
     began = time.monotonic() - state.seconds
     latest: float | None = None
     first_iteration = first_sample = 0
     for stage in recipe.stages:
         steps = range(min(max(state.iteration - first_iteration, 0), stage.iterations), stage.iterations)
-        loader = batches(training, recipe, stage, first_sample, steps, settings.seed, settings.workers)
+        loader = batches(training, recipe, stage, first_sample, steps, settings.seed, settings.workers, group)
         for step, (lq, gt) in zip(steps, loader, strict=True):
-            loss = _step(state, recipe, stage, step, lq, gt, settings)
+            loss = _step(state, recipe, stage, step, lq, gt, settings, aids, group)
             state.iteration += 1
             state.seconds = time.monotonic() - began
+            if group.rank:
+                continue
             last = state.iteration == iterations
             validated = last or state.iteration % settings.validate_every == 0
             latest = _validate(state.average, pairs, settings) if validated else None
@@ -104,6 +125,8 @@ def train(method: Method, recipe: Recipe, settings: Settings, report: Callable[[
             report(done)
         first_iteration += stage.iterations
         first_sample += stage.iterations * stage.batch
+    if group.rank:
+        return out / WEIGHTS
     psnr_db = latest if latest is not None else _validate(state.average, pairs, settings)
     validation = {"pictures": len(held), "psnr_db": round(psnr_db, 3), "plain_psnr_db": round(plain, 3)}
     return _export(state, recipe, settings, len(training), validation)
@@ -119,32 +142,69 @@ def _plain(lq: Tensor) -> Tensor:
     return srgb_encode(demosaic(lq)) if lq.shape[0] == 1 else lq
 
 
-def _step(state: _State, recipe: Recipe, stage: Stage, step: int, lq: Tensor, gt: Tensor, settings: Settings) -> float:
-    for group in state.optimizer.param_groups:
-        group["lr"] = stage.lr_at(step)
+def _step(
+    state: _State,
+    recipe: Recipe,
+    stage: Stage,
+    step: int,
+    lq: Tensor,
+    gt: Tensor,
+    settings: Settings,
+    aids: Aids,
+    group: Group,
+) -> float:
+    lr = stage.lr_at(step)
     device = torch.device(settings.device)
     lq, gt = (x.to(device, memory_format=torch.channels_last, non_blocking=True) for x in (lq, gt))
     dtype = DTYPES[settings.precision]
-    state.optimizer.zero_grad(set_to_none=True)
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         restored = state.method(lq)
-    loss = total_loss(stage.losses, restored, gt)
-    value = loss.item()
+    loss = total_loss(stage.losses, state.method, lq, restored, gt, aids)
+    value = group.mean(loss).item()
     if not math.isfinite(value):
         raise UserError(
             f"the loss is {value} at iteration {state.iteration + 1}. "
             "Start over with a smaller --lr or with --precision fp32.",
             exit_code=3,
         )
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(state.method.parameters(), recipe.clip_gradient)
-    state.optimizer.step()
+    state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    _update(state.method, state.optimizer, lr, group, state.scaler, recipe.clip_gradient)
+    for name, opponent in aids.opponents.items():
+        if name in stage.losses:
+            opponent.zero_grad(set_to_none=True)  # the method's loss has left gradients in it
+            opponent.own(state.method, restored.detach().float(), gt).backward()  # type: ignore[no-untyped-call]
+            _update(opponent, state.of_opponents[name], lr, group)
     # A short memory at first, or the average would stay near the random start for 1 / (1 - ema) iterations.
     decay = min(recipe.ema, (1 + state.iteration) / (10 + state.iteration))
     with torch.no_grad():
         for average, new in zip(state.average.state_dict().values(), state.method.state_dict().values(), strict=True):
-            average.lerp_(new, 1 - decay)
+            if average.is_floating_point():  # tables of indices stay as they are
+                average.lerp_(new, 1 - decay)
     return value
+
+
+def _update(
+    network: nn.Module,
+    optimizer: torch.optim.AdamW,
+    lr: float,
+    group: Group,
+    scaler: torch.amp.GradScaler | None = None,
+    clip: float | None = None,
+) -> None:
+    """One step of `optimizer` with the gradients that `network` holds, which are forgotten after it."""
+    for one in optimizer.param_groups:
+        one["lr"] = lr
+    group.average(network.parameters())
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    if clip is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), clip)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+    optimizer.zero_grad(set_to_none=True)
 
 
 @torch.no_grad()
@@ -154,13 +214,24 @@ def _validate(network: nn.Module, pairs: list[tuple[Tensor, Tensor]], settings: 
     return sum(psnr(network(lq[None].to(settings.device))[0].cpu(), gt) for lq, gt in pairs) / len(pairs)
 
 
-def _start(method: Method, recipe: Recipe, settings: Settings) -> _State:
+def _start(method: Method, recipe: Recipe, settings: Settings, aids: Aids) -> _State:
     method = method.to(settings.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = copy.deepcopy(method).eval()
-    optimizer = torch.optim.AdamW(
-        method.parameters(), lr=recipe.stages[0].lr, betas=recipe.betas, weight_decay=recipe.weight_decay
-    )
-    state = _State(method, average, optimizer)
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    lr = recipe.stages[0].lr
+    optimizer = torch.optim.AdamW(trained, lr=lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
+    opponents = {name: opponent.to(settings.device).train() for name, opponent in aids.opponents.items()}
+    of_opponents = {
+        name: torch.optim.AdamW(
+            [parameter for parameter in opponent.parameters() if parameter.requires_grad],
+            lr=lr,
+            betas=recipe.betas,
+            weight_decay=0.0,
+        )
+        for name, opponent in opponents.items()
+    }
+    scaler = torch.amp.GradScaler(torch.device(settings.device).type, enabled=settings.precision == "fp16")
+    state = _State(method, average, optimizer, scaler, opponents, of_opponents)
     path = settings.out / "checkpoint.pt"
     if settings.fresh or not path.exists():
         (settings.out / "log.jsonl").unlink(missing_ok=True)
@@ -180,6 +251,10 @@ def _start(method: Method, recipe: Recipe, settings: Settings) -> _State:
     method.load_state_dict(saved["method"])
     average.load_state_dict(saved["average"])
     optimizer.load_state_dict(saved["optimizer"])
+    scaler.load_state_dict(saved["scaler"])
+    for name, opponent in opponents.items():
+        opponent.load_state_dict(saved["opponents"][name])
+        of_opponents[name].load_state_dict(saved["of_opponents"][name])
     state.iteration, state.seconds = saved["iteration"], saved["seconds"]
     return state
 
@@ -201,6 +276,9 @@ def _save(path: Path, state: _State, recipe: Recipe, settings: Settings) -> None
             "method": state.method.state_dict(),
             "average": state.average.state_dict(),
             "optimizer": state.optimizer.state_dict(),
+            "scaler": state.scaler.state_dict(),
+            "opponents": {name: opponent.state_dict() for name, opponent in state.opponents.items()},
+            "of_opponents": {name: optimizer.state_dict() for name, optimizer in state.of_opponents.items()},
         },
         part,
     )
@@ -216,9 +294,12 @@ def _export(
     state: _State, recipe: Recipe, settings: Settings, pictures: int, validation: dict[str, float | int]
 ) -> Path:
     dtype = DTYPES[settings.export]
-    tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.average.state_dict().items()}
+    tensors = {
+        name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in state.average.state_dict().items()
+    }
     data = save(tensors, metadata={"provenance": "retrained", "made_by": f"ntire {__version__}"})
-    path = settings.out / "weights.safetensors"
+    path = settings.out / WEIGHTS
     write_atomically(path, data)
     method = state.method
     card = {

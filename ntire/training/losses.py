@@ -1,10 +1,11 @@
 """Training losses by the names that recipes use: (restored, gt) -> a number to make small."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ntire.training.recipe import Loss
 
@@ -41,15 +42,54 @@ def fft_loss(restored: Tensor, gt: Tensor) -> Tensor:
     return torch.view_as_real(difference).abs().mean()
 
 
-LOSSES: Mapping[Loss, Callable[[Tensor, Tensor], Tensor]] = {
-    "l1": F.l1_loss,
-    "l2": F.mse_loss,
-    "ssim": ssim_loss,
-    "fft": fft_loss,
-}
+Compare = Callable[[Tensor, Tensor], Tensor]
+"""(restored, gt), each (B, 3, H, W), to a number, or to one a picture."""
+PIXELS: Mapping[Loss, Compare] = {"l1": F.l1_loss, "l2": F.mse_loss, "ssim": ssim_loss, "fft": fft_loss}
+"""The losses that need no network."""
 
 
-def total_loss(weights: Mapping[Loss, float], restored: Tensor, gt: Tensor) -> Tensor:
+class Opponent(nn.Module):
+    """A network that is trained against the method: the discriminator of a GAN, the score network of VSD."""
+
+    def against(self, method: nn.Module, restored: Tensor) -> Tensor:
+        """The method's loss."""
+        raise NotImplementedError
+
+    def own(self, method: nn.Module, restored: Tensor, gt: Tensor) -> Tensor:
+        """The opponent's own loss; `restored` carries no gradient."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Aids:
+    """The networks that a recipe's losses need beside the method."""
+
+    judges: Mapping[Loss, Compare] = field(default_factory=dict)
+    """For `perceptual`, `lpips` and `dists`: frozen networks that compare pictures in [0, 1]."""
+    teacher: Callable[[Tensor], Tensor] | None = None
+    """For `distill`: lq to what the method is to imitate."""
+    opponents: Mapping[Loss, Opponent] = field(default_factory=dict)
+    """For `gan` and `vsd`."""
+
+
+def total_loss(
+    weights: Mapping[Loss, float], method: nn.Module, lq: Tensor, restored: Tensor, gt: Tensor, aids: Aids
+) -> Tensor:
     """The weighted sum of a stage's losses, in float32 whatever the network ran in."""
-    terms = [weight * LOSSES[name](restored.float(), gt) for name, weight in weights.items()]
+    restored = restored.float()
+    terms = []
+    for name, weight in weights.items():
+        if name in PIXELS:
+            term = PIXELS[name](restored, gt)
+        elif name in aids.judges:
+            term = aids.judges[name](restored, gt).mean()
+        elif name in aids.opponents:
+            term = aids.opponents[name].against(method, restored)
+        elif name == "distill" and aids.teacher is not None:
+            with torch.no_grad():
+                wanted = aids.teacher(lq).float()
+            term = F.l1_loss(restored, wanted)
+        else:
+            raise ValueError(f"nothing was given to compute the loss {name} with")
+        terms.append(weight * term)
     return torch.stack(terms).sum()

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from ntire import UserError
 
-Loss = Literal["l1", "l2", "ssim", "fft"]
+Loss = Literal["l1", "l2", "ssim", "fft", "perceptual", "lpips", "dists", "distill", "gan", "vsd"]
 Degradation = Callable[[Tensor, Generator], tuple[Tensor, Tensor]]
 """A clean image (3, H, W) and a generator to the pair (lq, gt)."""
 
@@ -49,24 +49,43 @@ class Recipe:
     """Largest norm of the gradient of all parameters together."""
     ema: float = 0.999
     """Decay of the running average of the weights, which is what is validated and saved."""
+    teacher: str = ""
+    """The team's variant on the same track whose result the loss `distill` compares with."""
+
+    @property
+    def losses(self) -> set[Loss]:
+        """All losses of all stages."""
+        return {loss for stage in self.stages for loss in stage.losses}
 
     def scaled(
         self,
         *,
         stages: tuple[str, ...] = (),
+        without: tuple[str, ...] = (),
         iterations: int | None = None,
         batch: int | None = None,
         patch: int | None = None,
         lr: float | None = None,
     ) -> "Recipe":
-        """The same recipe cut to a budget: only the named stages, `iterations` in all shared out in proportion, and
-        one batch, patch or learning rate for all stages where given (the end rate keeps its ratio).
+        """The same recipe cut to a budget: only the named stages, without some losses, `iterations` in all shared out in
+        proportion, and one batch, patch or learning rate for all stages where given (the end rate keeps its ratio).
+
+        Raises UserError for a stage or a loss that it does not have, and for a stage that is left without any loss.
         """
         unknown = set(stages) - {stage.name for stage in self.stages}
         if unknown:
             names = ", ".join(stage.name for stage in self.stages)
             raise UserError(f"the recipe has no stage {', '.join(sorted(unknown))}; it has: {names}.")
         kept = [stage for stage in self.stages if not stages or stage.name in stages]
+        strange = set(without) - self.losses
+        if strange:
+            raise UserError(
+                f"the recipe has no loss {', '.join(sorted(strange))}; it has: {', '.join(sorted(self.losses))}."
+            )
+        kept = [replace(stage, losses={k: v for k, v in stage.losses.items() if k not in without}) for stage in kept]
+        empty = [stage.name for stage in kept if not stage.losses]
+        if empty:
+            raise UserError(f"stage {', '.join(empty)} has no loss without {', '.join(without)}. Leave it out as well.")
         total = sum(stage.iterations for stage in kept)
         share = iterations / total if iterations is not None else 1.0
         return replace(

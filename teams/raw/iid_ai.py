@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from ntire.degradations import RawDegradation
 from ntire.method import Method
 from ntire.raw import pack
-from ntire.training import Recipe, Stage
+from ntire.training import Loss, Recipe, Stage
 from teams.parts.restormer import ChannelNorm, GatedFeedForward, TransposedAttention, UShape
 
 WINDOW, OVERLAPPED = 8, 12
 """Queries come from windows of 8, keys and values from the 12 around them (overlap 0.5)."""
 HEAD = 16
+
+
+LOSSES: dict[Loss, float] = {"l1": 1.0, "fft": 300.0, "lpips": 0.3}
 
 
 class RelativePosition(nn.Module):
@@ -104,19 +107,15 @@ class IidAi(Method):
     caveats = (
         "The report gives neither parameters nor GFLOPs; the configuration is that of X-Restormer's option files.",
         "Its channel attention sees the whole image: tiles change the result slightly.",
-        "The report's LPIPS term (0.3) is left out of the recipe.",
+        "The report does not say how its Fourier loss of weight 300 is scaled; ours divides the spectrum by its pixels.",
     )
     recipe = Recipe(
         degradation=RawDegradation(iso=(1600.0, 6400.0), darkening=(1.0, 1.0)),
         stages=(
-            Stage(
-                "first", iterations=70_000, patch=512, batch=2, lr=1e-4, lr_end=1e-4, losses={"l1": 1.0, "fft": 300.0}
-            ),
-            Stage(
-                "second", iterations=30_000, patch=512, batch=2, lr=1e-5, lr_end=1e-5, losses={"l1": 1.0, "fft": 300.0}
-            ),
+            Stage("first", iterations=70_000, patch=512, batch=2, lr=1e-4, lr_end=1e-4, losses=LOSSES),
+            Stage("second", iterations=30_000, patch=512, batch=2, lr=1e-5, lr_end=1e-5, losses=LOSSES),
         ),
-        source="RAIM 2025 supplement, IID-AI: lengths, patches, batch, rates, L1 + 300 FFT, ISO 1600 to 6400",
+        source="RAIM 2025 supplement, IID-AI: lengths, patches, batch, rates, L1 + 300 FFT + 0.3 LPIPS, ISO 1600 to 6400",
     )
     tiny = {"width": 8}
 

@@ -9,7 +9,7 @@ network: NAFNet (Chen et al. 2022) through spandrel.
 from spandrel.architectures.NAFNet import NAFNet
 from torch import Tensor
 
-from ntire.degradations import SrgbDegradation
+from ntire.degradations import RawDegradation
 from ntire.method import Cost, Method
 from ntire.tiling import overlapping
 from ntire.training import Recipe, Stage
@@ -40,12 +40,10 @@ class PolyuAisp(Method):
         "that the report does not describe.",
         "Tiles of 2048 with 64 overlap and weighted averaging are the report's; the linear ramp is our reading. On 3072 x 4096 "
         "they are six tiles, twice the pixels of the frame.",
-        "The report trains on SIDD's pairs of pictures; the recipe here adds noise to clean ones.",
+        "The report trains on SIDD's pairs of pictures; the recipe here makes them from clean ones.",
     )
     recipe = Recipe(
-        degradation=SrgbDegradation(
-            blur_probability=0.0, noise_probability=1.0, noise_sigma=(1.0, 50.0), jpeg_probability=0.0
-        ),
+        degradation=RawDegradation(rendered=True),
         stages=(Stage("l1", iterations=200_000, patch=256, batch=8, lr=1e-3, lr_end=1e-7, losses={"l1": 1.0}),),
         source="RAIM 2025 supplement, PolyU-AISP: 200 K iterations, patch 256, 1e-3 to 1e-7; batch and loss are ours",
     )

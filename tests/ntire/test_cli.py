@@ -77,9 +77,9 @@ def test_the_demo_ranks_the_network_above_the_copy_on_both_tracks(ntire, tmp_pat
     raw, copy_raw, srgb, copy_srgb = (float(row["psnr"]) for row in rows)
     assert raw > copy_raw + 3
     assert srgb > copy_srgb + 2
-    sheet = Image.open("demo/contact-sheet.png")
-    assert sheet.width > 900
-    assert sheet.height > 2000
+    with Image.open("demo/contact-sheet.png") as sheet:
+        assert sheet.width > 900
+        assert sheet.height > 2000
     # Again: nothing is computed, the tables are the same.
     before = Path("demo/leaderboard.csv").read_text()
     again = ntire("demo", "-o", "demo", "--device", "cpu")
@@ -127,7 +127,7 @@ def test_a_folder_with_a_method_runs_like_a_team(ntire, plugin, pair):
         (["score", "lq"], 2, "expected entries"),
         (["tracks", "rwa"], 2, "unknown track"),
         (["train", "--team", "Copy", "--track", "srgb", "--data", "lq"], 2, "has no recipe"),
-        (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "empty"], 2, "expected pictures"),
+        (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "empty", "--stage", "l1"], 2, "expected pictures"),
         (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "lq", "--stage", "x"], 2, "no stage x; it has: l1"),
         (["weights", "fetch", "Nobody"], 2, "no weights are declared under Nobody"),
     ],
@@ -185,6 +185,7 @@ def test_scoring_again_gives_the_same_bytes(ntire, pair):
 
 def test_training_through_the_command_line_makes_weights_that_run_uses(ntire, pair):
     words = ("train", "--team", "MiAlgo", "--track", "srgb", "--data", pair / "gt", "-o", "t", "--device", "cpu")
+    words += ("--stage", "l1")
     scaled = ("--iterations", "6", "--batch", "2", "--patch", "32", "--held-out", "1", "--validate-every", "3")
     ran = ntire(*words, *scaled)
     assert ran.code == 0, ran.err
@@ -304,14 +305,31 @@ def test_faces_without_a_table_of_landmarks_are_looked_for_and_that_is_said(ntir
 
 def test_teams_lists_claims_beside_counts(ntire):
     ran = ntire("teams", "--json")
-    rows = {(row["team"], row["track"]): row for row in ran.json()}
-    keys = ["team", "track", "variant", "params", "macs", "at", "claimed", "weights", "license", "caveats"]
+    rows = {(row["team"], row["track"], row["variant"]): row for row in ran.json()}
+    keys = [
+        "team",
+        "track",
+        "variant",
+        "params",
+        "macs",
+        "at",
+        "claimed",
+        "difference",
+        "weights",
+        "license",
+        "caveats",
+    ]
     assert all(list(row) == keys for row in rows.values())
-    assert rows["MiAlgo", "srgb"]["params"] == 75419
-    assert rows["MiAlgo", "raw"]["params"] == 4621784
-    assert rows["MiAlgo", "raw"]["weights"] == "shipped"
-    assert [row["track"] for row in ntire("teams", "--track", "raw", "--json").json()] == ["raw", "raw"]
-    assert "4.622 M" in ntire("teams").out
+    assert rows["MiAlgo", "srgb", "phase3"]["params"] == 75419
+    light = rows["MiAlgo", "raw", "phase3"]
+    assert light["params"] == 4621784
+    assert light["weights"] == "shipped"
+    assert light["difference"] == {"params": pytest.approx(0.0004, abs=1e-4), "macs": pytest.approx(-0.005, abs=1e-3)}
+    assert rows["MiAlgo", "raw", "phase2"]["claimed"]["unmatched"] == ["macs_g"]
+    assert rows["IID-AI", "raw", ""]["difference"] == {"params": None, "macs": None}
+    table = ntire("teams", "--track", "srgb").out
+    assert "0.07542 M" in table
+    assert "4.622 M" not in table
 
 
 def test_tracks_doctor_and_weights_print_tables_and_json(ntire):

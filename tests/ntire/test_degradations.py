@@ -8,14 +8,17 @@ from ntire.degradations import (
     RawDegradation,
     SrgbDegradation,
     bad_pixels,
+    bilateral,
     gaussian_blur,
     gaussian_noise,
     jpeg,
     mosaic_of,
     sensor_noise,
     shot_and_read,
+    unsharp_mask,
 )
 from ntire.image import as_image
+from ntire.raw import demosaic, srgb_decode, srgb_encode
 from tests.made import scene
 
 
@@ -97,3 +100,43 @@ def test_darkening_with_digital_gain_makes_more_noise_at_the_same_brightness():
     (plain, quiet), (gained, loud) = noise(1.0), noise(4.0)
     assert gained == pytest.approx(plain, rel=0.02)
     assert loud > 1.7 * quiet
+
+
+def test_a_bilateral_filter_smooths_noise_but_not_edges():
+    step = torch.zeros(3, 40, 40)
+    step[..., 20:] = 0.8
+    noisy = step + torch.randn(step.shape, generator=seeded()) * 0.02
+    smooth = bilateral(noisy, 3.0, 0.2)
+    assert float((smooth - step)[..., :15].std()) < 0.01
+    assert float((smooth - step)[..., 18:22].abs().mean()) < 0.02
+    blurred = gaussian_blur(noisy, 3.0, 3.0, 0.0)
+    assert float((blurred - step)[..., 18:22].abs().mean()) > 0.1
+
+
+def test_an_unsharp_mask_raises_the_contrast_of_edges_only():
+    picture = torch.full((3, 120, 120), 0.3)
+    picture[..., 60:] = 0.6
+    sharp = unsharp_mask(picture, 0.5)
+    assert torch.allclose(sharp[..., :8], picture[..., :8], atol=1e-3)
+    assert float(sharp[0, 60, 59]) < 0.27
+    assert float(sharp[0, 60, 60]) > 0.63
+    flat = picture[..., :50].contiguous()
+    assert torch.allclose(unsharp_mask(flat, 0.5), flat, atol=1e-6)
+
+
+def test_what_recipes_switch_on_changes_only_what_it_names():
+    clean = as_image(scene(64, 64))
+    lq, gt = SrgbDegradation()(clean, seeded(1))
+    sharper = SrgbDegradation(sharpened_target=0.5)(clean, seeded(1))
+    assert torch.equal(sharper[0], lq)
+    assert not torch.equal(sharper[1], gt)
+    mosaic, camera = RawDegradation()(clean, seeded(1))
+    picture, same = RawDegradation(rendered=True)(clean, seeded(1))
+    assert mosaic.shape == (1, 64, 64)
+    assert picture.shape == (3, 64, 64)
+    assert torch.equal(picture, srgb_encode(demosaic(mosaic)))
+    assert torch.equal(camera, same)
+    tinted = RawDegradation(channel_gain=(0.5, 0.5), iso=(1, 1), bad_pixel_share=(0, 0))
+    plain = RawDegradation(channel_gain=(1.0, 1.0), iso=(1, 1), bad_pixel_share=(0, 0))
+    ratio = srgb_decode(tinted(clean, seeded(2))[1]).mean() / srgb_decode(plain(clean, seeded(5))[1]).mean()
+    assert float(ratio) == pytest.approx(0.5, abs=0.06)

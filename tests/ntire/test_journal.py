@@ -1,5 +1,7 @@
 import json
-import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from ntire import UserError
 from ntire.journal import Journal, read_journal
 
+ROOT = Path(__file__).parents[2]
 HEADER = {"team": "X", "tile": 64}
 
 
@@ -53,22 +56,11 @@ def test_another_run_is_refused_naming_what_differs_unless_fresh(tmp_path):
         assert journal.lines == []
 
 
-def _try(path, answers):
-    try:
-        Journal(path, HEADER)
-    except UserError as error:
-        answers.put(str(error))
-    else:
-        answers.put("opened")
-
-
 def test_two_writers_at_once_are_refused(tmp_path):
     path = tmp_path / "journal.jsonl"
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
+    code = f"from pathlib import Path; from ntire.journal import Journal; Journal(Path({str(path)!r}), {HEADER!r})"
     with Journal(path, HEADER):
-        other = context.Process(target=_try, args=(path, answers))
-        other.start()
-        assert "another run is writing here" in answers.get(timeout=60)
-        other.join()
+        other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert other.returncode == 1
+    assert "another run is writing here" in other.stderr
     Journal(path, HEADER).__exit__(None, None, None)

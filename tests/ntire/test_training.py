@@ -1,5 +1,11 @@
 import json
+import math
+import subprocess
+import sys
 import tomllib
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -7,16 +13,20 @@ from safetensors.torch import load_file
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from ntire import UserError
+from ntire import UserError, catalogue
 from ntire.degradations import RawDegradation, SrgbDegradation, gaussian_noise
 from ntire.image import as_image
 from ntire.method import Method
 from ntire.training import Recipe, Stage
 from ntire.training.data import Pairs, batches, clean_images, hold_out
+from ntire.training.discriminator import UNetDiscriminator
 from ntire.training.loop import Settings, psnr, train
-from ntire.training.losses import fft_loss, ssim_loss
+from ntire.training.losses import Aids, fft_loss, ssim_loss
+from ntire.training.parallel import Group
+from ntire.training.perceptual import PerceptualLoss, perceptual_loss
 from tests.made import scene, write_png
 
+ROOT = Path(__file__).parents[2]
 RECIPE = Recipe(
     degradation=SrgbDegradation(blur_probability=0, noise_probability=1, noise_sigma=(25, 25), jpeg_probability=0),
     stages=(
@@ -107,8 +117,8 @@ def test_the_card_tells_what_was_done(clean, tmp_path):
 def test_samples_do_not_depend_on_workers_or_where_a_run_began(clean):
     paths = clean_images(clean, 24)
     stage = RECIPE.stages[0]
-    alone = list(batches(paths, RECIPE, stage, 0, range(6), seed=1, workers=0))
-    helped = list(batches(paths, RECIPE, stage, 0, range(2, 6), seed=1, workers=2))
+    alone = list(batches(paths, RECIPE, stage, 0, range(6), seed=1, workers=0, group=Group()))
+    helped = list(batches(paths, RECIPE, stage, 0, range(2, 6), seed=1, workers=2, group=Group()))
     for (lq, gt), (lq2, gt2) in zip(alone[2:], helped, strict=True):
         assert torch.equal(lq, lq2)
         assert torch.equal(gt, gt2)
@@ -187,3 +197,149 @@ def test_the_fft_loss_is_the_mean_difference_of_real_and_imaginary_parts():
     assert float(fft_loss(torch.full((1, 1, 4, 4), 0.5), torch.zeros(1, 1, 4, 4))) == pytest.approx(0.5 / (4 * 3 * 2))
     wave = torch.cos(torch.arange(8) * torch.pi / 4).expand(1, 1, 8, 8)
     assert float(fft_loss(wave, torch.zeros(1, 1, 8, 8))) == pytest.approx(0.5 / (8 * 5 * 2), rel=1e-5)
+
+
+def test_the_discriminator_has_the_published_size_and_learns_to_tell():
+    assert sum(parameter.numel() for parameter in UNetDiscriminator().parameters()) == 4_376_897
+    torch.manual_seed(0)
+    judge = UNetDiscriminator(8)
+    optimizer = torch.optim.Adam(judge.parameters(), lr=2e-3)
+    gt, made = torch.rand(2, 3, 20, 24) * 0.2 + 0.7, torch.rand(2, 3, 20, 24) * 0.2
+    assert judge(gt).shape == (2, 1, 20, 24)
+    before = judge.own(judge, made, gt).item()
+    assert before == pytest.approx(2 * math.log(2), rel=0.2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        judge.own(judge, made, gt).backward()
+        optimizer.step()
+    assert judge.own(judge, made, gt).item() < 0.2 * before
+    assert judge.against(judge, gt).item() < 0.2 < 2 < judge.against(judge, made).item()
+
+
+def gan_recipe():
+    return replace(
+        RECIPE, stages=(Stage("gan", 12, patch=24, batch=2, lr=1e-3, lr_end=1e-3, losses={"l1": 1.0, "gan": 0.1}),)
+    )
+
+
+def gan_trained(clean, out, stop_after=None):
+    torch.manual_seed(0)
+    aids = Aids(opponents={"gan": UNetDiscriminator(8)})
+    before = {name: value.clone() for name, value in aids.opponents["gan"].state_dict().items()}
+
+    def report(step):
+        if step.iteration == stop_after:
+            raise KeyboardInterrupt
+
+    settings = Settings(data=clean, out=out, held_out=2, save_every=5)
+    train(Small(), gan_recipe(), settings, report, aids)
+    after = aids.opponents["gan"].state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before), "the discriminator learns too"
+
+
+def test_a_gan_goes_on_with_its_discriminator_to_the_very_weights(clean, tmp_path):
+    gan_trained(clean, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        gan_trained(clean, tmp_path / "stopped", stop_after=8)
+    gan_trained(clean, tmp_path / "stopped")
+    whole, stopped = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+def test_a_student_comes_nearer_to_its_teacher(clean, tmp_path):
+    class Darker(nn.Module):
+        def forward(self, lq):
+            return lq * 0.5
+
+    teacher = Darker()
+    losses = {"distill": 1.0}
+    recipe = replace(RECIPE, stages=(Stage("s", 60, patch=24, batch=2, lr=2e-2, lr_end=1e-3, losses=losses),))
+    steps = []
+    torch.manual_seed(0)
+    settings = Settings(data=clean, out=tmp_path / "out", held_out=2)
+    train(Small(), recipe, settings, steps.append, Aids(teacher=teacher))
+    assert steps[-1].loss < 0.4 * steps[0].loss
+
+
+def test_the_perceptual_loss_compares_features_before_their_activation_and_passes_gradients():
+    torch.manual_seed(0)
+    loss = PerceptualLoss()
+    gt = torch.rand(1, 3, 32, 32)
+    assert float(loss(gt, gt)) == 0
+    restored = (gt + 0.1).requires_grad_()
+    value = loss(restored, gt)
+    value.backward()
+    assert float(restored.grad.abs().sum()) > 0
+    assert all(parameter.grad is None for parameter in loss.parameters())
+    first = loss.features[:3]
+    with torch.no_grad():
+        a, b = (first((x - loss.mean) / loss.deviation) for x in (restored, gt))
+    monkey = {2: 1.0}
+    with mock.patch("ntire.training.perceptual.LAYERS", monkey):
+        assert loss(restored, gt).item() == pytest.approx(float((a - b).abs().mean()), rel=1e-5)
+
+
+def test_perceptual_weights_are_torchvision_s_and_missing_ones_are_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="vgg19-dcbb9e9d.pth"):
+        perceptual_loss()
+    features = PerceptualLoss().features.state_dict()
+    path = tmp_path / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth"
+    path.parent.mkdir(parents=True)
+    torch.save(
+        {f"features.{name}": value for name, value in features.items()} | {"classifier.0.bias": torch.ones(1)}, path
+    )
+    loaded = perceptual_loss().features.state_dict()
+    assert all(torch.equal(loaded[name], features[name]) for name in features)
+
+
+def test_losses_can_be_left_out_but_not_all_and_not_unknown_ones():
+    assert [dict(stage.losses) for stage in RECIPE.scaled(without=("ssim",)).stages] == [{"l1": 1.0}, {"l2": 1.0}]
+    with pytest.raises(UserError, match="no loss gan; it has: l1, l2, ssim"):
+        RECIPE.scaled(without=("gan",))
+    with pytest.raises(UserError, match="stage first has no loss without l1"):
+        RECIPE.scaled(without=("l1",))
+
+
+def test_a_loss_whose_network_was_not_given_stops_the_training(clean, tmp_path):
+    with pytest.raises(ValueError, match="loss gan"):
+        train(Small(), gan_recipe(), Settings(data=clean, out=tmp_path / "out", held_out=2), lambda step: None)
+
+
+def test_two_processes_share_every_batch(clean):
+    paths, stage = clean_images(clean, 24), RECIPE.stages[0]
+    whole = [lq for lq, _ in batches(paths, RECIPE, stage, 5, range(3), 1, 0, Group())]
+    halves = [[lq for lq, _ in batches(paths, RECIPE, stage, 5, range(3), 1, 0, Group(rank, 2))] for rank in (0, 1)]
+    for together, first, second in zip(whole, *halves, strict=True):
+        assert torch.equal(together, torch.cat([first, second]))
+
+
+def test_two_processes_train_to_the_weights_of_one(clean, tmp_path):
+    words = ["-m", "ntire", "train", "--team", "MiAlgo", "--track", "srgb", "--data", clean, "--stage", "l1"]
+    scaled = ["--iterations", 12, "--batch", 2, "--patch", 32, "--held-out", 1, "--device", "cpu"]
+    found = []
+    for processes in (1, 2):
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, *launcher, *words, *scaled, "-o", tmp_path / str(processes)]
+        ran = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=240)
+        assert ran.returncode == 0, ran.stderr
+        state = load_file(tmp_path / str(processes) / "weights.safetensors")
+        found.append(torch.cat([state[name].flatten() for name in sorted(state)]))
+    torch.manual_seed(0)
+    state = catalogue.find("MiAlgo", "srgb")().state_dict()
+    start = torch.cat([state[name].flatten() for name in sorted(state)])
+    one, two = found
+    assert float((one - start).norm()) > 0.05
+    assert float((two - one).norm()) < 0.02 * float((one - start).norm())
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(clean):
+    stage = replace(RECIPE.stages[0], batch=3)
+    with pytest.raises(UserError, match="a batch of 3 cannot be shared out to 2 processes"):
+        next(iter(batches(clean_images(clean, 24), RECIPE, stage, 0, range(2), 0, 0, Group(0, 2))))
+
+
+def test_half_precision_training_keeps_its_scale_across_a_stop(clean, tmp_path):
+    trained(clean, tmp_path / "out", recipe=RECIPE.scaled(iterations=8), precision="fp16")
+    saved = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
+    assert saved["scaler"]["scale"] > 0

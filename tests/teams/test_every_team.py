@@ -1,6 +1,8 @@
 """What every method promises, asked of each one in the catalogue: a method added tomorrow is tested by existing."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from ntire.cost import count
 from ntire.image import as_pixels
 from ntire.prepare import Options, prepare
 from ntire.tiling import tiled
+from ntire.training.loop import Settings, train
+from ntire.training.losses import PIXELS
 from ntire.weights import fill, locate
 from tests.made import scene, write_png
 
@@ -170,3 +174,33 @@ def test_it_restores_one_pixel_where_its_input_can_have_one(tiny, tmp_path):
     else:
         assert tiny.restore(write_png(tmp_path / "a.png", scene(8, 8)[:1, :1])).shape == (3, 1, 1)
         as_pixels(tiny.restore(write_png(tmp_path / "b.png", scene(8, 8)[:5, :7])))
+
+
+@dataclass(frozen=True)
+class Always:
+    """The same damage to every picture, so that a few steps are enough to see it mended."""
+
+    degradation: Callable
+
+    def __call__(self, gt, rng):
+        return self.degradation(gt, torch.Generator().manual_seed(0))
+
+
+def test_a_few_steps_of_its_recipe_lower_its_loss(method_class, tmp_path):
+    recipe = method_class.recipe
+    if recipe is None:
+        pytest.skip("it has no recipe")
+    torch.manual_seed(4)
+    method = method_class(**method_class.tiny)
+    side = max(32, method.stride)
+    for name in ("a", "b"):
+        write_png(tmp_path / "clean" / f"{name}.png", scene(side, side))
+    first = next(stage for stage in recipe.stages if stage.losses.keys() & PIXELS.keys())
+    needing = [loss for loss in recipe.losses if loss not in PIXELS and loss in first.losses]
+    scaled = replace(recipe, degradation=Always(recipe.degradation), stages=(first,))
+    scaled = scaled.scaled(without=tuple(needing), iterations=24, batch=1, patch=side, lr=3e-3)
+    settings = Settings(data=tmp_path / "clean", out=tmp_path / "out", held_out=1)
+    steps = []
+    train(method, scaled, settings, steps.append)
+    losses = [step.loss for step in steps]
+    assert sum(losses[-6:]) < 0.9 * sum(losses[:6]), losses

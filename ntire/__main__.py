@@ -1,0 +1,5 @@
+"""`python -m ntire`: the command line."""
+
+from ntire.cli import main
+
+main()
