@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Whatever is heavy is imported in the command that needs it."""
 
 import json
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -112,6 +113,44 @@ def teams(
     for row in found:
         for caveat in row["caveats"]:
             out.print(f"{row['team']} {row['track']}: {caveat}", markup=False)
+
+
+@app.command(epilog="Example: [bold]ntire cost --team MiAlgo --track raw --at 3072x4096[/]")
+def cost(
+    team: Team,
+    track: TrackName,
+    variant: Variant = None,
+    at: Annotated[str | None, typer.Option(help="Height x width; by default the report's size.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count a method's parameters and multiply-adds, beside what its report claims; works without weights or a GPU."""
+    from ntire.workflow import cost_of
+
+    found = cost_of(team, track, variant, _size(at))
+    if as_json:
+        _print_json(found)
+        return
+    claimed, off = found["claimed"], found["difference"]
+    for key, name in (("params", "parameters"), ("macs", "multiply-adds")):
+        words = f"{name:14} {found[key]:>18,}"
+        if claimed[key] is not None:
+            words += f"   claimed {claimed[key]:>18,}   difference {off[key]:+.2%}"
+        out.print(words, markup=False)
+    out.print(f"for an image of {found['at'][0]} x {found['at'][1]}; 1 FLOP count = 2 multiply-adds", markup=False)
+    for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"])):
+        out.print(f"- {line}", markup=False)
+
+
+@app.command(epilog="Example: [bold]ntire sheet submissions/Copy-raw submissions/MiAlgo-raw --gt clean/[/]")
+def sheet(
+    entries: Annotated[list[Path], typer.Argument(help="Folders of entries, each with its images.")],
+    gt: Annotated[Path | None, typer.Option(help="Folder of clean pictures, for the last column.")] = None,
+    file: Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")] = Path("contact-sheet.png"),
+) -> None:
+    """Put the same pictures of several entries side by side, at their own pixels."""
+    from ntire.workflow import sheet_of
+
+    out.print(f"pictures side by side: {sheet_of(entries, gt, file)}", markup=False)
 
 
 @app.command(
@@ -526,6 +565,16 @@ def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     out.print(table)
+
+
+def _size(at: str | None) -> tuple[int, int] | None:
+    """`3072x4096` to (3072, 4096)."""
+    if at is None:
+        return None
+    sides = re.fullmatch(r"([1-9]\d{0,5})\s*x\s*([1-9]\d{0,5})", at)
+    if sides is None:
+        raise UserError(f"--at {at}: expected height x width, such as 3072x4096.")
+    return int(sides[1]), int(sides[2])
 
 
 def _print_json(value: Any) -> None:

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def weights_of_methods(tracks: Iterable[str] | None = None) -> list[Declared]:
 
 def facts(track: str | None = None) -> list[dict[str, Any]]:
     """One object a method: parameters and multiply-adds as whole numbers, counted at the report's size `at`."""
-    return [_facts(method) for method in methods(track)]
+    return [facts_of(method) for method in methods(track)]
 
 
 def markdown() -> dict[str, str]:
@@ -109,9 +109,13 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _facts(method: type[Method]) -> dict[str, Any]:
+def facts_of(method: type[Method], at: tuple[int, int] | None = None) -> dict[str, Any]:
+    """One object of `facts`, counted at the report's size or at another one, for which no multiply-adds are claimed."""
     claimed = method.claimed
-    at = claimed.at if claimed and claimed.at else USUAL_SIZE
+    stated = claimed.at if claimed and claimed.at else USUAL_SIZE
+    at = at or stated
+    if claimed and at != stated:
+        claimed = replace(claimed, macs_g=None)
     counted = count(method, at)
     as_claimed = count(method, at, as_claimed=True) if claimed else counted
     return {

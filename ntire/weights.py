@@ -262,22 +262,28 @@ def fill(module: nn.Module, state_dict: Mapping[str, Tensor], source: Path) -> N
     Values are converted to the module's own dtypes. Raises UserError that lists all differences at once.
     """
     own = module.state_dict()
-    problems = [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in state_dict]
-    problems += [f"unexpected {name} {tuple(state_dict[name].shape)}" for name in state_dict if name not in own]
-    problems += [
-        f"{name}: expected {tuple(own[name].shape)}, found {tuple(state_dict[name].shape)}"
-        for name in own
-        if name in state_dict and own[name].shape != state_dict[name].shape
-    ]
-    problems += [
-        f"{name}: contains NaN or infinity"
-        for name, value in state_dict.items()
-        if value.is_floating_point() and not bool(torch.isfinite(value).all())
-    ]
-    if problems:
-        shown = "\n  ".join(problems[:20] + ([f"and {len(problems) - 20} more"] if len(problems) > 20 else []))
+    kinds = (
+        [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in state_dict],
+        [f"unexpected {name} {tuple(state_dict[name].shape)}" for name in state_dict if name not in own],
+        [
+            f"{name}: expected {tuple(own[name].shape)}, found {tuple(state_dict[name].shape)}"
+            for name in own
+            if name in state_dict and own[name].shape != state_dict[name].shape
+        ],
+        [
+            f"{name}: contains NaN or infinity"
+            for name, value in state_dict.items()
+            if value.is_floating_point() and not bool(torch.isfinite(value).all())
+        ],
+    )
+    found = sum(map(len, kinds))
+    if found:
+        shown = [
+            line for kind in kinds for line in [*kind[:8], *([f"and {len(kind) - 8} more"] if len(kind) > 8 else [])]
+        ]
         raise UserError(
-            f"{source}: these are not the weights of this {type(module).__name__}, {len(problems)} difference(s):\n"
-            f"  {shown}\nUse the file that belongs to this team, track and variant."
+            f"{source}: these are not the weights of this {type(module).__name__}, {found} difference(s):\n  "
+            + "\n  ".join(shown)
+            + "\nUse the file that belongs to this team, track and variant."
         )
     module.load_state_dict(dict(state_dict), strict=True)

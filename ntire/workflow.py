@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import torch
 
 from ntire import UserError, catalogue
-from ntire.facts import Declared, weights_of_methods
+from ntire.facts import Declared, facts_of, weights_of_methods
 from ntire.files import sha256_of, writable_folder
 from ntire.method import Method
 from ntire.prepare import Options, prepare
@@ -320,6 +320,22 @@ def declared_weights(names: Sequence[str], track_name: str | None) -> list[Decla
 def _called(one: Declared) -> str:
     """The name by which a user asks for it: of a team, a metric or a loss."""
     return one.needed_by.removeprefix("metric ").removeprefix("loss ").split()[0]
+
+
+def cost_of(team: str, track_name: str, variant: str | None, at: tuple[int, int] | None) -> dict[str, Any]:
+    """What a method costs at a size, beside its claims; see `ntire.facts.facts`."""
+    return facts_of(_method(team, load_track(track_name), variant), at)
+
+
+def sheet_of(entries: Sequence[Path], gt: Path | None, out: Path) -> Path:
+    """Write a contact sheet of entries, and of the clean pictures where they are given."""
+    columns = [Column(one.entry, one.root / IMAGES) for one in map(open_submission, entries)]
+    if gt is not None:
+        columns.append(Column("truth", gt))
+    empty = [str(column.folder) for column in columns if not column.folder.is_dir()]
+    if empty:
+        raise UserError(f"{', '.join(empty)}: expected a folder of pictures, found none.")
+    return contact_sheet(out, [columns])
 
 
 def demo(out: Path, options: Options, report: Callable[[str], Watch], say: Say) -> Board:

@@ -6,15 +6,21 @@ Report: RAIM 2025 report, supplement, xianggkl ("Enhanced Degradation Adaptation
 37.48 s at 3072 x 4096; built on OSEDiff (Wu et al. 2024), whose tiles and adapter layers are taken. On diffusers and peft.
 """
 
+import copy
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ntire import UserError
+from ntire.degradations import RawDegradation
 from ntire.method import Cost, Method
 from ntire.tiling import overlapping, pad_reflect
+from ntire.training import Recipe, Stage
+from ntire.training.losses import Opponent
+from ntire.weights import fill
 
 STEPS = (999, 499)
 LATENT = 8
@@ -59,8 +65,25 @@ class Xianggkl(Method):
         "The second time step, 499, and the adapters' rank, 4, are not in the report; OSEDiff gives the rank.",
         "The latent is the mean of the encoder's posterior, where OSEDiff draws from it: the same picture gives one result.",
         "The VAE is tiled as diffusers does it, with ramps; OSEDiff pools its group norms over all tiles.",
-        "The encoder that the team trains, its adapters and the embedding of the empty prompt are not public; the VSD training "
-        "that makes them is not built.",
+        "The encoder that the team trains, its adapters and the embedding of the empty prompt are not public: training begins "
+        "from a folder with Stable Diffusion 2.1 base, `ntire train --weights FOLDER`.",
+        "VSD is OSEDiff's, with an empty prompt where the report takes prompts from DAPE; losses and rate are "
+        "OSEDiff's, lengths ours.",
+    )
+    recipe = Recipe(
+        degradation=RawDegradation(rendered=True),
+        stages=(
+            Stage(
+                "vsd",
+                iterations=20_000,
+                patch=512,
+                batch=4,
+                lr=5e-5,
+                lr_end=5e-5,
+                losses={"l2": 1.0, "lpips": 2.0, "vsd": 1.0},
+            ),
+        ),
+        source="VSD is the report's (RAIM 2025 supplement, xianggkl); weights of the losses and rate as in OSEDiff",
     )
     tiny = {"width": 32, "prompt_width": 32}
 
@@ -100,12 +123,47 @@ class Xianggkl(Method):
         self.prompt = nn.Parameter(torch.zeros(1, 77, prompt_width), requires_grad=False)
         """The text encoder's embedding of the empty prompt."""
         self.register_buffer("alphas", signal_share(STEPS), persistent=False)
+        self.vae.decoder.requires_grad_(False)
+        self.vae.post_quant_conv.requires_grad_(False)
+        self.latent: Tensor | None = None
+        """The clean latent of the last batch in training, which VSD judges."""
 
     def forward(self, lq: Tensor) -> Tensor:
-        return self._decode(self._denoise(self._encode(lq), STEPS))
+        clean = self._denoise(self._encode(lq), STEPS)
+        self.latent = clean if self.training else None
+        return self._decode(clean)
 
     def as_claimed(self, lq: Tensor) -> Tensor:
         return self._decode(self._denoise(self._encode(lq), STEPS[:1]))
+
+    def begin_from(self, weights: Path) -> None:
+        """A file of this method's own weights, or a folder with Stable Diffusion 2.1 base as diffusers keeps it."""
+        if not weights.is_dir():
+            super().begin_from(weights)
+            return
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        missing = [name for name in ("unet", "vae", "text_encoder", "tokenizer") if not (weights / name).is_dir()]
+        if missing:
+            raise UserError(
+                f"{weights}: expected the folders of Stable Diffusion 2.1 base, found no {', '.join(missing)}."
+            )
+        unet: Any = UNet2DConditionModel
+        base = unet.from_pretrained(weights / "unet").state_dict()
+        adapters = {name: value for name, value in self.unet.state_dict().items() if ".lora_" in name}
+        inner = {name.replace(".base_layer", ""): name for name in self.unet.state_dict() if name not in adapters}
+        renamed = {inner.get(name, name): value for name, value in base.items()}
+        fill(self.unet, renamed | adapters, weights / "unet")
+        vae: Any = AutoencoderKL
+        fill(self.vae, vae.from_pretrained(weights / "vae").state_dict(), weights / "vae")
+        words = CLIPTokenizer.from_pretrained(weights / "tokenizer")("", padding="max_length", max_length=77)
+        text: Any = CLIPTextModel.from_pretrained(weights / "text_encoder")
+        with torch.no_grad():
+            self.prompt.copy_(text(torch.tensor([words["input_ids"]])).last_hidden_state)
+
+    def opponent(self) -> "LatentScore":
+        return LatentScore(self)
 
     def deploy(self) -> None:
         """Merge the adapters into the layers that they adapt."""
@@ -159,3 +217,50 @@ def _bell(length: int, _overlap: int) -> Tensor:
     """A Gaussian over a tile with a variance of 0.01 of its side squared."""
     position = (torch.arange(length, device="cpu") - (length - 1) / 2) / length
     return torch.exp(-(position**2) / (2 * 0.01))
+
+
+class LatentScore(Opponent):
+    """Variational score distillation as in OSEDiff (Wu et al. 2024, section 3.3): results are pulled to where the base model
+    expects clean latents more than a copy of it does that learns what results look like.
+
+    Times and noise come from PyTorch's global generator.
+    """
+
+    def __init__(self, method: Xianggkl) -> None:
+        super().__init__()
+        self.real = copy.deepcopy(method.unet)
+        self.real.unload_lora()
+        self.real.requires_grad_(False)
+        self.fake = copy.deepcopy(method.unet)
+        self.register_buffer("shares", signal_share(tuple(range(1000))), persistent=False)
+
+    def against(self, method: nn.Module, restored: Tensor) -> Tensor:
+        """Half the squared step from the method's latent to where VSD wants it; its gradient is that of VSD."""
+        latent, prompt = self._of(method)
+        with torch.no_grad():
+            noisy, _, time, share = self._noised(latent)
+            expected, usual = (
+                (noisy - (1 - share).sqrt() * network(noisy, time, prompt).sample) / share.sqrt()
+                for network in (self.real, self.fake)
+            )
+            scale = (latent - expected).abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+            wanted = latent - (usual - expected) / scale
+        return 0.5 * (latent - wanted).square().mean()
+
+    def own(self, method: nn.Module, restored: Tensor, gt: Tensor) -> Tensor:
+        """The loss of a diffusion model on the method's latents."""
+        latent, prompt = self._of(method)
+        noisy, noise, time, _ = self._noised(latent.detach())
+        return (self.fake(noisy, time, prompt).sample - noise).square().mean()
+
+    def _of(self, method: nn.Module) -> tuple[Tensor, Tensor]:
+        if not isinstance(method, Xianggkl) or method.latent is None:
+            raise TypeError("VSD needs the latents of a batch that xianggkl has restored in training")
+        return method.latent.float(), method.prompt.expand(len(method.latent), -1, -1)
+
+    def _noised(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents with noise of a random time each: noisy, the noise, times, and the share that is signal."""
+        time = torch.randint(20, 980, (len(latent),), device=latent.device)
+        noise = torch.randn_like(latent)
+        share = self.get_buffer("shares")[time][:, None, None, None].to(latent)
+        return share.sqrt() * latent + (1 - share).sqrt() * noise, noise, time, share

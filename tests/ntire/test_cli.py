@@ -387,3 +387,29 @@ def test_help_loads_nothing_heavy_and_answers_at_once():
     helped = ["-c", "import sys; sys.argv = ['ntire', '--help']; from ntire.cli import main; main()"]
     extra = min(cpu_seconds(helped) for _ in range(5)) - min(cpu_seconds(["-c", "pass"]) for _ in range(5))
     assert extra < 0.3
+
+
+def test_cost_counts_at_any_size_and_shows_the_claim_where_it_is_made(ntire):
+    ran = ntire("cost", "--team", "MiAlgo", "--track", "raw")
+    assert "4,621,784" in ran.out
+    assert "claimed          4,620,000   difference +0.04%" in ran.out
+    assert "GFLOPs are 2 x MAC, attention included" in ran.out
+    big = ntire("cost", "--team", "MiAlgo", "--track", "raw", "--at", "2048x1024", "--json").json()
+    usual = ntire("cost", "--team", "MiAlgo", "--track", "raw", "--json").json()
+    assert big["macs"] == pytest.approx(2 * usual["macs"], rel=1e-6)
+    assert big["difference"]["macs"] is None
+    ran = ntire("cost", "--team", "MiAlgo", "--track", "raw", "--at", "huge")
+    assert ran.code == 2
+    assert "--at huge: expected height x width" in ran.err
+
+
+def test_sheet_puts_entries_beside_the_truth(ntire, pair):
+    for name in ("one", "two"):
+        assert ntire("run", "--team", "Copy", "--track", "srgb", pair / "lq", "-o", f"submissions/{name}").code == 0
+    ran = ntire("sheet", "submissions/one", "submissions/two", "--gt", pair / "gt", "-o", "sheet.png")
+    assert ran.code == 0, ran.err
+    with Image.open("sheet.png") as sheet:
+        assert sheet.width > 3 * 320
+    ran = ntire("sheet", "submissions/one", "--gt", "nowhere")
+    assert ran.code == 2
+    assert "nowhere: expected a folder of pictures" in ran.err

@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import teams
-from ntire import catalogue
+from ntire import UserError, catalogue
 from ntire.cost import count
 from ntire.image import as_pixels
 from ntire.prepare import Options, prepare
 from ntire.tiling import tiled
 from ntire.training.loop import Settings, train
 from ntire.training.losses import PIXELS
-from ntire.weights import fill, locate
+from ntire.weights import fill, locate, read_state_dict
 from tests.made import scene, write_png
 
 METHODS = catalogue.methods()
@@ -204,3 +205,32 @@ def test_a_few_steps_of_its_recipe_lower_its_loss(method_class, tmp_path):
     train(method, scaled, settings, steps.append)
     losses = [step.loss for step in steps]
     assert sum(losses[-6:]) < 0.9 * sum(losses[:6]), losses
+
+
+def test_it_takes_gray_and_transparent_pictures_and_frames_of_any_phase_and_size(tiny, tmp_path):
+    rng = np.random.default_rng(0)
+    if tiny.track != "raw":
+        for name, channels in (("gray", ()), ("rgba", (4,))):
+            pixels = rng.integers(0, 256, (9, 8, *channels), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+            assert tiny.restore(tmp_path / f"{name}.png").shape == (3, 9, 8)
+        return
+    for cfa, size in (("GRBG", (8, 8)), ("GBRG", (11, 14)), ("BGGR", (13, 9))):
+        np.save(tmp_path / f"{cfa}.npy", rng.integers(64, 1023, size, dtype=np.uint16))
+        (tmp_path / f"{cfa}.toml").write_text(f'cfa = "{cfa}"\nwhite_level = 1023\n')
+        restored = tiny.restore(tmp_path / f"{cfa}.npy")
+        assert restored.shape == (3, *size)
+        assert bool(torch.isfinite(restored).all())
+
+
+def test_it_refuses_weights_of_another_method_and_half_written_ones(tiny, method_class, tmp_path):
+    if not tiny.state_dict():
+        pytest.skip("it has no parameters")
+    path = tmp_path / "weights.safetensors"
+    save_file({"strange.weight": torch.ones(3)}, path)
+    with pytest.raises(UserError, match="strange.weight"):
+        fill(tiny, read_state_dict(path), path)
+    save_file({name: value.contiguous() for name, value in tiny.state_dict().items()}, path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        read_state_dict(path)

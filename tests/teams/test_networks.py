@@ -1,14 +1,20 @@
 """What single methods promise beyond what every method does: names of published weights, merged layers, published tiles."""
 
+import copy
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from ntire import UserError
 from ntire.raw import demosaic, srgb_encode
 from teams.parts.wavelet import haar, inverse_haar
 from teams.raw.iid_ai import WINDOW, OverlappingAttention, x_restormer
 from teams.raw.polyu_aisp import PolyuAisp
-from teams.raw.xianggkl import STEPS, Xianggkl, signal_share
+from teams.raw.xianggkl import STEPS, LatentScore, Xianggkl, signal_share
 from teams.srgb.teleai_vision import Span
 
 
@@ -113,3 +119,78 @@ def test_xianggkl_s_tiles_come_close_to_the_whole(monkeypatch):
     assert pieces.shape == (3, 128, 128)
     assert not torch.equal(pieces, whole)
     assert float((pieces - whole).abs().mean()) < 0.2
+
+
+def test_vsd_pulls_latents_to_what_the_base_model_expects():
+    torch.manual_seed(0)
+    method = Xianggkl(**Xianggkl.tiny).train()
+    score = LatentScore(method)
+    method(torch.rand(2, 3, 64, 64))
+    latent = method.latent.detach().clone().requires_grad_()
+    method.latent = latent
+    # The adapters begin at zero, so both networks agree and nothing is pulled.
+    assert score.against(method, torch.empty(0)).item() == pytest.approx(0, abs=1e-8)
+
+    class Expecting(torch.nn.Module):
+        """A network whose noise means that the clean latent is `clean` wherever it is asked."""
+
+        def __init__(self, clean):
+            super().__init__()
+            self.clean = clean
+
+        def forward(self, noisy, time, prompt):
+            share = score.shares[time][:, None, None, None]
+            return SimpleNamespace(sample=(noisy - share.sqrt() * self.clean) / (1 - share).sqrt())
+
+    score.real, score.fake = Expecting(latent.detach() + 1), Expecting(latent.detach())
+    score.against(method, torch.empty(0)).backward()
+    # wanted = latent - (fake - real) / |latent - real| = latent + 1, so the gradient is (latent - wanted) / count.
+    assert torch.allclose(latent.grad, torch.full_like(latent, -1 / latent.numel()), rtol=1e-3)
+
+
+def test_the_fake_score_learns_the_latents_it_is_shown():
+    torch.manual_seed(0)
+    method = Xianggkl(**Xianggkl.tiny).train()
+    score = method.opponent()
+    trained = [parameter for parameter in score.parameters() if parameter.requires_grad]
+    assert 0 < sum(parameter.numel() for parameter in trained) < 0.5 * sum(p.numel() for p in score.fake.parameters())
+    method.latent = torch.ones(2, 4, 8, 8)
+    optimizer = torch.optim.Adam(trained, lr=5e-3)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = score.own(method, torch.empty(0), torch.empty(0))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_xianggkl_trains_its_encoder_and_adapters_and_begins_from_stable_diffusion(tmp_path):
+    method = Xianggkl(**Xianggkl.tiny)
+    learning = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
+    assert all(name.startswith(("vae.encoder", "vae.quant_conv")) or ".lora_" in name for name in learning)
+    assert any(".lora_" in name for name in learning)
+    with pytest.raises(UserError, match="found no unet, vae, text_encoder, tokenizer"):
+        method.begin_from(tmp_path)
+    base = Xianggkl(**Xianggkl.tiny)
+    for parameter in base.parameters():
+        torch.nn.init.normal_(parameter)
+    plain = copy.deepcopy(base.unet)
+    plain.unload_lora()
+    plain.save_pretrained(tmp_path / "unet")
+    base.vae.save_pretrained(tmp_path / "vae")
+    words = {"<|startoftext|>": 0, "<|endoftext|>": 1}
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "vocab.json").write_text(json.dumps(words))
+    (tmp_path / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer(vocab=words, merges=[]).save_pretrained(tmp_path / "tokenizer")
+    text = CLIPTextModel(
+        CLIPTextConfig(vocab_size=2, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    )
+    text.save_pretrained(tmp_path / "text_encoder")
+    method.begin_from(tmp_path)
+    assert torch.equal(method.unet.conv_in.base_layer.weight, base.unet.conv_in.base_layer.weight)
+    assert torch.equal(method.vae.encoder.conv_in.weight, base.vae.encoder.conv_in.weight)
+    assert float(method.prompt.detach().abs().sum()) > 0
+    assert float(method.unet.conv_in.lora_B["default"].weight.detach().abs().sum()) == 0
