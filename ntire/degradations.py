@@ -120,6 +120,18 @@ def bad_pixels(mosaic: Tensor, share: float, rng: Generator) -> Tensor:
 
 
 @dataclass(frozen=True)
+class NoiseLevels:
+    """White Gaussian noise of one of several levels (of 255), each as likely as the next; clipped and cut off to 8 bits."""
+
+    sigmas: tuple[float, ...]
+
+    def __call__(self, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        """A clean image (3, H, W) to the pair (lq, gt)."""
+        sigma = self.sigmas[int(torch.randint(len(self.sigmas), (), generator=rng))]
+        return (gaussian_noise(gt, sigma, rng).clamp(0, 1) * 255).floor() / 255, gt
+
+
+@dataclass(frozen=True)
 class SrgbDegradation:
     """Blur, then noise, then JPEG, each with a probability of its own; ranges are drawn from uniformly."""
 

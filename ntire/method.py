@@ -135,6 +135,10 @@ class Method(nn.Module):
         """
         fill(self, read_state_dict(weights), weights)
 
+    def own_loss(self) -> Tensor:
+        """What the loss `own` adds for the last batch that went through `forward` in training."""
+        raise NotImplementedError
+
     def opponent(self) -> "Opponent":
         """What the loss `vsd` trains against this method."""
         raise NotImplementedError

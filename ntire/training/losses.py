@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +74,7 @@ class Aids:
 
 
 def total_loss(
-    weights: Mapping[Loss, float], method: nn.Module, lq: Tensor, restored: Tensor, gt: Tensor, aids: Aids
+    weights: Mapping[Loss, float], method: Any, lq: Tensor, restored: Tensor, gt: Tensor, aids: Aids
 ) -> Tensor:
     """The weighted sum of a stage's losses, in float32 whatever the network ran in."""
     restored = restored.float()
@@ -83,6 +84,8 @@ def total_loss(
             term = PIXELS[name](restored, gt)
         elif name in aids.judges:
             term = aids.judges[name](restored, gt).mean()
+        elif name == "own":
+            term = method.own_loss()
         elif name in aids.opponents:
             term = aids.opponents[name].against(method, restored)
         elif name == "distill" and aids.teacher is not None:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from ntire import UserError
 
-Loss = Literal["l1", "l2", "ssim", "fft", "perceptual", "lpips", "dists", "distill", "gan", "vsd"]
+Loss = Literal["l1", "l2", "ssim", "fft", "perceptual", "lpips", "dists", "distill", "own", "gan", "vsd"]
 Degradation = Callable[[Tensor, Generator], tuple[Tensor, Tensor]]
 """A clean image (3, H, W) and a generator to the pair (lq, gt)."""
 
@@ -28,10 +28,14 @@ class Stage:
     """Learning rate at the end; a cosine leads from `lr` to it."""
     losses: Mapping[Loss, float]
     """Weight of each loss in the sum."""
+    warmup: int = 0
+    """Iterations at the start in which the rate rises evenly from nearly nothing."""
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of iteration `step` (0 ... iterations - 1): half a cosine from `lr` to `lr_end`."""
-        done = step / max(self.iterations - 1, 1)
+        """The learning rate of iteration `step` (0 ... iterations - 1): after the warm-up half a cosine to `lr_end`."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(self.iterations - self.warmup - 1, 1)
         return self.lr_end + (self.lr - self.lr_end) * (1 + math.cos(math.pi * done)) / 2
 
 
@@ -94,6 +98,7 @@ class Recipe:
                 replace(
                     stage,
                     iterations=max(round(stage.iterations * share), 1),
+                    warmup=round(stage.warmup * share),
                     batch=batch or stage.batch,
                     patch=patch or stage.patch,
                     lr=lr if lr is not None else stage.lr,

@@ -46,11 +46,16 @@ class TransposedAttention(nn.Module):
         self.project_out = nn.Conv2d(width, width, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.project_out(self.attend(x))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """The attention without the projection behind it."""
         batch, width, height, columns = x.shape
         qkv = self.qkv_dwconv(self.qkv(x)).reshape(batch, 3, self.heads, width // self.heads, height * columns)
         q, k, v = qkv.unbind(1)
         attention = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)) * self.temperature
-        return self.project_out((attention.softmax(dim=-1) @ v).reshape(x.shape))
+        attended: Tensor = (attention.softmax(dim=-1) @ v).reshape(x.shape)
+        return attended
 
 
 class GatedFeedForward(nn.Module):

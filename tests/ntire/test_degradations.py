@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ntire.degradations import (
+    NoiseLevels,
     RawDegradation,
     SrgbDegradation,
     bad_pixels,
@@ -140,3 +141,15 @@ def test_what_recipes_switch_on_changes_only_what_it_names():
     plain = RawDegradation(channel_gain=(1.0, 1.0), iso=(1, 1), bad_pixel_share=(0, 0))
     ratio = srgb_decode(tinted(clean, seeded(2))[1]).mean() / srgb_decode(plain(clean, seeded(5))[1]).mean()
     assert float(ratio) == pytest.approx(0.5, abs=0.06)
+
+
+def test_noise_levels_are_drawn_and_cut_off_to_8_bits():
+    gray = torch.full((3, 100, 100), 0.5)
+    rng = seeded()
+    deviations = set()
+    for _ in range(12):
+        lq, gt = NoiseLevels((15.0, 50.0))(gray, rng)
+        assert torch.equal(gt, gray)
+        assert torch.allclose(lq * 255, (lq * 255).round(), atol=1e-4)
+        deviations.add(round(float((lq - gt).std()) * 255 / 5) * 5)
+    assert deviations == {15, 50}

@@ -343,3 +343,11 @@ def test_half_precision_training_keeps_its_scale_across_a_stop(clean, tmp_path):
     trained(clean, tmp_path / "out", recipe=RECIPE.scaled(iterations=8), precision="fp16")
     saved = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
     assert saved["scaler"]["scale"] > 0
+
+
+def test_the_rate_rises_evenly_and_falls_along_a_cosine():
+    stage = Stage("s", 110, patch=24, batch=1, lr=1.0, lr_end=0.0, losses={"l1": 1.0}, warmup=10)
+    assert [stage.lr_at(step) for step in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert stage.lr_at(109) == pytest.approx(0)
+    assert stage.lr_at(59) == pytest.approx(0.5, abs=0.02)
+    assert replace(RECIPE, stages=(stage,)).scaled(iterations=55).stages[0].warmup == 5
