@@ -97,13 +97,13 @@ def demo(
 def teams(
     track: Annotated[str | None, typer.Option(help="Only this folder of methods: raw, srgb, ...")] = None,
     as_json: AsJson = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's tables.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
 ) -> None:
     """List every method: what its report claims, what we count, its weights and caveats."""
     from ntire.facts import COLUMNS, facts, in_short, markdown
 
     if as_markdown:
-        out.print("\n\n".join(markdown().values()), markup=False, soft_wrap=True)
+        out.print(markdown(), markup=False, soft_wrap=True)
         return
     found = facts(track)
     if as_json:

@@ -56,26 +56,9 @@ def facts(track: str | None = None) -> list[dict[str, Any]]:
     return [facts_of(method) for method in methods(track)]
 
 
-def markdown() -> dict[str, str]:
-    """The README's generated tables: `methods`, claims beside counts, and `weights`, what ships and how good it is."""
-    return {
-        "methods": _markdown_table(COLUMNS, [in_short(row) for row in facts() if row["params"]]),
-        "weights": _markdown_table(
-            ["weights", "trained on", "PSNR, held-out pictures", "of the input itself"],
-            [_card_row(one.path.with_suffix(".toml")) for one in weights_of_methods() if one.state == "shipped"],
-        ),
-    }
-
-
-def _card_row(card_path: Path) -> list[str]:
-    card = tomllib.loads(card_path.read_text())
-    data, validation = card["data"], card["validation"]
-    return [
-        f"{card['team']} {card['track']} {card['variant']}",
-        f"{data['pictures']} pictures ({data['folder']}), {card['training']['iterations']} iterations",
-        f"{validation['psnr_db']:.2f} dB",
-        f"{validation['plain_psnr_db']:.2f} dB",
-    ]
+def markdown() -> str:
+    """The README's table of methods: claims beside counts, weights, and how good those that ship are."""
+    return _markdown_table(COLUMNS, [in_short(row) for row in facts() if row["params"]])
 
 
 def in_short(row: dict[str, Any]) -> list[str]:
@@ -91,8 +74,15 @@ def in_short(row: dict[str, Any]) -> list[str]:
         _in_units(claimed["macs"], 1e9, "G", row["difference"]["macs"]),
         " x ".join(map(str, row["at"])),
         claimed["reading"] or "",
-        row["weights"],
+        _weights_in_short(row),
     ]
+
+
+def _weights_in_short(row: dict[str, Any]) -> str:
+    quality = row["validation"]
+    if quality is None:
+        return str(row["weights"])
+    return f"{row['weights']}: {quality['psnr_db']:.2f} dB, input {quality['plain_psnr_db']:.2f}"
 
 
 def _in_units(value: int | None, unit: float, name: str, off: float | None = None) -> str:
@@ -137,6 +127,7 @@ def facts_of(method: type[Method], at: tuple[int, int] | None = None) -> dict[st
             "macs": _off(as_claimed.macs_g, claimed.macs_g if claimed else None),
         },
         "weights": _state(method, counted.params_m or 0),
+        "validation": _validation(method),
         "license": "; ".join(dict.fromkeys(weights.license for weights in method.weights)) or None,
         "caveats": list(method.caveats),
     }
@@ -148,6 +139,16 @@ def _state(method: type[Method], params_m: float) -> str:
         return "none-published" if params_m else "shipped"
     states = {locate(weights, folder_of(method))[1] for weights in method.weights}
     return next(state for state in ("missing", "here", "shipped") if state in states)
+
+
+def _validation(method: type[Method]) -> dict[str, Any] | None:
+    """What the card of weights that ship says of their quality on pictures that were held out."""
+    for weights in method.weights:
+        path, state = locate(weights, folder_of(method))
+        if state == "shipped":
+            validation: dict[str, Any] = tomllib.loads(path.with_suffix(".toml").read_text())["validation"]
+            return validation
+    return None
 
 
 def _off(counted: float | None, claimed: float | None) -> float | None:
