@@ -2,7 +2,7 @@
 FROM nvidia/cuda:13.0.1-base-ubuntu24.04
 
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-venv \
+    && apt-get install -y --no-install-recommends libgl1 libglib2.0-0t64 python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
 
 COPY pyproject.toml constraints.txt README.md LICENSE /src/
@@ -10,7 +10,7 @@ COPY ntire /src/ntire
 COPY teams /src/teams
 COPY scoring /src/scoring
 RUN python3 -m venv /opt/ntire \
-    && /opt/ntire/bin/pip install --no-cache-dir --constraint /src/constraints.txt /src
+    && /opt/ntire/bin/pip install --no-cache-dir --constraint /src/constraints.txt '/src[diffusion,iqa]'
 
 RUN useradd --create-home --uid 10001 ntire
 USER ntire
