@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ntire import UserError
 from ntire.files import write_atomically
+from ntire.png import encode_png as encode_png
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -129,17 +130,6 @@ def as_pixels(image: Tensor, bits: int = 8) -> Pixels:
     dtype = {8: np.uint8, 16: np.uint16}[bits]
     scaled = (values.clamp(0, 1) * float(2**bits - 1)).round_().permute(1, 2, 0)
     return np.ascontiguousarray(scaled.numpy().astype(dtype))
-
-
-def encode_png(pixels: NDArray[np.uint8 | np.uint16]) -> bytes:
-    """A PNG file's bytes of RGB (H, W, 3) or gray (H, W), 8 or 16 bit; the same bytes for the same pixels."""
-    import cv2
-
-    stored = pixels[..., ::-1] if pixels.ndim == 3 else pixels
-    done, buffer = cv2.imencode(".png", np.ascontiguousarray(stored))
-    if not done:
-        raise ValueError(f"no PNG can be made of an array {pixels.shape} of {pixels.dtype}")
-    return buffer.tobytes()
 
 
 def write_image(path: Path, image: Tensor, bits: int = 8) -> None:
