@@ -121,12 +121,13 @@ def cost(
     track: TrackName,
     variant: Variant = None,
     at: Annotated[str | None, typer.Option(help="Height x width; by default the report's size.")] = None,
+    reach: Annotated[bool, typer.Option("--reach", help="Run it once to see how far a pixel reaches.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Count a method's parameters and multiply-adds, beside what its report claims; works without weights or a GPU."""
     from ntire.workflow import cost_of
 
-    found = cost_of(team, track, variant, _size(at))
+    found = cost_of(team, track, variant, _size(at), reach=reach)
     if as_json:
         _print_json(found)
         return
@@ -136,7 +137,12 @@ def cost(
         if claimed[key] is not None:
             words += f"   claimed {claimed[key]:>18,}   difference {off[key]:+.2%}"
         out.print(words, markup=False)
-    out.print(f"for an image of {found['at'][0]} x {found['at'][1]}; 1 FLOP count = 2 multiply-adds", markup=False)
+    out.print(f"for an image of {found['at'][0]} x {found['at'][1]}; 1 multiply-add is 2 FLOPs", markup=False)
+    if reach:
+        far = "the whole image" if found["reach"] is None else f"{found['reach']} pixels"
+        out.print(f"an input pixel reaches {far}; declared: {found['tiling']}, halo {found['halo']}", markup=False)
+        if found["tiling"] == "exact" and (found["reach"] is None or found["reach"] > found["halo"]):
+            raise UserError(f"{team}: its halo of {found['halo']} is less than its reach.", exit_code=1)
     for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"])):
         out.print(f"- {line}", markup=False)
 

@@ -1,7 +1,7 @@
 """A fast writer of standard PNG files: strips are filtered and deflated side by side, then joined into one stream.
 
-Each row is stored as its difference from the row above (filter Up), the first of a strip from its left neighbours (Sub), so that
-a strip stands on its own; ISA-L deflates at its fastest level. The bytes depend on the pixels alone, not on the threads.
+Each row is stored as its difference from the row above (filter Up), the first of a strip from its left neighbours (Sub), so
+that a strip stands on its own; ISA-L deflates at its fastest level. The bytes depend on the pixels alone, not on the threads.
 """
 
 import os

@@ -16,6 +16,7 @@ from ntire.facts import Declared, facts_of, weights_of_methods
 from ntire.files import sha256_of, writable_folder
 from ntire.method import Method
 from ntire.prepare import Options, prepare
+from ntire.reach import reach_of
 from ntire.runner import Input, Result, Summary, find_inputs, run
 from ntire.samples import add_noise, sample_set
 from ntire.sheet import Column, contact_sheet
@@ -322,9 +323,17 @@ def _called(one: Declared) -> str:
     return one.needed_by.removeprefix("metric ").removeprefix("loss ").split()[0]
 
 
-def cost_of(team: str, track_name: str, variant: str | None, at: tuple[int, int] | None) -> dict[str, Any]:
-    """What a method costs at a size, beside its claims; see `ntire.facts.facts`."""
-    return facts_of(_method(team, load_track(track_name), variant), at)
+def cost_of(
+    team: str, track_name: str, variant: str | None, at: tuple[int, int] | None, *, reach: bool = False
+) -> dict[str, Any]:
+    """What a method costs at a size, beside its claims; see `ntire.facts.facts`. With `reach`, also its declared halo and
+    the one that it turns out to need (None: it sees the whole image).
+    """
+    method = _method(team, load_track(track_name), variant)
+    found = facts_of(method, at)
+    if reach:
+        found |= {"tiling": method.tiling, "halo": method.halo, "reach": reach_of(method().eval())}
+    return found
 
 
 def sheet_of(entries: Sequence[Path], gt: Path | None, out: Path) -> Path:

@@ -387,6 +387,10 @@ def test_cost_counts_at_any_size_and_shows_the_claim_where_it_is_made(ntire):
     usual = ntire("cost", "--team", "MiAlgo", "--track", "raw", "--json").json()
     assert big["macs"] == pytest.approx(2 * usual["macs"], rel=1e-6)
     assert big["difference"]["macs"] is None
+    assert (
+        "reaches 34 pixels; declared: exact, halo 36"
+        in ntire("cost", "--team", "MiAlgo", "--track", "srgb", "--reach").out
+    )
     ran = ntire("cost", "--team", "MiAlgo", "--track", "raw", "--at", "huge")
     assert ran.code == 2
     assert "--at huge: expected height x width" in ran.err

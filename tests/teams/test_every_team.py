@@ -17,7 +17,7 @@ from ntire import UserError, catalogue
 from ntire.cost import count
 from ntire.image import as_pixels
 from ntire.prepare import Options, prepare
-from ntire.tiling import tiled
+from ntire.reach import reach_of
 from ntire.training.loop import Settings, train
 from ntire.training.losses import PIXELS
 from ntire.weights import fill, locate, read_state_dict
@@ -108,27 +108,14 @@ def test_tiles_give_the_whole_image_where_it_says_so(tiny):
 
 
 def test_its_halo_is_at_least_its_reach(tiny):
-    """A NaN spreads to all that depends on it, so it shows reach and globality at once."""
     if tiny.tiling == "method":
         pytest.skip("it does its own tiles")
-    exact = tiny.tiling == "exact"
-    side = (4 * max(tiny.halo, 2 * tiny.stride) if exact else max(64, 2 * tiny.stride)) // tiny.stride * tiny.stride
-    torch.manual_seed(3)
-    lq = torch.rand(tiny.lq_channels(), side, side)
-    reached = torch.zeros(side, side, dtype=torch.bool)
-    for phase in range(tiny.stride if exact else 1):
-        spoiled = lq.clone()
-        spoiled[:, side // 2 + phase, side // 2 + phase] = float("nan")
-        reached |= tiled(tiny, spoiled, tile=None, halo=0, stride=tiny.stride).isnan().any(0)
-    rows, columns = reached.nonzero().unbind(1)
-    reach = max(
-        side // 2 - int(rows.min()), int(rows.max()) - side // 2 - tiny.stride + 1,
-        side // 2 - int(columns.min()), int(columns.max()) - side // 2 - tiny.stride + 1,
-    )  # fmt: skip
-    if exact:
+    reach = reach_of(tiny)
+    if tiny.tiling == "exact":
+        assert reach is not None
         assert reach <= tiny.halo
     else:
-        assert bool(reached.all()), "a network that is not global should say that it is exact"
+        assert reach is None, "a network that is not global should say that it is exact"
 
 
 def test_half_precision_is_close_to_full(tiny, lq_path):
