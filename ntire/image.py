@@ -124,12 +124,14 @@ def as_pixels(image: Tensor, bits: int = 8) -> Pixels:
     """
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"expected an image (3, H, W), found {tuple(image.shape)}")
-    values = image.detach().to("cpu", torch.float32)
-    if not bool(torch.isfinite(values).all()):
+    values = image.detach().float()
+    low, high = values.aminmax() if values.numel() else (torch.zeros(()), torch.zeros(()))
+    if not bool(torch.isfinite(low) & torch.isfinite(high)):
         raise ValueError(f"{int((~torch.isfinite(values)).sum())} values of the image are NaN or infinite")
-    dtype = {8: np.uint8, 16: np.uint16}[bits]
-    scaled = (values.clamp(0, 1) * float(2**bits - 1)).round_().permute(1, 2, 0)
-    return np.ascontiguousarray(scaled.numpy().astype(dtype))
+    # Rounded where the image is, so that a device hands over integers.
+    scaled = values.clamp(0, 1).mul_(2**bits - 1).round_().to({8: torch.uint8, 16: torch.int32}[bits])
+    pixels: Pixels = scaled.permute(1, 2, 0).contiguous().cpu().numpy()
+    return pixels if bits == 8 else pixels.astype(np.uint16)
 
 
 def write_image(path: Path, image: Tensor, bits: int = 8) -> None:
