@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ntire.degradations import NoiseLevels
 from ntire.method import Cost, Method
 from ntire.training import Recipe, Stage
+from ntire.weather import OneOf, Weather
 from ntire.weights import Weights
 from teams.parts.restormer import ChannelNorm, Double, Embed, GatedFeedForward, Half, TransposedAttention
 
@@ -115,7 +116,9 @@ def contrast(first: Tensor, second: Tensor, temperature: float = 0.1) -> Tensor:
 
 
 RECIPE = Recipe(
-    degradation=NoiseLevels((15.0, 25.0, 50.0)),
+    degradation=OneOf(
+        (NoiseLevels((15.0, 25.0, 50.0)), *map(Weather, ("hazy", "rainy", "blurry", "low-light"))),
+    ),
     stages=(
         Stage(
             "all",
@@ -167,7 +170,7 @@ class Mirage(Method):
         "The weights are those for five degradations; the authors' others run with --weights FILE.",
         "Attention and pooled kernels see the whole image: tiles change the result slightly.",
         "Where paper and program differ (optimiser, schedule, epochs), the program is followed.",
-        "The recipe trains denoising alone, at the authors' levels; the other degradations need their data sets.",
+        "The recipe makes all five degradations from clean pictures, noise at the authors' levels; theirs are paired data.",
     )
     recipe = RECIPE
     tiny = {"width": 12, "blocks": 1}
