@@ -13,6 +13,7 @@ from ntire.degradations import RawDegradation
 from ntire.method import Cost, Method
 from ntire.raw import pack
 from ntire.training import Recipe, Stage
+from ntire.weights import Weights
 from teams.parts.unet import Decoder, Encoder, UNet, doubling
 
 
@@ -31,6 +32,14 @@ class B2FNet(Method):
         runtime_ms=8.3,
         runtime_at=(1024, 1024),
         device="A100",
+    )
+    weights = (
+        Weights(
+            "tongji-ipoe.safetensors",
+            sha256="a0134197b6e12b9457ffd54d9795e9315e4b9b9cd452b35c6ce41f72688a2b78",
+            license="research and education only, as the BSDS500 pictures it is trained on",
+            provenance="retrained",
+        ),
     )
     tiling = "exact"
     halo = 104

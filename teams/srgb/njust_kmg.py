@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ntire.degradations import SrgbDegradation
 from ntire.method import Method
 from ntire.training import Recipe, Stage
+from ntire.weights import Weights
 from teams.parts.attention import RCAGroup
 from teams.parts.wavelet import haar, inverse_haar
 
@@ -22,6 +23,14 @@ class NjustKmg(Method):
     team = "NJUST-KMG"
     track = "srgb"
     cite = "raim2025"
+    weights = (
+        Weights(
+            "njust-kmg.safetensors",
+            sha256="e1e93013ed834218e913d257161812e370f415ee395b9b049bb7cc2253d9c7a9",
+            license="research and education only, as the BSDS500 pictures it is trained on",
+            provenance="retrained",
+        ),
+    )
     tiling = "global"
     halo = 64
     stride = 8

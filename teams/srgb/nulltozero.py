@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ntire.degradations import SrgbDegradation
 from ntire.method import Cost, Method
 from ntire.training import Recipe, Stage
+from ntire.weights import Weights
 from teams.parts.attention import RCAB, ResGFM
 from teams.parts.hybrid import WaveletUNet
 
@@ -28,6 +29,14 @@ class WaveletFusionNet(Method):
         runtime_ms=22.58,
         runtime_at=(1024, 1024),
         device="RTX 3090",
+    )
+    weights = (
+        Weights(
+            "nulltozero.safetensors",
+            sha256="8ce6ccab979b65fd16e83d8d247170818e3abe5100bd7a232bb98b1440fe971e",
+            license="research and education only, as the BSDS500 pictures it is trained on",
+            provenance="retrained",
+        ),
     )
     tiling = "global"
     halo = 64
