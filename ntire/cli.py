@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Whatever is heavy is imported in the command that needs it."""
 
 import json
+import os
 import re
 import sys
 import traceback
@@ -375,7 +376,8 @@ def train(
             team, track, variant, settings, _watch_training(bars), weights, teacher,
             stages=tuple(stage or ()), without=tuple(without or ()), iterations=iterations, batch=batch, patch=patch, lr=lr,
         )  # fmt: skip
-    out.print(f"weights: {written}\ncard: {written.with_name('card.toml')}", markup=False)
+    if os.environ.get("RANK", "0") == "0":  # the others of a `torchrun` have nothing to add
+        out.print(f"weights: {written}\ncard: {written.with_name('card.toml')}", markup=False)
 
 
 @app.command(epilog="Examples: [bold]ntire tracks[/]; [bold]ntire tracks raim-2025-raw[/]")
