@@ -30,16 +30,21 @@ def count(method: type[Method], at: tuple[int, int], *, as_claimed: bool = False
     """Parameters and multiply-adds of `forward` for one image of `at` (height, width), or of what the report counts.
 
     Counted is what PyTorch dispatches: convolutions, matrix products and attention; pointwise work, norms and FFTs
-    count as nothing. The size is padded to the method's stride, as it is when it runs.
+    count as nothing. The size is padded to the method's stride, as it is when it runs. A report that counts only what is
+    trained is met by the parameters that a new method would train.
     """
     built = on_meta(method)
     height, width = (size + -size % method.stride for size in at)
     lq = torch.empty(1, method.lq_channels(), height, width, device="meta")
+    trained_only = as_claimed and method.claimed is not None and method.claimed.trained_only
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         built.as_claimed(lq) if as_claimed else built(lq)
     return Cost(
         source="counted by dispatch",
-        params_m=sum(parameter.numel() for parameter in built.parameters()) / 1e6,
+        params_m=sum(
+            parameter.numel() for parameter in built.parameters() if parameter.requires_grad or not trained_only
+        )
+        / 1e6,
         macs_g=counter.get_total_flops() / 2e9,
         at=at,
     )

@@ -43,6 +43,8 @@ class Cost:
     device: str | None = None
     reading: str = ""
     """What a report's figures must mean for ours to meet them, such as "GFLOPs are MACs"."""
+    trained_only: bool = False
+    """Whether `params_m` counts only the parameters that training changes."""
     unmatched: tuple[str, ...] = ()
     """Figures of a claim that no natural reading of the report meets; the method's caveats say how far off ours are."""
 
@@ -127,6 +129,9 @@ class Method(nn.Module):
 
     def deploy(self) -> None:
         """Fold or drop what is only there for training; called once, when the weights are filled."""
+
+    def begin_stage(self, name: str) -> None:
+        """Called before the first batch of each stage of the recipe, for methods that train one part after the other."""
 
     def begin_from(self, weights: Path) -> None:
         """Fill the networks before training, from a file of the method's own; methods built on others' networks may take those.

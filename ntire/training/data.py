@@ -116,7 +116,7 @@ def batches(
         first_sample + step * stage.batch + group.rank * share + sample for step in steps for sample in range(share)
     ]
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        Pairs(paths, recipe.degradation, stage.patch, seed),
+        Pairs(paths, stage.degradation or recipe.degradation, stage.patch, seed),
         batch_size=share,
         sampler=numbers,
         num_workers=workers,

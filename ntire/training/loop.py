@@ -67,7 +67,7 @@ class _State:
     """All that a run must remember to go on."""
 
     method: Method
-    average: nn.Module
+    average: Method
     optimizer: torch.optim.AdamW
     scaler: torch.amp.GradScaler
     """Keeps small gradients of float16 from vanishing; does nothing in other precisions."""
@@ -98,14 +98,16 @@ def _train(
     out = writable_folder(settings.out)
     paths = clean_images(settings.data, max(stage.patch for stage in recipe.stages))
     training, held = hold_out(paths, settings.held_out)
-    pairs = validation_pairs(held, recipe.degradation, method.stride, settings.seed)
-    plain = sum(psnr(_plain(lq), gt) for lq, gt in pairs) / len(pairs)
     state = _start(method, recipe, settings, aids)
     iterations = sum(stage.iterations for stage in recipe.stages)
     began = time.monotonic() - state.seconds
     latest: float | None = None
     first_iteration = first_sample = 0
     for stage in recipe.stages:
+        pairs = validation_pairs(held, stage.degradation or recipe.degradation, method.stride, settings.seed)
+        plain = sum(psnr(_plain(lq), gt) for lq, gt in pairs) / len(pairs)
+        for network in (state.method, state.average):
+            network.begin_stage(stage.name)
         steps = range(min(max(state.iteration - first_iteration, 0), stage.iterations), stage.iterations)
         loader = batches(training, recipe, stage, first_sample, steps, settings.seed, settings.workers, group)
         for step, (lq, gt) in zip(steps, loader, strict=True):
@@ -262,6 +264,9 @@ def _start(method: Method, recipe: Recipe, settings: Settings, aids: Aids) -> _S
 def _identity(method: Method, recipe: Recipe, settings: Settings) -> dict[str, str]:
     """What must be the same for a run to go on; plain strings, so that a checkpoint needs no pickle."""
     named = {"team": method.team, "track": method.track, "variant": method.variant, "recipe": repr(recipe)}
+    own = {stage.name: stage.degradation for stage in recipe.stages if stage.degradation is not None}
+    if own:
+        named["degradations"] = repr(own)
     chosen = (settings.data.resolve(), settings.precision, settings.seed, settings.held_out)
     return named | dict(zip(("data", "precision", "seed", "held_out"), map(str, chosen), strict=True))
 
@@ -321,7 +326,10 @@ def _export(
             "device": settings.device,
             "processor": processor(),
             "torch": torch.__version__,
-            "stages": [asdict(stage) for stage in recipe.stages],
+            "stages": [
+                asdict(stage) | {"degradation": repr(stage.degradation or recipe.degradation)}
+                for stage in recipe.stages
+            ],
             "degradation": repr(recipe.degradation),
         },
     }

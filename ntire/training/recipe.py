@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Generator, Tensor
@@ -30,6 +30,8 @@ class Stage:
     """Weight of each loss in the sum."""
     warmup: int = 0
     """Iterations at the start in which the rate rises evenly from nearly nothing."""
+    degradation: Degradation | None = field(default=None, repr=False)
+    """What makes its pairs, where that is not the recipe's."""
 
     def lr_at(self, step: int) -> float:
         """The learning rate of iteration `step` (0 ... iterations - 1): after the warm-up half a cosine to `lr_end`."""

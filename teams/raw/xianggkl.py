@@ -7,9 +7,7 @@ Report: RAIM 2025 report, supplement, xianggkl ("Enhanced Degradation Adaptation
 """
 
 import copy
-import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +18,21 @@ from ntire.method import Cost, Method
 from ntire.tiling import overlapping, pad_reflect
 from ntire.training import Recipe, Stage
 from ntire.training.losses import Opponent
-from ntire.weights import fill
+from teams.parts.stable_diffusion import (
+    LATENT,
+    SCALE,
+    TOKENS,
+    clean_latent,
+    empty_prompt,
+    fill_base,
+    missing_parts,
+    need_libraries,
+    new_unet,
+    new_vae,
+    signal_share,
+)
 
 STEPS = (999, 499)
-LATENT = 8
-"""Pixels of the picture along one latent pixel."""
-SCALE = 0.18215
 LATENT_TILE, LATENT_OVERLAP = 96, 32
 ENCODER_TILE, DECODER_TILE = 1024, 224
 """In pixels of the picture and of the latent."""
@@ -33,12 +40,6 @@ ADAPTED = (
     "to_k", "to_q", "to_v", "to_out.0", "conv", "conv1", "conv2", "conv_in", "conv_shortcut", "conv_out", "proj_out", "proj_in",
     "ff.net.2", "ff.net.0.proj",
 )  # fmt: skip
-
-
-def signal_share(steps: tuple[int, ...]) -> Tensor:
-    """Stable Diffusion's cumulative alphas at some of its 1000 steps: the share of the variance that is signal."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64, device="cpu") ** 2
-    return (1 - betas).cumprod(0)[list(steps)].float()
 
 
 class Xianggkl(Method):
@@ -89,38 +90,13 @@ class Xianggkl(Method):
 
     def __init__(self, width: int = 320, prompt_width: int = 1024) -> None:
         super().__init__()
-        logging.getLogger("bitsandbytes").setLevel(
-            logging.ERROR
-        )  # peft loads it where it is; nothing here is quantised
-        try:
-            from diffusers import AutoencoderKL, UNet2DConditionModel
-            from peft import LoraConfig
-        except ImportError as error:
-            raise UserError(
-                f"xianggkl needs diffusers and peft: {error}. Install them with `pip install 'ntire[diffusion]'`.",
-                exit_code=3,
-            ) from None
-        widths = tuple(width * times for times in (1, 2, 4, 4))
-        unet: Any = UNet2DConditionModel  # diffusers' constructors have no types
-        self.unet = unet(
-            sample_size=64,
-            block_out_channels=widths,
-            cross_attention_dim=prompt_width,
-            attention_head_dim=[max(one // 64, 1) for one in widths],
-            use_linear_projection=True,
-        )
+        need_libraries(self.team)
+        from peft import LoraConfig
+
+        self.unet = new_unet(width, prompt_width)
         self.unet.add_adapter(LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=list(ADAPTED)))
-        base = max(width * 2 // 5, 32)
-        vae: Any = AutoencoderKL
-        self.vae = vae(
-            block_out_channels=(base, base * 2, base * 4, base * 4),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=512,
-        )
-        self.prompt = nn.Parameter(torch.zeros(1, 77, prompt_width), requires_grad=False)
+        self.vae = new_vae(max(width * 2 // 5, 32))
+        self.prompt = nn.Parameter(torch.zeros(1, TOKENS, prompt_width), requires_grad=False)
         """The text encoder's embedding of the empty prompt."""
         self.register_buffer("alphas", signal_share(STEPS), persistent=False)
         self.vae.decoder.requires_grad_(False)
@@ -141,26 +117,15 @@ class Xianggkl(Method):
         if not weights.is_dir():
             super().begin_from(weights)
             return
-        from diffusers import AutoencoderKL, UNet2DConditionModel
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        missing = [name for name in ("unet", "vae", "text_encoder", "tokenizer") if not (weights / name).is_dir()]
+        missing = missing_parts(weights)
         if missing:
             raise UserError(
                 f"{weights}: expected the folders of Stable Diffusion 2.1 base, found no {', '.join(missing)}."
             )
-        unet: Any = UNet2DConditionModel
-        base = unet.from_pretrained(weights / "unet").state_dict()
-        adapters = {name: value for name, value in self.unet.state_dict().items() if ".lora_" in name}
-        inner = {name.replace(".base_layer", ""): name for name in self.unet.state_dict() if name not in adapters}
-        renamed = {inner.get(name, name): value for name, value in base.items()}
-        fill(self.unet, renamed | adapters, weights / "unet")
-        vae: Any = AutoencoderKL
-        fill(self.vae, vae.from_pretrained(weights / "vae").state_dict(), weights / "vae")
-        words = CLIPTokenizer.from_pretrained(weights / "tokenizer")("", padding="max_length", max_length=77)
-        text: Any = CLIPTextModel.from_pretrained(weights / "text_encoder")
+        fill_base(self.unet, weights / "unet")
+        fill_base(self.vae, weights / "vae")
         with torch.no_grad():
-            self.prompt.copy_(text(torch.tensor([words["input_ids"]])).last_hidden_state)
+            self.prompt.copy_(empty_prompt(weights))
 
     def opponent(self) -> "LatentScore":
         return LatentScore(self)
@@ -195,7 +160,7 @@ class Xianggkl(Method):
         alphas = self.get_buffer("alphas").to(latent)
         for number, step in enumerate(steps):
             noise = self._noise(latent, step)
-            clean = (latent - (1 - alphas[number]).sqrt() * noise) / alphas[number].sqrt()
+            clean = clean_latent(latent, noise, alphas[number])
             if number + 1 == len(steps):
                 break
             latent = alphas[number + 1].sqrt() * clean + (1 - alphas[number + 1]).sqrt() * noise

@@ -1,0 +1,58 @@
+"""Several adapters on one network, mixed by weights: each layer gives base(x) + sum over k of s_k x adapter_k(x).
+
+Low-rank adapters (Hu et al. 2022) are peft's; a layer that an adapter replaces as a whole has its own convolution a word.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class OwnConv(nn.Module):
+    """A convolution with one more of its shape for each adapter, which starts at zero and is added to its result."""
+
+    def __init__(self, width_in: int, width_out: int, kernel: int, bias: bool) -> None:
+        super().__init__()
+        # The name that peft gives to what it wraps: published weights of the plain network find it.
+        self.base_layer = nn.Conv2d(width_in, width_out, kernel, padding=kernel // 2, bias=bias)
+        self.own = nn.ModuleDict()
+        self.shares: dict[str, float] = {}
+        self._shape = (width_in, width_out, kernel, bias)
+
+    def add(self, word: str) -> None:
+        """Give the adapter `word` a convolution here."""
+        width_in, width_out, kernel, bias = self._shape
+        conv = nn.Conv2d(width_in, width_out, kernel, padding=kernel // 2, bias=bias)
+        for parameter in conv.parameters():
+            nn.init.zeros_(parameter)
+        self.own[word] = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.base_layer(x)
+        for word, share in self.shares.items():
+            result = result + share * self.own[word](x)
+        return result
+
+
+def mix(network: nn.Module, weights: Mapping[str, float]) -> None:
+    """From now on, `network` adds its adapters with these weights, and no others; what learns stays as it is.
+
+    Raises ValueError without any weight.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not weights:
+        raise ValueError("expected the weight of at least one adapter; a weight of 0 gives the base alone")
+    learning = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    for layer in network.modules():
+        if isinstance(layer, BaseTunerLayer):
+            scaled: Any = layer  # set_scale is of the low-rank layers, and these are all
+            scaled.set_adapter(list(weights))
+            for word, weight in weights.items():
+                scaled.set_scale(word, weight)
+        elif isinstance(layer, OwnConv):
+            layer.shares = dict(weights)
+    # peft lets active adapters learn, and only those.
+    for parameter, learns in learning:
+        parameter.requires_grad_(learns)
