@@ -16,6 +16,7 @@ Inside the program an image is RGB, float32, [0, 1], (3, H, W). The policy for w
 
 import io
 import math
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,13 +80,13 @@ def read_bytes(path: Path) -> bytes:
 
 def header_of(path: Path, data: bytes) -> Header:
     """The header of a file whose bytes have been read; `path` is for messages."""
-    return _header(_open(path, data), data)
+    return _header(path, _open(path, data), data)
 
 
 def decode(path: Path, data: bytes) -> Pixels:
     """The pixels of a file whose bytes have been read; `path` is for messages."""
     image = _open(path, data)
-    header = _header(image, data)
+    header = _header(path, image, data)
     if header.frames > 1:
         raise UnreadableImage(f"{path}: expected one picture, found {header.frames} frames. Save the one you mean.")
     if header.bits > 8 and header.bits != 16:
@@ -166,7 +167,7 @@ def _open(path: Path, data: bytes) -> Image.Image:
     return image
 
 
-def _header(image: Image.Image, data: bytes) -> Header:
+def _header(path: Path, image: Image.Image, data: bytes) -> Header:
     bits = {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
     if image.format == "PNG" and data[24] == 16:
         # The IHDR chunk is always first: 8 bytes signature, 8 head, 4 width, 4 height, then the depth.
@@ -175,20 +176,23 @@ def _header(image: Image.Image, data: bytes) -> Header:
         # Pillow says "RGB" of a TIFF with 16 bits a sample; tag 258 tells.
         depths = getattr(image, "tag_v2", {}).get(258, (bits,))
         bits = max(depths) if isinstance(depths, tuple) else int(depths)
-    orientation = _orientation(image)
+    orientation = _orientation(path, image)
     height, width = (image.width, image.height) if orientation >= 5 else (image.height, image.width)
     frames = int(getattr(image, "n_frames", 1))
     return Header(image.format or "", image.mode, bits, height, width, frames, orientation)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(path: Path, image: Image.Image) -> int:
     # Pillow's getexif decodes a whole PNG to look for a chunk behind the pixels; the one before them is enough.
     exif = Image.Exif()
-    if image.format == "PNG":
-        exif.load(image.info.get("exif", b""))
-    else:
-        exif = image.getexif()
-    found = exif.get(0x0112, 1)
+    try:
+        if image.format == "PNG":
+            exif.load(image.info.get("exif", b""))
+        else:
+            exif = image.getexif()
+        found = exif.get(0x0112, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        raise UnreadableImage(f"{path}: its EXIF data is damaged. Save the picture without it.") from None
     return found if found in range(1, 9) else 1
 
 
