@@ -17,6 +17,7 @@ Inside the program an image is RGB, float32, [0, 1], (3, H, W). The policy for w
 import io
 import math
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,9 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"}
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 MAX_PIXELS = 2**28
 """Refuse larger pictures before decoding them; a 4K frame enlarged four times has half as many pixels."""
+
+DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error)
+"""What Pillow raises for files that are broken, or made to break it."""
 
 Pixels = NDArray[np.uint8 | np.uint16]
 """RGB, (H, W, 3), as integers."""
@@ -96,7 +100,7 @@ def decode(path: Path, data: bytes) -> Pixels:
     try:
         image.load()
         pixels = _sixteen_bit(image, data) if header.bits == 16 else np.asarray(image.convert("RGB"), dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
+    except DAMAGED as error:
         raise UnreadableImage(f"{path}: not a whole {header.format} image: {error}. Copy the file again.") from None
     return _upright(pixels, header.orientation)
 
@@ -157,7 +161,7 @@ def _open(path: Path, data: bytes) -> Image.Image:
         raise UnreadableImage(
             f"{path}: expected a PNG, JPEG, TIFF, WebP or BMP image, found {_kind(data)}. Restore from a picture file."
         ) from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except DAMAGED as error:
         raise UnreadableImage(f"{path}: not a whole image: {error}. Copy the file again.") from None
     if math.prod(image.size) > MAX_PIXELS:
         raise UnreadableImage(
@@ -191,7 +195,7 @@ def _orientation(path: Path, image: Image.Image) -> int:
         else:
             exif = image.getexif()
         found = exif.get(0x0112, 1)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+    except DAMAGED:
         raise UnreadableImage(f"{path}: its EXIF data is damaged. Save the picture without it.") from None
     return found if found in range(1, 9) else 1
 

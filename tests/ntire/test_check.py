@@ -300,6 +300,15 @@ def broken_exif(case):
 
 
 @breaks("E307")
+def broken_chunk_behind_the_pixels(case):
+    """Pillow raises an IndexError there."""
+    data = case.image().read_bytes()
+    body = b"iCCPname"
+    chunk = struct.pack(">I", 4) + body + struct.pack(">I", zlib.crc32(body))
+    case.image().write_bytes(data[:-12] + chunk + data[-12:])
+
+
+@breaks("E307")
 def only_a_signature(case):
     case.image().write_bytes(b"\x89PNG\r\n\x1a\n")
 
