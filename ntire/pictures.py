@@ -19,7 +19,7 @@ from ntire.image import Pixels, UnreadableImage, decode, header_of, read_bytes
 
 MOST_PIXELS = 2**26
 """Of a picture whose input is not known: 8K has half as many."""
-MOST_BYTES = 2**29
+MOST_BYTES = 2**28
 """Of such a picture's file."""
 SPARE_BYTES = 1 << 20
 """That a file may be longer than its pixels uncompressed: metadata, and noise that does not compress."""
