@@ -17,8 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ntire import UserError, __version__
+from ntire.text import printable
 
 if TYPE_CHECKING:
+    from ntire.check import Report
     from ntire.runner import Result
     from ntire.training.loop import Step
     from scoring.leaderboard import Line
@@ -58,7 +60,7 @@ def main() -> NoReturn:
     try:
         app()
     except UserError as error:
-        log.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        log.print(f"[bold red]error:[/] {escape(printable(str(error)))}", soft_wrap=True)
         sys.exit(error.exit_code)
     except Exception:  # noqa: BLE001 - the last resort: whatever it is, it is ours, and exit code 3 says so
         traceback.print_exc()
@@ -285,6 +287,57 @@ def leaderboard(
         _print_json(lines_as_json(board.lines))
     else:
         _print_leaderboard(board.lines)
+
+
+Inputs = Annotated[Path | None, typer.Option("--lq", help="Folder of inputs. Default: $NTIRE_DATA/<track>/lq.")]
+
+
+@app.command(
+    epilog="Examples: [bold]ntire check my-entry.zip --lq inputs/[/]; "
+    "[bold]ntire check results.zip --track face-2025[/]; exit code 1 if a rule is broken"
+)
+def check(
+    entry: Annotated[Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz; images with a readme.txt will do.")],
+    lq: Inputs = None,
+    track: Annotated[str | None, typer.Option(help="Its track, where no manifest says it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find everything that is wrong with an entry before it is uploaded or scored; its code is not run."""
+    from ntire.workflow import check_entry
+
+    report = check_entry(entry, track, lq)
+    if as_json:
+        _print_json(report.as_json())
+    else:
+        _print_report(report)
+    if not report.valid:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Example: [bold]ntire pack submissions/MiAlgo-srgb -o MiAlgo.zip[/]; exit code 1 if a rule is broken"
+)
+def pack(
+    folder: Annotated[Path, typer.Argument(help="A submission folder, as `ntire run` makes it.")],
+    file: Annotated[Path | None, typer.Option("-o", "--out", help="The zip. Default: beside the folder.")] = None,
+    lq: Inputs = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a zip of a run that `ntire check` accepts, with a factsheet; the same folder gives the same bytes."""
+    from ntire.workflow import pack_entry
+
+    packed = pack_entry(folder, file, lq)
+    if as_json:
+        made = {"file": str(packed.file), "sha256": packed.sha256, "bytes": packed.size} if packed.file else None
+        _print_json({"packed": made, **packed.report.as_json()})
+    else:
+        _print_report(packed.report)
+        if packed.factsheet is not None:
+            out.print(f"factsheet: {packed.factsheet}; fill in what only you know, then pack again", markup=False)
+        if packed.file is not None:
+            out.print(f"packed: {packed.file} ({packed.size:,} bytes, sha256 {packed.sha256})", markup=False)
+    if not packed.report.valid:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: [bold]ntire bench --scorer[/]")
@@ -549,7 +602,7 @@ def _command_line(data: Path, folder: Path | None) -> str:
 
 
 def _say(line: str) -> None:
-    log.print(line, markup=False, soft_wrap=True)
+    log.print(printable(line), markup=False, soft_wrap=True)
 
 
 def _tile(given: str) -> int | Literal["auto"] | None:
@@ -568,10 +621,24 @@ def _print_leaderboard(lines: "Sequence[Line]") -> None:
     _print_table(*cells(lines))
 
 
+def _print_report(report: "Report") -> None:
+    if report.findings:
+        rows = [[one.code, one.problem, one.file, one.expected, one.found] for one in report.findings]
+        _print_table(["code", "problem", "file", "expected", "found"], rows)
+        for code, do in dict.fromkeys((one.code, one.do) for one in report.findings):
+            out.print(f"{code}: {do}", markup=False)
+    broken = sum(one.breaks_a_rule for one in report.findings)
+    out.print(
+        f"{report.entry}: {report.images} image(s), track {report.track or 'unknown'}: "
+        f"{broken or 'no'} problem(s), {len(report.findings) - broken or 'no'} remark(s)",
+        markup=False,
+    )
+
+
 def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*header, box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(printable(cell)) for cell in row))
     out.print(table)
 
 

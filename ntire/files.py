@@ -3,8 +3,10 @@
 import hashlib
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterable
+from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +36,40 @@ def sha256_of(source: Path | bytes) -> str:
         return hashlib.sha256(source).hexdigest()
     with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file in a folder that a stranger filled; raises OSError for a link, a device or anything else."""
+    # Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise OSError(f"expected a regular file, found {kind_of(mode)}")
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The bytes of such a file; raises OSError for one of more than `most` bytes, too."""
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(f"expected at most {most:,} bytes, found more")
+    return data
+
+
+def kind_of(mode: int) -> str:
+    """What a file is by its mode bits, in words."""
+    words = {
+        stat.S_IFREG: "a regular file",
+        stat.S_IFDIR: "a folder",
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFCHR: "a character device",
+        stat.S_IFBLK: "a block device",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+    }
+    return words.get(stat.S_IFMT(mode), "something unknown")
 
 
 def writable_folder(folder: Path) -> Path:
@@ -70,18 +106,18 @@ def read_toml(path: Path, model: type[Model]) -> Model:
 def _problem(text: str, location: Iterable[int | str], message: str, found: object) -> str:
     keys = tuple(location)
     names = [key for key in keys if isinstance(key, str)]
-    at = _line_of(text, names)
+    at = line_of(text, names)
     where = ".".join(str(key) for key in keys)
     shown = "" if isinstance(found, dict) else f" (found: {str(found)[:80]!r})"
     return f"{f', line {at}' if at else ''}: {where + ': ' if where else ''}{message}{shown}"
 
 
-def _line_of(text: str, names: list[str]) -> int | None:
+def line_of(text: str, names: list[str]) -> int | None:
     """The line of the last key in `names` that is written in the file, searched for below its parents' lines."""
     found, start = None, 0
     lines = text.splitlines()
     for name in names:
-        key = re.compile(rf"""^\s*(\[+.*["']?\b{re.escape(name)}\b|["']?{re.escape(name)}["']?\s*=)""")
+        key = re.compile(rf"""^\s*(\[.*["']?\b{re.escape(name)}\b|["']?{re.escape(name)}["']?\s*=)""")
         for number in range(start, len(lines)):
             if key.match(lines[number]):
                 found, start = number + 1, number

@@ -16,6 +16,8 @@ Inside the program an image is RGB, float32, [0, 1], (3, H, W). The policy for w
 
 import io
 import math
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,9 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"}
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 MAX_PIXELS = 2**28
 """Refuse larger pictures before decoding them; a 4K frame enlarged four times has half as many pixels."""
+
+DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error)
+"""What Pillow raises for files that are broken, or made to break it."""
 
 Pixels = NDArray[np.uint8 | np.uint16]
 """RGB, (H, W, 3), as integers."""
@@ -80,13 +85,13 @@ def read_bytes(path: Path) -> bytes:
 
 def header_of(path: Path, data: bytes) -> Header:
     """The header of a file whose bytes have been read; `path` is for messages."""
-    return _header(_open(path, data), data)
+    return _header(path, _open(path, data), data)
 
 
 def decode(path: Path, data: bytes) -> Pixels:
     """The pixels of a file whose bytes have been read; `path` is for messages."""
     image = _open(path, data)
-    header = _header(image, data)
+    header = _header(path, image, data)
     if header.frames > 1:
         raise UnreadableImage(f"{path}: expected one picture, found {header.frames} frames. Save the one you mean.")
     if header.bits > 8 and header.bits != 16:
@@ -96,7 +101,7 @@ def decode(path: Path, data: bytes) -> Pixels:
     try:
         image.load()
         pixels = _sixteen_bit(image, data) if header.bits == 16 else np.asarray(image.convert("RGB"), dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
+    except DAMAGED as error:
         raise UnreadableImage(f"{path}: not a whole {header.format} image: {error}. Copy the file again.") from None
     return _upright(pixels, header.orientation)
 
@@ -148,7 +153,7 @@ def _open(path: Path, data: bytes) -> Image.Image:
         raise UnreadableImage(
             f"{path}: expected a PNG, JPEG, TIFF, WebP or BMP image, found {_kind(data)}. Restore from a picture file."
         ) from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except DAMAGED as error:
         raise UnreadableImage(f"{path}: not a whole image: {error}. Copy the file again.") from None
     if math.prod(image.size) > MAX_PIXELS:
         raise UnreadableImage(
@@ -158,7 +163,7 @@ def _open(path: Path, data: bytes) -> Image.Image:
     return image
 
 
-def _header(image: Image.Image, data: bytes) -> Header:
+def _header(path: Path, image: Image.Image, data: bytes) -> Header:
     bits = {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
     if image.format == "PNG" and data[24] == 16:
         # The IHDR chunk is always first: 8 bytes signature, 8 head, 4 width, 4 height, then the depth.
@@ -167,20 +172,23 @@ def _header(image: Image.Image, data: bytes) -> Header:
         # Pillow says "RGB" of a TIFF with 16 bits a sample; tag 258 tells.
         depths = getattr(image, "tag_v2", {}).get(258, (bits,))
         bits = max(depths) if isinstance(depths, tuple) else int(depths)
-    orientation = _orientation(image)
+    orientation = _orientation(path, image)
     height, width = (image.width, image.height) if orientation >= 5 else (image.height, image.width)
     frames = int(getattr(image, "n_frames", 1))
     return Header(image.format or "", image.mode, bits, height, width, frames, orientation)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(path: Path, image: Image.Image) -> int:
     # Pillow's getexif decodes a whole PNG to look for a chunk behind the pixels; the one before them is enough.
     exif = Image.Exif()
-    if image.format == "PNG":
-        exif.load(image.info.get("exif", b""))
-    else:
-        exif = image.getexif()
-    found = exif.get(0x0112, 1)
+    try:
+        if image.format == "PNG":
+            exif.load(image.info.get("exif", b""))
+        else:
+            exif = image.getexif()
+        found = exif.get(0x0112, 1)
+    except DAMAGED:
+        raise UnreadableImage(f"{path}: its EXIF data is damaged. Save the picture without it.") from None
     return found if found in range(1, 9) else 1
 
 

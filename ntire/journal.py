@@ -90,6 +90,14 @@ class Journal:
             )
 
 
+def read_header(path: Path) -> Line | None:
+    """What run a journal is of, or None if there is none or its first line is torn."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return _parsed(file.readline())
+
+
 def read_journal(path: Path) -> list[Line]:
     """The lines of a journal without its header, as far as they are whole; empty if there is none."""
     if not path.is_file():

@@ -58,7 +58,7 @@ class Manifest(_Section):
     format: Literal[1] = 1
     """Raised when the meaning of a key changes."""
     team: Annotated[str, Field(min_length=1)]
-    track: Annotated[str, Field(min_length=1)]
+    track: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     """A track's full name, such as "raim-2025-raw"."""
     entry: str | None = None
     date: date

@@ -12,9 +12,12 @@ from unittest import mock
 import torch
 
 from ntire import UserError, catalogue
+from ntire.check import InputsOf, check
+from ntire.check import Report as Checked
 from ntire.facts import Declared, facts_of, weights_of_methods
 from ntire.files import sha256_of, writable_folder
 from ntire.method import Method
+from ntire.pack import Packed, pack
 from ntire.prepare import Options, prepare
 from ntire.reach import reach_of
 from ntire.runner import Input, Result, Summary, find_inputs, run
@@ -292,6 +295,34 @@ def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -
         places = {"TORCH_HOME": str(folder / "torch"), "NTIRE_WEIGHTS": str(folder / "weights")}
         with mock.patch.dict(os.environ, places):
             return bench.bench_scorer(folder / "bench", names, images, entries, rounds)
+
+
+def check_entry(entry: Path, track_name: str | None, lq: Path | None) -> Checked:
+    """Hold an entry against the rules of its track, or of the one named; see `ntire.check.check`.
+
+    Inputs that are not given are looked for where `score` finds them.
+    """
+    return check(entry, load_track(track_name) if track_name else None, _inputs_of(lq))
+
+
+def pack_entry(folder: Path, out: Path | None, lq: Path | None) -> Packed:
+    """Make a zip of a run's folder; see `ntire.pack.pack`."""
+    return pack(folder, out, _inputs_of(lq))
+
+
+def _inputs_of(lq: Path | None) -> InputsOf:
+    """The inputs that the user named, else those that the environment or the sample set has.
+
+    Where the track adds the noise itself, the clean pictures are what an entry is compared with.
+    """
+    if lq is not None and not lq.is_dir():
+        raise UserError(f"--lq {lq}: expected a folder of inputs, found none.")
+
+    def found(track: Track) -> Path | None:
+        references = references_of(track, References(lq=lq))
+        return references.lq or (references.gt if track.noise else None)
+
+    return found
 
 
 def declared_weights(names: Sequence[str], track_name: str | None) -> list[Declared]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ntire.files import write_atomically
+from ntire.text import printable
 from scoring.leaderboard import BINS, Line
 from scoring.metrics import METRICS
 from scoring.score import Row
@@ -186,11 +187,13 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _plain(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return printable(cell).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def _csv(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:
-    """CSV; text that a spreadsheet would take for a formula gets an apostrophe in front, numbers stay numbers."""
+    """CSV; text that a spreadsheet would take for a formula gets an apostrophe in front, what a terminal would act on is
+    escaped, numbers stay numbers.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -202,5 +205,5 @@ def _safe(cell: str) -> str:
     try:
         float(cell)
     except ValueError:
-        return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+        return printable(f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell)
     return cell

@@ -9,6 +9,7 @@ import torch
 from ntire import catalogue
 from ntire.cost import count
 from ntire.facts import markdown
+from ntire.findings import markdown as codes
 from ntire.submission import Manifest
 from scoring.track import markdown as tracks
 
@@ -22,6 +23,14 @@ def test_the_readme_shows_the_generated_table(name):
     block = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", README, re.DOTALL)
     assert block
     assert block[1] == (tracks() if name == "tracks" else markdown())
+
+
+def test_the_format_shows_every_code_of_check():
+    """After a change: `ntire.findings.markdown` makes the table."""
+    text = (ROOT / "submissions" / "README.md").read_text()
+    block = re.search(r"<!-- codes -->\n(.*?)\n<!-- /codes -->", text, re.DOTALL)
+    assert block
+    assert block[1] == codes()
 
 
 def test_the_readme_is_short_and_names_only_commands_that_exist():

@@ -1,0 +1,362 @@
+"""`ntire check`: an entry held against the rules of its track, all problems at once, before anybody scores it.
+
+An entry is a folder, or an archive that is unpacked into a scratch folder by the rules of `ntire.archive`. Submitted code is
+never run here; that it imports and makes the submitted images is checked by `ntire verify`, in a sandbox.
+"""
+
+import math
+import os
+import tempfile
+import tomllib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import ValidationError
+
+from ntire import UserError
+from ntire.archive import PASSED_OVER, survey, unpack
+from ntire.files import line_of, open_regular, read_regular
+from ntire.findings import Finding
+from ntire.image import UnreadableImage, decode, header_of
+from ntire.pictures import MOST_BYTES, SUFFIXES, Seen, Wanted, digest_of, is_picture, look_at
+from ntire.runner import find_inputs
+from ntire.shipped import METHOD, look_at_method
+from ntire.submission import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
+from ntire.text import printable
+from scoring.track import Track, all_tracks
+
+README = "readme.txt"
+MOST_TEXT = 1 << 17
+"""Bytes of a manifest or readme.txt."""
+MOST_MISTAKES = 100
+"""Mistakes in a manifest that are listed one by one."""
+README_LINES = {
+    "runtime": ("runtime", "run time", "running time"),
+    "CPU or GPU": ("cpu", "gpu"),
+    "extra data": ("extra data",),
+    "other": ("other",),
+}
+"""The four lines that the challenges ask for, such as `runtime per image [s] : 10.43`, by words before the colon."""
+
+InputsOf = Callable[[Track], Path | None]
+"""Where the inputs of a track are, if that is known."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found in an entry."""
+
+    entry: str
+    team: str | None
+    track: str | None
+    images: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def valid(self) -> bool:
+        """Whether no rule is broken; remarks may be there."""
+        return not any(finding.breaks_a_rule for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of `ntire check --json`."""
+        return {
+            "entry": self.entry,
+            "team": self.team,
+            "track": self.track,
+            "valid": self.valid,
+            "images": self.images,
+            "findings": [finding.as_json() for finding in self.findings],
+        }
+
+
+def check(entry: Path, track: Track | None, inputs_of: InputsOf) -> Report:
+    """Look at an entry, for the track of its manifest or for the one given.
+
+    Raises UserError for a path where nothing is, inputs that cannot be read, and (exit code 3) a disk that is full.
+    """
+    name = printable(entry.resolve().name)
+    try:
+        if entry.is_dir():
+            return _Entry(entry, name, track, inputs_of).report()
+        with tempfile.TemporaryDirectory(prefix="ntire-check-") as scratch:
+            folder = Path(scratch) / "entry"
+            refused = unpack(entry, folder)
+            if not folder.is_dir():
+                return Report(name, None, track.name if track else None, 0, tuple(refused))
+            return _Entry(folder, name, track, inputs_of, refused).report()
+    except OSError as error:
+        raise UserError(f"{entry}: cannot be read: {error.strerror or error}.") from None
+
+
+class _Entry:
+    """An entry under examination; what is wrong is collected in `findings`."""
+
+    def __init__(
+        self, root: Path, name: str, track: Track | None, inputs_of: InputsOf, refused: Sequence[Finding] = ()
+    ) -> None:
+        self.root = root
+        self.name = name
+        self.track = track
+        self.inputs_of = inputs_of
+        self.files, found = survey(root)
+        self.findings = [*refused, *found]
+
+    def report(self) -> Report:
+        """Every part in turn; none of them depends on another's being in order."""
+        self._unwrap()
+        manifest = self._manifest()
+        claims = manifest.claims if manifest else self._readme()
+        inputs = self._inputs()
+        images = self._images(inputs)
+        self._names(images, inputs)
+        seen = self._look(images, inputs)
+        self._copies(seen)
+        self.findings += look_at_method(self.root, self.files, manifest.method if manifest else MethodUsed())
+        self._claims(claims)
+        return Report(
+            self.name,
+            printable(manifest.team) if manifest else None,
+            self.track.name if self.track else None,
+            sum(map(len, images.values())),
+            tuple(sorted(self.findings, key=lambda finding: (finding.code, finding.file))),
+        )
+
+    def _add(self, code: str, file: str, expected: str, found: str) -> None:
+        self.findings.append(Finding(code, file, expected, found))
+
+    def _unwrap(self) -> None:
+        """Step into the one folder that everything lies in, if it has around it what an entry has in it."""
+        visible = [name for name in self.files if not name.startswith(".")]
+        tops = {name.partition("/")[0] for name in visible}
+        if len(tops) != 1 or visible == [*tops]:
+            return
+        (top,) = tops
+        inside = [name.removeprefix(f"{top}/") for name in visible]
+        firsts = {name.partition("/")[0].lower() for name in inside}
+        own = {MANIFEST, README, IMAGES, *(subset.lower() for subset in (self.track.subsets if self.track else ()))}
+        if not firsts & own:
+            return
+        self.root /= top
+        self.files = inside
+        self._add("W106", "", "the entry itself", f"one folder {top} around it")
+
+    def _manifest(self) -> Manifest | None:
+        """The manifest, if it is in order; settles the track, too."""
+        if MANIFEST not in self.files:
+            return None
+        try:
+            text = read_regular(self.root / MANIFEST, MOST_TEXT).decode()
+            given = tomllib.loads(text)
+        except (OSError, ValueError, RecursionError) as error:
+            self._add("E202", MANIFEST, "TOML in UTF-8", str(error) or type(error).__name__)
+            return None
+        self._settle_track(given.get("track"))
+        try:
+            return Manifest.model_validate(given)
+        except ValidationError as error:
+            mistakes = error.errors()
+            for item in mistakes[:MOST_MISTAKES]:
+                unknown = item["type"] == "extra_forbidden"
+                line = line_of(text, [key for key in item["loc"] if isinstance(key, str)])
+                where = ".".join(map(str, item["loc"])) + (f", line {line}" if line else "")
+                expected = "a known key" if unknown else item["msg"]
+                found = "nothing" if item["type"] == "missing" else _shown(item.get("input"))
+                self._add("E203" if unknown else "E204", f"{MANIFEST}: {where}", expected, found)
+            if len(mistakes) > MOST_MISTAKES:
+                self._add("E204", MANIFEST, "no mistakes", f"{len(mistakes) - MOST_MISTAKES} more")
+            return None
+
+    def _settle_track(self, stated: object) -> None:
+        # Never by `load_track`: a manifest's "track" must not make us open a file of its choice.
+        named = next((track for track in all_tracks() if track.name == stated), None)
+        if self.track is None:
+            self.track = named
+            if named is None:
+                known = ", ".join(track.name for track in all_tracks())
+                self._add("E205", MANIFEST, f"one of {known}", _shown(stated))
+        elif stated != self.track.name:
+            self._add("E206", MANIFEST, f'track = "{self.track.name}"', _shown(stated))
+
+    def _readme(self) -> Claims:
+        """What a challenge's `readme.txt` says, where it stands in for a manifest."""
+        if MANIFEST in self.files:
+            return Claims()
+        name = next((name for name in self.files if name.lower() == README), None)
+        if name is None:
+            self._add("E201", MANIFEST, f"a {MANIFEST}, or the {README} of a challenge", "neither")
+            return Claims()
+        if self.track is None:
+            self._add("E205", name, "the track, with --track", f"only a {README}, which does not say it")
+        self._add("W207", name, MANIFEST, README)
+        try:
+            text = read_regular(self.root / name, MOST_TEXT).decode(errors="replace")
+        except OSError as error:
+            self._add("E208", name, "a text", str(error))
+            return Claims()
+        stated = _readme_lines(text)
+        for key in README_LINES:
+            if key not in stated:
+                self._add("E208", name, f"a line on {key}", "none")
+        try:
+            seconds = float(stated["runtime"]) if "runtime" in stated else None
+        except ValueError:
+            seconds = None
+            self._add("E208", name, "a runtime in seconds an image", stated["runtime"])
+        return Claims(runtime_ms=1000 * seconds if seconds is not None and 0 <= seconds < math.inf else None)
+
+    def _inputs(self) -> dict[str, Path]:
+        """The inputs by the names that their images must have; empty if it is not known where they are."""
+        folder = self.inputs_of(self.track) if self.track else None
+        if folder is None or self.track is None:
+            where = "a folder of inputs for the track" if self.track else "a track"
+            self._add("W314", "", where, "none: only what can be seen without inputs was checked")
+            return {}
+        found = find_inputs([folder], self.track.inputs)
+        if self.track.count not in (None, len(found)):
+            self._add("W315", "", f"{self.track.count} inputs", f"{len(found)} in {folder}")
+        return {self._key(item.name): item.path for item in found}
+
+    def _key(self, name: str) -> str:
+        """What an image is found by: its name without the suffix, or the last part of that."""
+        by_stem = self.track is not None and self.track.pair_by == "stem"
+        return name.rpartition("/")[2] if by_stem else name
+
+    def _images(self, inputs: Mapping[str, Path]) -> dict[str, list[str]]:
+        """Files that are meant as images, by key: below `images/`, else all pictures of the entry outside `method/`."""
+        below = [name for name in self.files if name.startswith(f"{IMAGES}/")]
+        prefix = f"{IMAGES}/" if below else ""
+        if MANIFEST in self.files and not below:
+            self._add("E313", IMAGES, f"images in {IMAGES}/", "none")
+            return {}
+        candidates = below or [name for name in self.files if not name.startswith(METHOD)]
+        found: dict[str, list[str]] = {}
+        for name in candidates:
+            path = PurePosixPath(name)
+            if path.name.startswith(".") or PASSED_OVER & set(path.parts):
+                continue
+            if path.suffix.lower() in SUFFIXES:
+                found.setdefault(str(path.with_suffix("")).removeprefix(prefix), []).append(name)
+            elif prefix:
+                self._add("E302", name, "pictures only", f"a {path.suffix or 'file without suffix'}")
+        if not prefix and inputs:
+            found = self._one_folder_less(found, inputs)
+        keyed: dict[str, list[str]] = {}
+        for stem, names in found.items():
+            keyed.setdefault(self._key(stem), []).extend(names)
+        return keyed
+
+    def _one_folder_less(self, found: dict[str, list[str]], inputs: Mapping[str, Path]) -> dict[str, list[str]]:
+        """Without the folder that all images of a challenge's zip lie in, unless the inputs have it, too."""
+        tops = {name.partition("/")[0] for name in found if "/" in name}
+        if len(tops) != 1 or any("/" not in name for name in found) or any(key in inputs for key in found):
+            return found
+        return {name.partition("/")[2]: files for name, files in found.items()}
+
+    def _names(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> None:
+        """Images against inputs or, where those are not known, against the counts of the rules."""
+        for names in images.values():
+            for name in names[1:]:
+                self._add("E303", name, "one image for each input", f"also {names[0]}")
+        for key in sorted(inputs.keys() - images.keys()):
+            self._add("E301", f"{key}.png", f"an image for {inputs[key].name}", "no such file")
+        if inputs:
+            for key in sorted(images.keys() - inputs.keys()):
+                self._add("E302", images[key][0], "images of the track's inputs", "no input of that name")
+        elif self.track is not None and self.track.count is not None:
+            self._count_subsets(images, self.track)
+        elif not images:
+            self._add("E313", "", "images", "none")
+
+    def _count_subsets(self, images: Mapping[str, Sequence[str]], track: Track) -> None:
+        of_subset = {
+            subset: sum(subset in PurePosixPath(names[0]).parts[:-1] for names in images.values())
+            for subset in track.subsets
+        }
+        if any(of_subset.values()):
+            for subset, wanted in track.subsets.items():
+                if of_subset[subset] != wanted:
+                    self._add("E313", subset, f"{wanted} images", f"{of_subset[subset]}")
+        elif len(images) != track.count:
+            self._add("E313", "", f"{track.count} images", f"{len(images)}")
+
+    def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[Seen]:
+        raw = self.track is not None and self.track.inputs == "raw"
+        wanted = [
+            Wanted(self.root / name, name, inputs.get(key), raw) for key, names in images.items() for name in names
+        ]
+        seen = _in_threads(look_at, wanted)
+        self.findings += [finding for one in seen for finding in one.findings]
+        return seen
+
+    def _copies(self, seen: Sequence[Seen]) -> None:
+        """Finished images that lie elsewhere in the entry: what code shows instead of what it computes."""
+        by_digest = {one.digest: one.name for one in reversed(seen) if one.digest}
+        names = {one.name for one in seen}
+        sizes = {one.size for one in seen}
+        others = [name for name in self.files if name not in names]
+        digests = _in_threads(lambda name: _picture_digest(self.root / name, sizes), others)
+        for name, digest in zip(others, digests, strict=True):
+            if digest in by_digest:
+                self._add("E312", by_digest[digest], "a picture that the method makes", f"the same pixels as {name}")
+
+    def _claims(self, claims: Claims) -> None:
+        if all(value is None for value in (claims.params_m, claims.macs_g, claims.runtime_ms)):
+            self._add("W501", MANIFEST, "params_m, macs_g, runtime_ms", "none of them")
+        if self.track is None:
+            return
+        budgets = self.track.budgets
+        for name, limit in budgets.limits().items():
+            at = {"macs_g": budgets.at, "runtime_ms": budgets.runtime_at}.get(name)
+            stated_at = {"macs_g": claims.at, "runtime_ms": claims.runtime_at}.get(name)
+            size = f" at {at[0]} x {at[1]}" if at else ""
+            value = getattr(claims, name)
+            if value is None or stated_at != at:
+                other = f"{value:g} at another size" if value is not None else "nothing"
+                self._add("E503", MANIFEST, f"{name}{size}", other)
+            elif value > limit:
+                self._add("E502", MANIFEST, f"{name} <= {limit:g}{size}", f"{value:g}")
+
+
+def _readme_lines(text: str) -> dict[str, str]:
+    """The value of each of README_LINES that is there."""
+    stated: dict[str, str] = {}
+    for line in text.splitlines():
+        head, colon, value = line.partition(":")
+        key = next((key for key, words in README_LINES.items() if any(word in head.lower() for word in words)), None)
+        if colon and key is not None and (value.strip() or key == "other"):
+            stated.setdefault(key, value.strip())
+    return stated
+
+
+def _shown(value: object) -> str:
+    """A value of a manifest in few characters, however deep it is nested."""
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "a list"
+    return "nothing" if value is None else repr(value)[:80]
+
+
+def _picture_digest(path: Path, sizes: set[tuple[int, int] | None]) -> str | None:
+    """The digest of a picture that has one of the sizes, whatever its name; None for any other file."""
+    try:
+        with open_regular(path) as file:
+            if not is_picture(file.read(16)):
+                return None
+        data = read_regular(path, MOST_BYTES)
+        header = header_of(path, data)
+        if (header.height, header.width) not in sizes or header.frames > 1:
+            return None
+        return digest_of(decode(path, data))
+    except (UnreadableImage, OSError):
+        return None
+
+
+def _in_threads(look: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Results in the order of the items; decoding runs without the interpreter's lock, so threads are enough."""
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        # Pillow warns of oddities in files; whatever matters is a finding.
+        warnings.simplefilter("ignore")
+        return list(pool.map(look, items))

@@ -1,0 +1,118 @@
+"""What `ntire check` can find: every problem has a stable code, what is wrong in words, and what to do about it.
+
+Codes that begin with E break a rule; W are remarks. A code is never given another meaning; new ones are added at the end.
+"""
+
+from dataclasses import dataclass
+
+from ntire.text import printable
+
+LONGEST = 300
+"""Characters of anything from an entry that are shown; a hostile name may have any length."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """One kind of problem."""
+
+    problem: str
+    do: str
+
+
+CODES = {
+    "E101": Code(
+        "archive cannot be read", "Make it again as a .zip (stored or deflated, not encrypted), .tar or .tar.gz."
+    ),
+    "E102": Code("unsafe name", "Use relative names without .., backslashes or control characters."),
+    "E103": Code("not a regular file", "Put the file itself in its place; links and devices are not followed."),
+    "E104": Code("two names that differ in case only, or not at all", "Rename or remove one of them."),
+    "E105": Code("over a limit of the archive", "Take out what does not belong to the entry."),
+    "W106": Code("everything lies in one folder more", "Tolerated; better pack what is inside that folder."),
+    "E201": Code("no manifest", "Add a submission.toml (submissions/README.md), or the readme.txt of a challenge."),
+    "E202": Code("manifest cannot be read", "Write it as TOML in UTF-8."),
+    "E203": Code("unknown key in the manifest", "Correct its name, or take it out."),
+    "E204": Code("wrong or missing value in the manifest", "Give a value as the table in submissions/README.md says."),
+    "E205": Code("unknown track", "Use a full name from `ntire tracks`, or name the track with --track."),
+    "E206": Code("entry is for another track", "Correct the manifest, or check it for its own track."),
+    "W207": Code("readme.txt instead of a manifest", "Tolerated; `ntire score` needs a submission.toml."),
+    "E208": Code("readme.txt lacks a line", "Write the four lines that the challenges ask for."),
+    "E301": Code("image missing", "Add it: a missing image counts as the worst, not as absent."),
+    "E302": Code("unexpected file among the images", "Take it out, or give it the name of its input."),
+    "E303": Code("several images for one input", "Keep one of them."),
+    "E304": Code("wrong size", "Outputs are scored as they are: resize before submitting."),
+    "E305": Code("wrong mode", "Save it as an 8-bit RGB PNG, without alpha or palette."),
+    "E306": Code("not a PNG", "Save the picture as a PNG; another suffix alone does not do it."),
+    "E307": Code("image truncated or damaged", "Write it again and compare the copies."),
+    "E308": Code("image is animated", "Save the one frame that is meant."),
+    "E309": Code("image too large", "Save it at the size of its input, without other data in the file."),
+    "E310": Code("all pixels are equal", "Look for a method that failed, such as NaN written as black."),
+    "E311": Code("equal to its input", "Submit what the method made of it."),
+    "E312": Code(
+        "equal to an image shipped with the entry", "Take the finished images out: code must make its images."
+    ),
+    "E313": Code("wrong number of images", "Submit one image for each input of the track."),
+    "W314": Code("not compared with the inputs", "Name them with --lq DIR: names, sizes and copies are checked then."),
+    "W315": Code("inputs are not those of the rules", "Name the folder with all inputs of the track with --lq DIR."),
+    "E401": Code("weights missing", "Put the file into method/weights/."),
+    "E402": Code("weights are not the declared ones", "Correct the sha256, or put the right file there."),
+    "E403": Code(
+        "pickle instead of safetensors", "Convert it with safetensors.torch.save_file; a pickle can run code."
+    ),
+    "E404": Code("no Method class", "Declare one subclass of ntire.method.Method in method/method.py."),
+    "E405": Code("several Method classes", "Keep one; mark what others build on with `abstract=True`."),
+    "E406": Code("code cannot be read", "Save it as valid Python in UTF-8."),
+    "E407": Code("code missing", "Put it into method/method.py, or correct `file` of [method]."),
+    "W408": Code("weights without a declared sha256", "List them under [[method.weights]]."),
+    "E409": Code("safetensors file damaged", "Write it again and compare the copies."),
+    "W501": Code("no claims", "State params_m, macs_g with its size, and runtime_ms under [claims]."),
+    "E502": Code("over a budget of the track", "Stay within the budget, or correct the claim."),
+    "E503": Code("nothing claimed for a budget of the track", "State it under [claims], at the size of the rules."),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem of one file. Whatever comes from the entry is made safe to print when it is made."""
+
+    code: str
+    file: str
+    """Relative to the entry; empty for the entry as a whole."""
+    expected: str
+    found: str
+
+    def __post_init__(self) -> None:
+        if self.code not in CODES:
+            raise ValueError(f"no code {self.code}")
+        for name in ("file", "expected", "found"):
+            text = printable(getattr(self, name)).replace("\n", "\\n")
+            object.__setattr__(self, name, text if len(text) <= LONGEST else f"{text[:LONGEST]}...")
+
+    @property
+    def breaks_a_rule(self) -> bool:
+        return self.code.startswith("E")
+
+    @property
+    def problem(self) -> str:
+        return CODES[self.code].problem
+
+    @property
+    def do(self) -> str:
+        return CODES[self.code].do
+
+    def as_json(self) -> dict[str, str]:
+        """One object of `ntire check --json`."""
+        return {
+            "code": self.code,
+            "problem": self.problem,
+            "file": self.file,
+            "expected": self.expected,
+            "found": self.found,
+            "do": self.do,
+        }
+
+
+def markdown() -> str:
+    """The table of codes in submissions/README.md."""
+    rows = [["code", "problem", "what to do"], ["---"] * 3]
+    rows += [[code, what.problem, what.do] for code, what in CODES.items()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

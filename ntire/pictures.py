@@ -1,0 +1,226 @@
+"""One submitted picture, looked at before it is scored: the header first, pixels only if they are as many as expected.
+
+Nothing here trusts the file: it is opened without following a link, of limited length, and decoded only if its own header
+asks for exactly the memory that the input's size justifies.
+"""
+
+import hashlib
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ntire import raw
+from ntire.files import read_regular
+from ntire.findings import Finding
+from ntire.image import Pixels, UnreadableImage, decode, header_of, read_bytes
+
+MOST_PIXELS = 2**26
+"""Of a picture whose input is not known: 8K has half as many."""
+MOST_BYTES = 2**28
+"""Of such a picture's file."""
+SPARE_BYTES = 1 << 20
+"""That a file may be longer than its pixels uncompressed: metadata, and noise that does not compress."""
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+KINDS = {
+    b"\xff\xd8\xff": "a JPEG",
+    b"GIF8": "a GIF",
+    b"BM": "a BMP",
+    b"II*\0": "a TIFF",
+    b"MM\0*": "a TIFF",
+    b"RIFF": "a WebP",
+    b"PK\x03\x04": "a zip",
+    b"%PDF": "a PDF",
+}
+COLOURS = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGB with alpha"}
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2", ".avif", ".exr", ".npy"}
+)
+"""Names that say: this is meant to be a picture."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A submitted picture and the input that it is for, where that is known."""
+
+    path: Path
+    name: str
+    """Relative to the entry."""
+    lq: Path | None = None
+    raw: bool = False
+    """Whether the input is a raw frame."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found in a picture; without a digest if its pixels were not decoded."""
+
+    name: str
+    findings: tuple[Finding, ...]
+    size: tuple[int, int] | None = None
+    """Height and width."""
+    digest: str | None = None
+    """Of size and pixels: equal pictures have equal ones, however they are stored."""
+
+
+class _Bad(Exception):
+    """Nothing more can be said of a picture than this."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.found)
+        self.finding = finding
+
+
+def look_at(wanted: Wanted) -> Seen:
+    """Everything that is wrong with one picture.
+
+    Raises UserError if the input that it is for cannot be read.
+    """
+    given, size = _input(wanted)
+    try:
+        data = _bytes(wanted, size)
+        found = _size(wanted, data)
+        wrong = _as_expected(wanted, data, found, size)
+        if wrong:
+            return Seen(wanted.name, tuple(wrong), found)
+        pixels = _pixels(wanted, data)
+    except _Bad as bad:
+        return Seen(wanted.name, (bad.finding,))
+    return Seen(wanted.name, tuple(_dishonest(wanted, data, pixels, given)), found, digest_of(pixels))
+
+
+def digest_of(pixels: Pixels) -> str:
+    """The sha256 of a picture's size, depth and pixels."""
+    hashed = hashlib.sha256(repr((pixels.shape, pixels.dtype.str)).encode())
+    hashed.update(np.ascontiguousarray(pixels).data)
+    return hashed.hexdigest()
+
+
+def kind(data: bytes) -> str:
+    """What a file is by its first bytes, in words."""
+    if data.startswith(SIGNATURE):
+        return "a PNG"
+    for magic, words in KINDS.items():
+        if data.startswith(magic):
+            return words
+    return f"a file that begins with {data[:8].hex(' ')}" if data else "an empty file"
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a file that begins so is in one of the formats that `ntire.image` reads."""
+    formats = (SIGNATURE, b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+    return head.startswith(formats)
+
+
+def _input(wanted: Wanted) -> tuple[bytes | None, tuple[int, int] | None]:
+    """The bytes of the input (none of a raw frame's), and the height and width that the result must have."""
+    if wanted.lq is None:
+        return None, None
+    if wanted.raw:
+        height, width = raw.read_raw(wanted.lq).mosaic.shape[-2:]
+        return None, (int(height), int(width))
+    data = read_bytes(wanted.lq)
+    header = header_of(wanted.lq, data)
+    return data, (header.height, header.width)
+
+
+def _bytes(wanted: Wanted, size: tuple[int, int] | None) -> bytes:
+    most = 4 * size[0] * size[1] + SPARE_BYTES if size else MOST_BYTES
+    try:
+        length = wanted.path.lstat().st_size
+        if length > most:
+            raise _Bad(Finding("E309", wanted.name, f"at most {most:,} bytes", f"{length:,} bytes"))
+        return read_regular(wanted.path, most)
+    except OSError as error:
+        raise _Bad(Finding("E307", wanted.name, "a file that can be read", error.strerror or str(error))) from None
+
+
+def _size(wanted: Wanted, data: bytes) -> tuple[int, int]:
+    """Height and width by the file's first chunk, before any library sees it."""
+    if not data.startswith(SIGNATURE):
+        raise _Bad(Finding("E306", wanted.name, "a PNG by its content", kind(data)))
+    if len(data) < 33 or data[8:16] != b"\0\0\0\x0dIHDR":
+        raise _Bad(
+            Finding("E307", wanted.name, "a PNG that begins with its header", f"{len(data):,} bytes without one")
+        )
+    width, height = struct.unpack(">II", data[16:24])
+    return height, width
+
+
+def _as_expected(wanted: Wanted, data: bytes, found: tuple[int, int], size: tuple[int, int] | None) -> list[Finding]:
+    """What its header says that it should not."""
+    wrong = []
+    if found[0] * found[1] > (max(MOST_PIXELS, size[0] * size[1]) if size else MOST_PIXELS):
+        raise _Bad(Finding("E309", wanted.name, _by(size) if size else f"at most {MOST_PIXELS:,} pixels", _by(found)))
+    depth, colour = data[24], data[25]
+    if (depth, colour) != (8, 2):
+        shown = f"{COLOURS.get(colour, f'colour type {colour}')} of {depth} bits"
+        wrong.append(Finding("E305", wanted.name, "RGB of 8 bits a sample", shown))
+    try:
+        header = header_of(wanted.path, data)
+    except UnreadableImage as error:
+        raise _Bad(_damaged(wanted, error)) from None
+    if header.frames > 1:
+        wrong.append(Finding("E308", wanted.name, "one picture", f"{header.frames} frames"))
+    upright = header.height, header.width
+    if size and upright != size:
+        wrong.append(Finding("E304", wanted.name, f"{_by(size)} as its input", _by(upright)))
+    return wrong
+
+
+def _pixels(wanted: Wanted, data: bytes) -> Pixels:
+    broken = _broken_chunk(data)
+    if broken is not None:
+        raise _Bad(Finding("E307", wanted.name, "a whole PNG", broken))
+    try:
+        return decode(wanted.path, data)
+    except UnreadableImage as error:
+        raise _Bad(_damaged(wanted, error)) from None
+
+
+def _broken_chunk(data: bytes) -> str | None:
+    """What is wrong with the chunks of a PNG, or None: a decoder is content once it has its rows."""
+    at = len(SIGNATURE)
+    while at + 12 <= len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        name = data[at + 4 : at + 8]
+        end = at + 12 + length
+        if end > len(data):
+            break
+        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
+            return f"chunk {name!r} with a wrong checksum"
+        if name == b"IEND":
+            return None
+        at = end
+    return f"an end after {len(data):,} bytes, inside a chunk"
+
+
+def _dishonest(wanted: Wanted, data: bytes, pixels: Pixels, given: bytes | None) -> list[Finding]:
+    """What cannot have come out of a restoration. An input of one colour excuses an output of one colour."""
+    lq = decode(wanted.lq, given) if wanted.lq and given is not None else None
+    if lq is not None and _constant(lq):
+        return []
+    wrong = []
+    if _constant(pixels):
+        colour = tuple(int(level) for level in pixels[0, 0])
+        wrong.append(Finding("E310", wanted.name, "a picture", f"{_by(pixels.shape)} times the colour {colour}"))
+    if lq is not None and given is not None and wanted.lq is not None:
+        same = "the same bytes" if given == data else "the same pixels" if np.array_equal(lq, pixels) else ""
+        if same:
+            wrong.append(Finding("E311", wanted.name, "a restored picture", f"{same} as {wanted.lq.name}"))
+    return wrong
+
+
+def _constant(pixels: Pixels) -> bool:
+    return bool((pixels[0] == pixels[0, 0]).all()) and bool((pixels == pixels[0, 0]).all())
+
+
+def _damaged(wanted: Wanted, error: UnreadableImage) -> Finding:
+    # The path of a scratch folder would mean nothing to the reader, who sees the name beside the message.
+    return Finding("E307", wanted.name, "a whole PNG", str(error).removeprefix(f"{wanted.path}: "))
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return f"{size[0]} x {size[1]}"

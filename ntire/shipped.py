@@ -1,0 +1,203 @@
+"""Code and weights that an entry ships, looked at without running them: Python by its syntax tree, weights by their bytes.
+
+Whether the code imports and makes the images is not asked here: that needs the sandbox of `ntire verify`.
+"""
+
+import ast
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ntire.files import open_regular, read_regular
+from ntire.findings import Finding
+from ntire.submission import MethodUsed
+
+METHOD = "method/"
+"""Below it lies all code of an entry."""
+CODE = "method/method.py"
+MOST_CODE = 4 << 20
+"""Bytes of one source file."""
+MOST_HEADER = 16 << 20
+"""Bytes of a safetensors file's header."""
+PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".tar"})
+DIGITS = 8
+"""Of a sha256 at least, where only its beginning is published."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A weights file that the manifest or the class names."""
+
+    file: str
+    sha256: str | None
+    where: str
+    """Who names it."""
+
+
+def look_at_method(root: Path, files: Sequence[str], method: MethodUsed) -> list[Finding]:
+    """Everything that is wrong with the code and weights below `method/`; nothing for an entry without code."""
+    if method.file is None and not any(name.startswith(METHOD) for name in files):
+        return []
+    source = method.file or CODE
+    declared = [Declared(weights.file, weights.sha256, "submission.toml") for weights in method.weights]
+    if source not in files:
+        findings = [Finding("E407", source, "the code", "no such file")]
+    else:
+        findings, in_class = _look_at_code(root, files, source)
+        declared += in_class
+    beside = source.rpartition("/")[0] + "/weights/"
+    return findings + _look_at_weights(root, files, declared, beside) + _look_at_pickles(root, files)
+
+
+def _look_at_code(root: Path, files: Sequence[str], source: str) -> tuple[list[Finding], list[Declared]]:
+    try:
+        known = _methods_in(root, source, frozenset(files), frozenset())
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OSError) as error:
+        return [Finding("E406", source, "Python", f"{type(error).__name__}: {error}")], []
+    classes = [node for node in known.values() if node is not None and not _abstract(node)]
+    if len(classes) != 1:
+        names = ", ".join(node.name for node in classes)
+        code = "E405" if classes else "E404"
+        return [Finding(code, source, "one subclass of ntire.method.Method", names or "none")], []
+    return [], [Declared(file, sha256, source) for file, sha256 in _weights_in(classes[0])]
+
+
+def _methods_in(root: Path, source: str, files: frozenset[str], seen: frozenset[str]) -> dict[str, ast.ClassDef | None]:
+    """Names at the top of a module that stand for `Method` or a subclass; its definition, where that is in the module."""
+    tree = ast.parse(read_regular(root / source, MOST_CODE))
+    known: dict[str, ast.ClassDef | None] = {}
+    modules: set[str] = set()
+    for node in _statements(tree.body):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name == "ntire.method":
+                    modules.add(alias.asname or alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = (node.module or "").replace(".", "/")
+            inner = f"{source.rpartition('/')[0]}/{base}.py".lstrip("/")
+            if node.module == "ntire":
+                modules |= {alias.asname or alias.name for alias in node.names if alias.name == "method"}
+            elif node.module == "ntire.method":
+                names = [alias.asname or alias.name for alias in node.names if alias.name in ("Method", "*")]
+                known |= {name.replace("*", "Method"): None for name in names}
+            elif inner in files and inner not in seen:
+                there = _methods_in(root, inner, files, seen | {source, inner})
+                known |= {alias.asname or alias.name: None for alias in node.names if alias.name in there}
+        elif isinstance(node, ast.ClassDef) and any(_stands_for(base, known, modules) for base in node.bases):
+            known[node.name] = node
+    return known
+
+
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements at the top of a module, those under `if`, `try` and `with` among them."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            for part in ("body", "orelse", "finalbody"):
+                yield from _statements(getattr(node, part, []))
+            for handler in getattr(node, "handlers", []):
+                yield from _statements(handler.body)
+
+
+def _stands_for(base: ast.expr, known: dict[str, ast.ClassDef | None], modules: set[str]) -> bool:
+    if isinstance(base, ast.Name):
+        return base.id in known
+    return isinstance(base, ast.Attribute) and base.attr == "Method" and _dotted(base.value) in modules
+
+
+def _dotted(node: ast.expr) -> str:
+    """`ntire.method` of the expression that says so, empty for anything else."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+
+
+def _abstract(node: ast.ClassDef) -> bool:
+    return any(
+        word.arg == "abstract" and isinstance(word.value, ast.Constant) and word.value.value is True
+        for word in node.keywords
+    )
+
+
+def _weights_in(node: ast.ClassDef) -> Iterator[tuple[str, str | None]]:
+    """File and sha256 of every `Weights(...)` in a class that has no address to fetch it from."""
+    for call in ast.walk(node):
+        if not isinstance(call, ast.Call) or _dotted(call.func).rpartition(".")[2] != "Weights":
+            continue
+        given = {word.arg: word.value for word in call.keywords}
+        given |= dict(zip(("file", "sha256"), call.args, strict=False))
+        file, sha256 = (
+            value.value if isinstance(value := given.get(name), ast.Constant) else None for name in ("file", "sha256")
+        )
+        if isinstance(file, str) and "urls" not in given:
+            yield file, sha256 if isinstance(sha256, str) else None
+
+
+def _look_at_weights(root: Path, files: Sequence[str], declared: Sequence[Declared], beside: str) -> list[Finding]:
+    findings = []
+    hashed: dict[str, str] = {}
+    for one in declared:
+        path = next((name for name in (beside + one.file, one.file) if name in files), None)
+        if path is None:
+            findings.append(Finding("E401", beside + one.file, f"the file that {one.where} names", "no such file"))
+            continue
+        if path not in hashed:
+            hashed[path] = _sha256(root / path)
+        if one.sha256 is not None and (len(one.sha256) < DIGITS or not hashed[path].startswith(one.sha256.lower())):
+            findings.append(Finding("E402", path, f"sha256 {one.sha256} as in {one.where}", hashed[path]))
+    known = {beside + one.file for one in declared if one.sha256} | {one.file for one in declared if one.sha256}
+    for name in files:
+        if name.endswith(".safetensors"):
+            if name not in known:
+                findings.append(Finding("W408", name, "a sha256 in submission.toml or the class", "none"))
+            broken = _broken_safetensors(root / name)
+            if broken:
+                findings.append(Finding("E409", name, "a whole safetensors file", broken))
+    return findings
+
+
+def _look_at_pickles(root: Path, files: Sequence[str]) -> list[Finding]:
+    """Files that are pickles by their name or their content, wherever the entry has them."""
+    findings = []
+    for name in files:
+        suffix = Path(name).suffix.lower()
+        if not name.startswith(METHOD) and suffix not in PICKLES:
+            continue
+        head = _head(root / name)
+        pickled = len(head) > 1 and head[0] == 0x80 and head[1] in range(2, 6)
+        zipped = head.startswith(b"PK\x03\x04")
+        if suffix in PICKLES or (suffix != ".zip" and zipped) or pickled:
+            shown = "a pickle" if pickled else "a zip, as torch.save writes" if zipped else f"a {suffix} file"
+            findings.append(Finding("E403", name, "weights as .safetensors", shown))
+    return findings
+
+
+def _broken_safetensors(path: Path) -> str:
+    """What is wrong with the frame of a safetensors file; empty if nothing is. Its tensors are not read."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, MOST_HEADER):
+            return f"a header of {length:,} bytes in a file of {size:,}"
+        try:
+            header = json.loads(file.read(length))
+            ends = [value["data_offsets"][1] for key, value in header.items() if key != "__metadata__"]
+            end = max(ends, default=0)
+        except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError):
+            return "a header that is no table of tensors"
+    return "" if end == size - 8 - length else f"{size - 8 - length:,} bytes of tensors, {end} announced"
+
+
+def _head(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read(16)
+
+
+def _sha256(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
