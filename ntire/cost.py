@@ -26,14 +26,15 @@ def on_meta(method: type[Method]) -> Method:
     return built
 
 
-def count(method: type[Method], at: tuple[int, int], *, as_claimed: bool = False) -> Cost:
+def count(method: type[Method], at: tuple[int, int], *, as_claimed: bool = False, built: Method | None = None) -> Cost:
     """Parameters and multiply-adds of `forward` for one image of `at` (height, width), or of what the report counts.
 
     Counted is what PyTorch dispatches: convolutions, matrix products and attention; pointwise work, norms and FFTs
     count as nothing. The size is padded to the method's stride, as it is when it runs. A report that counts only what is
-    trained is met by the parameters that a new method would train.
+    trained is met by the parameters that a new method would train. `built` is what `on_meta` gave, where it
+    is there already.
     """
-    built = on_meta(method)
+    built = on_meta(method) if built is None else built
     height, width = (size + -size % method.stride for size in at)
     lq = torch.empty(1, method.lq_channels(), height, width, device="meta")
     trained_only = as_claimed and method.claimed is not None and method.claimed.trained_only

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ntire.catalogue import folder_of, methods
-from ntire.cost import count
+from ntire.cost import count, on_meta
 from ntire.method import Method
 from ntire.weights import State, Weights, locate
 
@@ -106,8 +106,9 @@ def facts_of(method: type[Method], at: tuple[int, int] | None = None) -> dict[st
     at = at or stated
     if claimed and at != stated:
         claimed = replace(claimed, macs_g=None)
-    counted = count(method, at)
-    as_claimed = count(method, at, as_claimed=True) if claimed else counted
+    built = on_meta(method)
+    counted = count(method, at, built=built)
+    as_claimed = count(method, at, as_claimed=True, built=built) if claimed else counted
     return {
         "team": method.team,
         "track": method.track,

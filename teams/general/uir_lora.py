@@ -97,6 +97,7 @@ class UirLora(Method):
         "The paper trains the skip convolutions on all degradations first; here each adapter trains its own from their start.",
         "The recipe has noise and JPEG, which can be made from clean pictures; the other eight need their data sets.",
         "The latent is the mean of the encoder's posterior: the same picture gives one result.",
+        "SD-Turbo's weights are under Stability AI's non-commercial community licence.",
         "Attention and norms see the whole image: tiles change the result.",
     )
     recipe = Recipe(

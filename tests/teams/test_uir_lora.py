@@ -449,3 +449,35 @@ def test_a_trained_file_is_all_that_running_needs(tmp_path):
     ready = prepare(Small, Options(weights=tmp_path / "weights.safetensors"))
     path = write_png(tmp_path / "picture.png", scene(45, 39))
     assert torch.equal(ready.restore(path), trained.restore(path))
+
+
+METHOD = """
+from teams.general.uir_lora import UirLora
+
+class Mine(UirLora):
+    words = ("hazy", "noisy", "rainy")
+
+    def __init__(self):
+        super().__init__(**UirLora.tiny)
+"""
+
+
+def test_from_base_models_to_a_restored_picture_with_the_commands_of_a_user(tmp_path, ntire):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "method.py").write_text(METHOD)
+    base_models(tmp_path / "base", Three(**Three.tiny).requires_grad_(False))
+    clip_model(tmp_path / "base" / "clip")
+    for name in ("a", "b"):
+        write_png(tmp_path / "clean" / f"{name}.png", scene(64, 64))
+    trained = ntire(
+        "train", "--team", tmp_path / "mine", "--track", "denoise", "--data", tmp_path / "clean", "--stage", "noisy",
+        "--weights", tmp_path / "base", "--without", "lpips", "--iterations", 1, "--batch", 1, "--patch", 64,
+        "--held-out", 1, "--device", "cpu", "-o", tmp_path / "trained",
+    )  # fmt: skip
+    assert trained.code == 0, trained.err
+    run = ntire(
+        "run", "--team", tmp_path / "mine", "--track", "denoise", "--weights", tmp_path / "trained" / "weights.safetensors",
+        tmp_path / "clean", "-o", tmp_path / "entry", "--device", "cpu",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert len(list((tmp_path / "entry").rglob("*.png"))) == 2
