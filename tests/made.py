@@ -26,8 +26,8 @@ def write_png(path: Path, pixels: np.ndarray) -> Path:
 
 
 def start(*words: object, cwd: Path | None = None) -> subprocess.Popen[bytes]:
-    """Start a command as a process of its own."""
-    code = "from ntire.cli import main; main()"
+    """Start a command as a process of its own, which heeds Ctrl-C even where these tests run in the background."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from ntire.cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd
     )
