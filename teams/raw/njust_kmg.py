@@ -11,6 +11,7 @@ from ntire.degradations import RawDegradation
 from ntire.method import Cost, Method
 from ntire.raw import pack
 from ntire.training import Recipe, Stage
+from ntire.weights import Weights
 from teams.parts.attention import RCAB, ResGFM
 from teams.parts.hybrid import WaveletUNet
 
@@ -34,6 +35,14 @@ class NjustKmg(Method):
     track = "raw"
     cite = "raim2025"
     claimed = Cost(source="RAIM 2025 supplement, NJUST-KMG track 1", params_m=0.83, at=(1024, 1024))
+    weights = (
+        Weights(
+            "njust-kmg.safetensors",
+            sha256="426774c6d8edfbed91e0bbe25752c2611e3818ab87a31d96f6e2733e2d15d2af",
+            license="research and education only, as the BSDS500 pictures it is trained on",
+            provenance="retrained",
+        ),
+    )
     tiling = "global"
     halo = 64
     stride = 8
