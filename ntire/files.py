@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import stat
+import tempfile
 import tomllib
 from collections.abc import Iterable
 from io import BufferedReader
@@ -76,9 +77,9 @@ def writable_folder(folder: Path) -> Path:
     """Make `folder` if it is not there and prove that files can be written into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".ntire-probe"
-        probe.write_bytes(b"")
-        probe.unlink()
+        # Of a name of its own: several processes may ask at once.
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".ntire-probe-"):
+            pass
     except OSError as error:
         raise UserError(
             f"{folder}: expected a folder that can be written to, found: {error.strerror or error}. "
