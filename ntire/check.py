@@ -1,7 +1,7 @@
 """`ntire check`: an entry held against the rules of its track, all problems at once, before anybody scores it.
 
 An entry is a folder, or an archive that is unpacked into a scratch folder by the rules of `ntire.archive`. Submitted code is
-never run here; that it imports and makes the submitted images is checked by `ntire verify`, in a sandbox.
+never run here: whether it imports and makes the submitted images is not asked, as that needs a sandbox.
 """
 
 import math

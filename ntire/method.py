@@ -138,7 +138,15 @@ class Method(nn.Module):
 
         Raises UserError for weights that do not fit.
         """
-        fill(self, read_state_dict(weights), weights)
+        fill(self, self.read_weights(weights), weights)
+
+    def read_weights(self, path: Path) -> dict[str, Tensor]:
+        """The tensors of a file of the whole method, without the prefix that its published files have."""
+        state = read_state_dict(path)
+        for prefix in {weights.prefix for weights in self.weights if weights.prefix}:
+            if any(name.startswith(prefix) for name in state):
+                return read_state_dict(path, prefix)
+        return state
 
     def own_loss(self) -> Tensor:
         """What the loss `own` adds for the last batch that went through `forward` in training."""

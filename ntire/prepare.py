@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from ntire import UserError
 from ntire.catalogue import folder_of
@@ -46,7 +45,7 @@ def prepare(method_class: type[Method], options: Options) -> Method:
     folder = folder_of(method_class)
     method = method_class()
     if options.weights is not None:
-        fill(method, _given(options.weights, method), options.weights)
+        fill(method, method.read_weights(options.weights), options.weights)
     elif method.weights:
         require({method.team: method.weights}, {method.team: folder})
         for weights in method.weights:
@@ -64,15 +63,6 @@ def prepare(method_class: type[Method], options: Options) -> Method:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     return method.requires_grad_(False).to(torch.device(options.device), DTYPES[options.precision])
-
-
-def _given(path: Path, method: Method) -> dict[str, Tensor]:
-    """The tensors of a file that the user named; the prefix that the method's own files have is cut off here, too."""
-    state = read_state_dict(path)
-    for prefix in {weights.prefix for weights in method.weights if weights.prefix}:
-        if any(name.startswith(prefix) for name in state):
-            return read_state_dict(path, prefix)
-    return state
 
 
 def plan_tile(method: Method, frame: Frame | None, options: Options) -> tuple[int | None, tuple[str, ...]]:

@@ -1,6 +1,6 @@
 """Code and weights that an entry ships, looked at without running them: Python by its syntax tree, weights by their bytes.
 
-Whether the code imports and makes the images is not asked here: that needs the sandbox of `ntire verify`.
+Whether the code imports and makes the images is not asked here: that needs a sandbox.
 """
 
 import ast

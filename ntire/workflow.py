@@ -31,7 +31,7 @@ from ntire.training.loop import train as run_training
 from ntire.training.losses import Aids, Compare, Opponent
 from ntire.training.perceptual import VGG19, perceptual_loss
 from ntire.training.recipe import Loss
-from ntire.weights import Weights, fill, locate, read_state_dict, require
+from ntire.weights import Weights, fill, locate, require
 from scoring.cache import Cache, default_path
 from scoring.calibration import refuse_drift
 from scoring.detect import find_landmarks, retinaface
@@ -161,7 +161,7 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
     taught = None
     if "distill" in recipe.losses and teacher is not None:
         taught = catalogue.find(method.team, method.track, recipe.teacher)().eval().requires_grad_(False)
-        fill(taught, read_state_dict(teacher), teacher)
+        fill(taught, taught.read_weights(teacher), teacher)
         taught.deploy()
         taught.to(device)
     opponents: dict[Loss, Opponent] = {"gan": UNetDiscriminator()} if "gan" in recipe.losses else {}

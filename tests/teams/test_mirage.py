@@ -39,6 +39,9 @@ def test_a_lightning_checkpoint_fills_it(tmp_path, monkeypatch):
     lq = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
         assert torch.equal(prepare(Mirage, Options(weights=tmp_path / "last.ckpt"))(lq), trained(lq))
+        begun = Mirage().eval()
+        begun.begin_from(tmp_path / "last.ckpt")
+        assert torch.equal(begun(lq), trained(lq))
 
 
 def test_each_image_of_a_batch_gets_kernels_of_its_own():
