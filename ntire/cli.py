@@ -383,7 +383,9 @@ def train(
     track: TrackName,
     data: Annotated[Path, typer.Option(help="Folder of clean pictures.")],
     variant: Variant = None,
-    folder: Annotated[Path | None, typer.Option("-o", "--out", help="Default: training/<team>-<track>.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Default: training/<team>-<track>[-<variant>].")
+    ] = None,
     stage: Annotated[list[str] | None, typer.Option(help="Only this stage of the recipe; may be repeated.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="In all; shared out over the stages.")] = None,
     batch: Annotated[int | None, typer.Option(min=1)] = None,
@@ -412,7 +414,7 @@ def train(
 
     settings = Settings(
         data=data,
-        out=folder or Path("training") / f"{team}-{track}",
+        out=folder or Path("training") / "-".join(part for part in (team, track, variant) if part),
         device=choose_device(device),
         precision=precision,
         seed=seed,

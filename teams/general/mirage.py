@@ -7,6 +7,9 @@ gated convolution and an MLP.
 Network, names and numbers follow the authors' program, which differs from the paper in places: see the caveats.
 """
 
+from dataclasses import replace
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -145,14 +148,14 @@ class Mirage(Method):
     variant = "tiny"
     cite = "ren2026mirage"
     code = "https://github.com/Amazingren/MIRAGE"
-    claimed = Cost(
+    claimed: ClassVar[Cost | None] = Cost(
         source="MIRAGE, table of complexity",
         reading="G are MACs at 224 x 224, the heads for training counted in",
         params_m=6.21,
         macs_g=16.0,
         at=(224, 224),
     )
-    weights = (
+    weights: ClassVar[tuple[Weights, ...]] = (
         Weights(
             "mirage-tiny-5d.ckpt",
             sha256=None,
@@ -166,7 +169,7 @@ class Mirage(Method):
     tiling = "global"
     halo = 64
     stride = 8
-    caveats = (
+    caveats: ClassVar[tuple[str, ...]] = (
         "The weights are those for five degradations; the authors' others run with --weights FILE.",
         "Attention and pooled kernels see the whole image: tiles change the result slightly.",
         "Where paper and program differ (optimiser, schedule, epochs), the program is followed.",
@@ -264,4 +267,25 @@ class MirageSmall(Mirage):
     )
 
     def __init__(self, width: int = 30, blocks: int = 0, refinement: int = 3) -> None:
+        super().__init__(width, blocks, refinement)
+
+
+class MirageNarrow(Mirage):
+    """Half the width of tiny and fewer blocks, for denoising: small enough to be trained on a CPU. Not in the paper."""
+
+    variant = "narrow"
+    claimed = None
+    weights = ()
+    caveats = (
+        "Not in the paper: half the width of tiny and fewer blocks, trained for denoising alone.",
+        "Attention and pooled kernels see the whole image: tiles change the result slightly.",
+    )
+    recipe = replace(
+        RECIPE,
+        degradation=NoiseLevels((15.0, 25.0, 50.0)),
+        source="as tiny, with the authors' noise levels only; length ours",
+    )
+    tiny = {"width": 12, "blocks": 1}
+
+    def __init__(self, width: int = 12, blocks: int = 2, refinement: int = 2) -> None:
         super().__init__(width, blocks, refinement)
