@@ -57,8 +57,17 @@ def facts(track: str | None = None) -> list[dict[str, Any]]:
 
 
 def markdown() -> str:
-    """The README's table of methods: claims beside counts, weights, and how good those that ship are."""
-    return _markdown_table(COLUMNS, [in_short(row) for row in facts() if row["params"]])
+    """The README's table: every method whose report gives figures or whose weights ship, then the names of all others."""
+    listed: list[type[Method]] = []
+    others: dict[str, list[str]] = {}
+    for method in methods():
+        if method.claimed or _validation(method):
+            listed.append(method)
+        else:
+            others.setdefault(method.team, []).append(f"{method.track} {method.variant}".strip())
+    table = _markdown_table(COLUMNS, [in_short(facts_of(method)) for method in listed])
+    names = ", ".join(f"{team} ({', '.join(where)})" for team, where in others.items())
+    return f"{table}\n\nWithout published figures: {names}."
 
 
 def in_short(row: dict[str, Any]) -> list[str]:
