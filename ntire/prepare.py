@@ -14,7 +14,7 @@ from ntire.files import sha256_of
 from ntire.method import DTYPES, Frame, Method, Precision
 from ntire.raw import RawFrame
 from ntire.submission import WeightsUsed
-from ntire.weights import fill, locate, read_state_dict, require, verify
+from ntire.weights import fill, fill_from, locate, require, verify
 
 CACHE_TILE = 512
 """On a CPU, tiles of this side keep a light network's activations in the cache."""
@@ -51,7 +51,7 @@ def prepare(method_class: type[Method], options: Options) -> Method:
         for weights in method.weights:
             path, _ = locate(weights, folder)
             verify(weights, path)
-            fill(method.get_submodule(weights.into), read_state_dict(path, weights.prefix), path)
+            fill_from(method.get_submodule(weights.into), weights, path)
     elif any(True for _ in method.parameters()):
         raise UserError(
             f"{method.team} on track {method.track}: no weights are public and none ship with ntire. Train them "

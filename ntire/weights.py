@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -268,6 +268,22 @@ class _Inert:
     __name__ = "inert"
     Unpickler = _InertUnpickler
     load = staticmethod(lambda file, **options: _InertUnpickler(file, **options).load())
+
+
+@runtime_checkable
+class TakesFile(Protocol):
+    """A part of a method that reads its published file itself: other names than ours, or no tensors at all."""
+
+    def take(self, path: Path, prefix: str) -> None:
+        """Fill from the file; `prefix` is `Weights.prefix`. Raises UserError for a file that does not fit."""
+
+
+def fill_from(part: nn.Module, weights: Weights, path: Path) -> None:
+    """Fill the part of a method that `weights.into` names from its file. Raises UserError for one that does not fit."""
+    if isinstance(part, TakesFile):
+        part.take(path, weights.prefix)
+    else:
+        fill(part, read_state_dict(path, weights.prefix), path)
 
 
 def fill(module: nn.Module, state_dict: Mapping[str, Tensor], source: Path) -> None:

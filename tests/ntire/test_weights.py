@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ntire import UserError
-from ntire.weights import Weights, cache_folder, fetch, fill, locate, read_state_dict, require, verify
+from ntire.weights import Weights, cache_folder, fetch, fill, fill_from, locate, read_state_dict, require, verify
 
 CONTENT = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -209,3 +209,14 @@ def test_half_precision_files_fill_full_precision_networks(tmp_path):
     fill(target, halves, tmp_path / "x")
     assert target.weight.dtype == torch.float32
     assert torch.equal(target.weight, halves["weight"].float())
+
+
+def test_a_part_that_knows_its_published_file_reads_it_itself(tmp_path):
+    class Own(nn.Linear):
+        def take(self, path, prefix):
+            self.seen = (path, prefix)
+
+    part = Own(2, 2)
+    weights = Weights("words.txt", sha256=None, license="MIT", provenance="official", prefix="module.")
+    fill_from(part, weights, tmp_path / "words.txt")
+    assert part.seen == (tmp_path / "words.txt", "module.")
