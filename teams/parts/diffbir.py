@@ -206,8 +206,15 @@ class FaceCleaner(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        clean: Tensor = self.network(_padded(image))
+        clean: Tensor = self.network(_padded(image.float()))
         return clean[..., :height, :width]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FaceCleaner":
+        # Moves, but stays in float32, as in the authors' program; its masks know nothing else.
+        moved: FaceCleaner = super()._apply(  # type: ignore[no-untyped-call]
+            lambda value: value.to(fn(value.flatten()[:0]).device), recurse
+        )
+        return moved
 
     def take(self, path: Path, prefix: str) -> None:
         """The published file. Raises UserError for another network's."""

@@ -29,6 +29,8 @@ UNET_ENDS = {
     "middle_block.2": "mid_block.resnets.1",
 }
 VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+VAE_OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""What diffusers called them at first: its files from then are still there."""
 
 
 def unet_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -37,7 +39,10 @@ def unet_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def vae_names(state: Mapping[str, Tensor], levels: int = 4) -> dict[str, Tensor]:
-    """An LDM VAE under diffusers' names; the attention's 1 x 1 convolutions become matrices."""
+    """A VAE in LDM's names, or in those that diffusers had at first, under its names of today.
+
+    The attention's 1 x 1 convolutions become matrices.
+    """
     named = {}
     for name, value in state.items():
         new = _vae_name(name, levels)
@@ -77,4 +82,5 @@ def _vae_name(name: str, levels: int) -> str:
     name = re.sub(r"\bup\.(\d)\.upsample\.", lambda m: f"up_blocks.{levels - 1 - int(m[1])}.upsamplers.0.", name)
     name = re.sub(r"\bmid\.block_(\d)\.", lambda m: f"mid_block.resnets.{int(m[1]) - 1}.", name)
     name = re.sub(r"\bmid\.attn_1\.(\w+)\.", lambda m: f"mid_block.attentions.0.{VAE_ATTENTION.get(m[1], m[1])}.", name)
+    name = re.sub(r"\battentions\.0\.(\w+)\.", lambda m: f"attentions.0.{VAE_OLD.get(m[1], m[1])}.", name)
     return name.replace("nin_shortcut", "conv_shortcut").replace(".norm_out.", ".conv_norm_out.")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.weights import Weights, fill, read_state_dict
+from teams.parts.adapters import fill_plain
 from teams.parts.clip_text import MERGES, TOKENS, TextTower
 from teams.parts.ldm_names import unet_names, vae_names
 
@@ -186,11 +187,7 @@ def fill_base(network: nn.Module, folder: Path, added: tuple[str, ...] = (".lora
     # diffusers fills with random numbers what a file lacks.
     if found["missing_keys"]:
         raise UserError(f"{folder}: lacks {len(found['missing_keys'])} tensors, such as {found['missing_keys'][0]}.")
-    base = loaded.state_dict()
-    own = network.state_dict()
-    kept = {name: value for name, value in own.items() if any(mark in name for mark in added)}
-    inner = {name.replace(".base_layer", ""): name for name in own if name not in kept}
-    fill(network, {inner.get(name, name): value for name, value in base.items()} | kept, folder)
+    fill_plain(network, loaded.state_dict(), folder, added)
 
 
 def empty_prompt(folder: Path) -> Tensor:
