@@ -183,6 +183,9 @@ def run(
     bits: Annotated[Literal["8", "16"], typer.Option(help="Bits a sample of the PNGs; the challenges want 8.")] = "8",
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run finished.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Whole pictures: find their faces, restore each, put it back.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; goes on where it was stopped."""
@@ -194,7 +197,8 @@ def run(
     options = Options(choose_device(device), precision, _tile(tile), depth, weights, fresh)
     job = plan(team, track, inputs or [], folder, variant, limit, _say)
     with _bars() as bars:
-        summary = restore(job, options, _watch(bars, f"{job.method.team} {job.track.name}", len(job.inputs)))
+        title = f"{job.method.team} {job.track.name}"
+        summary = restore(job, options, _watch(bars, title, len(job.inputs)), whole=whole)
     if as_json:
         from dataclasses import asdict
 
