@@ -186,6 +186,9 @@ def run(
     whole: Annotated[
         bool, typer.Option("--whole", help="Whole pictures: find their faces, restore each, put it back.")
     ] = False,
+    max_memory: Annotated[
+        float | None, typer.Option(min=0.001, help="GB of weights on the GPU at once; parts of a method take turns.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; goes on where it was stopped."""
@@ -194,7 +197,7 @@ def run(
     from ntire.workflow import plan, restore
 
     depth: Literal[8, 16] = 16 if bits == "16" else 8
-    options = Options(choose_device(device), precision, _tile(tile), depth, weights, fresh)
+    options = Options(choose_device(device), precision, _tile(tile), depth, weights, fresh, max_memory)
     job = plan(team, track, inputs or [], folder, variant, limit, _say)
     with _bars() as bars:
         title = f"{job.method.team} {job.track.name}"
