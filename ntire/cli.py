@@ -183,6 +183,12 @@ def run(
     bits: Annotated[Literal["8", "16"], typer.Option(help="Bits a sample of the PNGs; the challenges want 8.")] = "8",
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run finished.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Whole pictures: find their faces, restore each, put it back.")
+    ] = False,
+    max_memory: Annotated[
+        float | None, typer.Option(min=0.001, help="GB of weights on the GPU at once; parts of a method take turns.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; goes on where it was stopped."""
@@ -191,10 +197,11 @@ def run(
     from ntire.workflow import plan, restore
 
     depth: Literal[8, 16] = 16 if bits == "16" else 8
-    options = Options(choose_device(device), precision, _tile(tile), depth, weights, fresh)
+    options = Options(choose_device(device), precision, _tile(tile), depth, weights, fresh, max_memory)
     job = plan(team, track, inputs or [], folder, variant, limit, _say)
     with _bars() as bars:
-        summary = restore(job, options, _watch(bars, f"{job.method.team} {job.track.name}", len(job.inputs)))
+        title = f"{job.method.team} {job.track.name}"
+        summary = restore(job, options, _watch(bars, title, len(job.inputs)), whole=whole)
     if as_json:
         from dataclasses import asdict
 
