@@ -209,7 +209,7 @@ def read_state_dict(path: Path, prefix: str = "") -> dict[str, Tensor]:
         raise UserError(
             f"{path}: not a whole weights file (safetensors, or tensors saved by torch): {reason}"
         ) from None
-    for key in ("params_ema", "params", "state_dict", "model"):
+    for key in ("params_ema", "params", "state_dict", "state_dict_unet", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict):

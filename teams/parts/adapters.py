@@ -3,6 +3,7 @@
 Low-rank adapters (Hu et al. 2022) are peft's; a layer that an adapter replaces as a whole has its own convolution a word.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,9 @@ def adapted(network: Any, rank: int, layers: tuple[str, ...], name: str = "defau
     from peft import LoraConfig
 
     config = LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights="gaussian", target_modules=list(layers))
-    network.add_adapter(config, adapter_name=name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are the point
+        network.add_adapter(config, adapter_name=name)
     return network
 
 

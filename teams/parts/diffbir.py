@@ -22,7 +22,16 @@ from ntire.weights import Weights, fill, read_state_dict
 from teams.parts.clip_text import VOCABULARY
 from teams.parts.colour import wavelet_colour
 from teams.parts.ldm_names import unet_names
-from teams.parts.stable_diffusion import SD21, StableDiffusion, clean_latent, draw, new_unet, signal_share
+from teams.parts.stable_diffusion import (
+    SD21,
+    StableDiffusion,
+    clean_latent,
+    draw,
+    enlarged,
+    new_unet,
+    signal_share,
+    sized,
+)
 
 STRIDE = 64
 """Sides of pictures are padded to multiples of it."""
@@ -94,15 +103,15 @@ class DiffBIR(nn.Module):
 
         `guidance` is the scale on prompt against negative prompt, `strength` the factor on what IRControlNet adds.
         """
-        clean = self._enlarged(image, side)
+        clean = enlarged(image, side)
         if self.cleaner is not None:
             clean = self.cleaner(clean)
         detailed = self.diffuse(
             clean, steps=steps, guidance=guidance, strength=strength, prompt=prompt, negative=negative, seed=seed
         )
         coloured = wavelet_colour(detailed, like=clean.float())
-        sized = F.interpolate(coloured, size=image.shape[-2:], mode="bicubic", antialias=True)
-        return sized.clamp(0, 1).to(image.dtype)
+        height, width = image.shape[-2:]
+        return sized(coloured, (height, width)).clamp(0, 1).to(image.dtype)
 
     def diffuse(
         self, clean: Tensor, *, steps: int, guidance: float, strength: float, prompt: str, negative: str, seed: int
@@ -137,15 +146,6 @@ class DiffBIR(nn.Module):
             mid_block_additional_residual=control[-1],
         ).sample
         return predicted.float()
-
-    @staticmethod
-    def _enlarged(image: Tensor, side: int) -> Tensor:
-        """The shorter side brought to `side` where it is less."""
-        shorter = min(image.shape[-2:])
-        if shorter >= side:
-            return image
-        size = [length * side // shorter for length in image.shape[-2:]]
-        return F.interpolate(image.float(), size=size, mode="bicubic", antialias=True).to(image.dtype)
 
 
 class IRControlNet(nn.Module):

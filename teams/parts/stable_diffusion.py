@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ntire import UserError
@@ -147,6 +148,20 @@ def decode(vae: Any, latent: Tensor, scale: float) -> Tensor:
     """The picture of a latent, float32, [0, 1] but not clamped."""
     decoded: Tensor = vae.decode((latent / scale).to(vae.dtype)).sample
     return (decoded.float() + 1) / 2
+
+
+def enlarged(image: Tensor, side: int) -> Tensor:
+    """The picture with its shorter side brought to `side` where that is less."""
+    shorter = min(image.shape[-2:])
+    height, width = image.shape[-2:]
+    return sized(image, (height * side // shorter, width * side // shorter)) if shorter < side else image
+
+
+def sized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The picture at another size, bicubic with antialiasing; itself if it has that size."""
+    if tuple(image.shape[-2:]) == size:
+        return image
+    return F.interpolate(image.float(), size=size, mode="bicubic", antialias=True).to(image.dtype)
 
 
 def draw(like: Tensor, generator: torch.Generator) -> Tensor:
