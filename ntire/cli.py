@@ -103,6 +103,7 @@ def teams(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
 ) -> None:
     """List every method: what its report claims, what we count, its weights and caveats."""
+    from ntire.catalogue import unpublished
     from ntire.facts import COLUMNS, facts, in_short, markdown
 
     if as_markdown:
@@ -116,6 +117,8 @@ def teams(
     for row in found:
         for caveat in row["caveats"]:
             out.print(f"{row['team']} {row['track']}: {caveat}", markup=False)
+    for one in unpublished(track):
+        out.print(f"{one.team} {one.track} cannot be run: {one.note}", markup=False)
 
 
 @app.command(epilog="Example: [bold]ntire cost --team MiAlgo --track raw --at 3072x4096[/]")
@@ -183,6 +186,12 @@ def run(
     bits: Annotated[Literal["8", "16"], typer.Option(help="Bits a sample of the PNGs; the challenges want 8.")] = "8",
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run finished.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Whole pictures: find their faces, restore each, put it back.")
+    ] = False,
+    max_memory: Annotated[
+        float | None, typer.Option(min=0.001, help="GB of weights on the GPU at once; parts of a method take turns.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; goes on where it was stopped."""
@@ -191,10 +200,11 @@ def run(
     from ntire.workflow import plan, restore
 
     depth: Literal[8, 16] = 16 if bits == "16" else 8
-    options = Options(choose_device(device), precision, _tile(tile), depth, weights, fresh)
+    options = Options(choose_device(device), precision, _tile(tile), depth, weights, fresh, max_memory)
     job = plan(team, track, inputs or [], folder, variant, limit, _say)
     with _bars() as bars:
-        summary = restore(job, options, _watch(bars, f"{job.method.team} {job.track.name}", len(job.inputs)))
+        title = f"{job.method.team} {job.track.name}"
+        summary = restore(job, options, _watch(bars, title, len(job.inputs)), whole=whole)
     if as_json:
         from dataclasses import asdict
 

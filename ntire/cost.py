@@ -1,9 +1,10 @@
 """What a method costs, counted on the meta device: no memory is needed, so full-size frames can be counted anywhere."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,38 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ntire.method import Cost, Method
+
+T = TypeVar("T")
+
+
+class _Counter(FlopCounterMode):
+    """PyTorch's counter, and what rounds add that cost as much as one that was run."""
+
+    def __init__(self) -> None:
+        super().__init__(display=False)
+        self.skipped = 0
+
+    def total(self) -> int:
+        """Floating-point operations so far, two for each multiply-add."""
+        return self.get_total_flops() + self.skipped
+
+
+_counting: ContextVar[_Counter | None] = ContextVar("_counting", default=None)
+
+
+def alike(rounds: Sequence[T], device: torch.device) -> Iterator[T]:
+    """The rounds of a loop that cost the same each, such as the steps of a sampler.
+
+    On the meta device only the first is run, and counted as often as there are rounds.
+    """
+    if device.type != "meta":
+        yield from rounds
+        return
+    counter = _counting.get()
+    before = counter.total() if counter else 0
+    yield from rounds[:1]
+    if counter:
+        counter.skipped += (len(rounds) - 1) * (counter.total() - before)
 
 
 def on_meta(method: type[Method]) -> Method:
@@ -38,15 +71,20 @@ def count(method: type[Method], at: tuple[int, int], *, as_claimed: bool = False
     height, width = (size + -size % method.stride for size in at)
     lq = torch.empty(1, method.lq_channels(), height, width, device="meta")
     trained_only = as_claimed and method.claimed is not None and method.claimed.trained_only
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        built.as_claimed(lq) if as_claimed else built(lq)
+    counter = _Counter()
+    outer = _counting.set(counter)
+    try:
+        with torch.no_grad(), counter:
+            built.as_claimed(lq) if as_claimed else built(lq)
+    finally:
+        _counting.reset(outer)
     return Cost(
         source="counted by dispatch",
         params_m=sum(
             parameter.numel() for parameter in built.parameters() if parameter.requires_grad or not trained_only
         )
         / 1e6,
-        macs_g=counter.get_total_flops() / 2e9,
+        macs_g=counter.total() / 2e9,
         at=at,
     )
 

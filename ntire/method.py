@@ -49,6 +49,17 @@ class Cost:
     """Figures of a claim that no natural reading of the report meets; the method's caveats say how far off ours are."""
 
 
+@dataclass(frozen=True)
+class Unpublished:
+    """A team of which nothing can be run, as its `entry` in a module of its own: what is known, and why it does not run."""
+
+    team: str
+    """As the report spells it."""
+    track: str
+    cite: str
+    note: str
+
+
 class Method(nn.Module):
     """A team's method: a subclass in `teams/<track>/<team>.py`, or in a submission's `method/method.py`.
 
@@ -88,6 +99,8 @@ class Method(nn.Module):
 
     tile: int | None = None
     """Side of the tiles that `restore` works in, in pixels; None for the whole image."""
+    runs_on: torch.device | None = None
+    """Where its parts are moved to when they are called, if they take turns there; else where its parameters are."""
 
     def __init_subclass__(cls, abstract: bool = False) -> None:
         super().__init_subclass__()
@@ -111,7 +124,9 @@ class Method(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are; the CPU for a method without any."""
+        """Where it runs; the CPU for a method without parameters."""
+        if self.runs_on is not None:
+            return self.runs_on
         return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
     @property

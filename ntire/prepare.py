@@ -14,7 +14,8 @@ from ntire.files import sha256_of
 from ntire.method import DTYPES, Frame, Method, Precision
 from ntire.raw import RawFrame
 from ntire.submission import WeightsUsed
-from ntire.weights import fill, locate, read_state_dict, require, verify
+from ntire.turns import take_turns
+from ntire.weights import fill, fill_from, locate, require, verify
 
 CACHE_TILE = 512
 """On a CPU, tiles of this side keep a light network's activations in the cache."""
@@ -35,12 +36,15 @@ class Options:
     """A file with all weights of the method, instead of those that it declares."""
     fresh: bool = False
     """Whether to forget what an earlier run finished."""
+    max_memory_gb: float | None = None
+    """10^9 bytes of weights that may be on the device at once; parts of a larger method take turns."""
 
 
 def prepare(method_class: type[Method], options: Options) -> Method:
     """Build a method, fill its networks strictly and put it on its device.
 
-    Raises UserError if its weights are missing, damaged or another network's, or if nobody has published any.
+    Raises UserError if its weights are missing, damaged or another network's, if nobody has published any, or if they do
+    not go under the limit on memory.
     """
     folder = folder_of(method_class)
     method = method_class()
@@ -51,7 +55,7 @@ def prepare(method_class: type[Method], options: Options) -> Method:
         for weights in method.weights:
             path, _ = locate(weights, folder)
             verify(weights, path)
-            fill(method.get_submodule(weights.into), read_state_dict(path, weights.prefix), path)
+            fill_from(method.get_submodule(weights.into), weights, path)
     elif any(True for _ in method.parameters()):
         raise UserError(
             f"{method.team} on track {method.track}: no weights are public and none ship with ntire. Train them "
@@ -62,7 +66,14 @@ def prepare(method_class: type[Method], options: Options) -> Method:
     # PyTorch's defaults let convolutions round to 10 bits on a GPU, and choose kernels by timing them.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    return method.requires_grad_(False).to(torch.device(options.device), DTYPES[options.precision])
+    method.requires_grad_(False)
+    device = torch.device(options.device)
+    if options.max_memory_gb is None:
+        return method.to(device, DTYPES[options.precision])
+    if device.type == "cpu":
+        raise UserError("--max-memory limits what is on a GPU; on the CPU, weights stay in main memory. Leave it out.")
+    take_turns(method, device, options.precision, options.max_memory_gb)
+    return method
 
 
 def plan_tile(method: Method, frame: Frame | None, options: Options) -> tuple[int | None, tuple[str, ...]]:

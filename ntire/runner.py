@@ -17,6 +17,7 @@ from torch import Tensor
 from ntire import UserError, __version__, raw
 from ntire import image as images
 from ntire.environment import environment
+from ntire.faces import Finder, restore_faces
 from ntire.files import sha256_of, writable_folder, write_atomically
 from ntire.journal import Journal
 from ntire.method import Frame, Method
@@ -111,22 +112,26 @@ def run(
     track: str,
     options: Options,
     report: Callable[[Result, bool], None] = lambda result, computed: None,
+    find: Finder | None = None,
 ) -> Summary:
     """Restore `inputs` into the submission folder `out` for the track of that full name.
 
     What an earlier run finished (same method, weights, settings and input, output still there) is kept. `report` gets
     every result and whether it was computed now. An input that cannot be restored is a result, not an exception; a disk
-    that cannot be written to raises UserError (exit code 3), and what is finished stays.
+    that cannot be written to raises UserError (exit code 3), and what is finished stays. With `find`, inputs are whole
+    pictures: each face that it finds is restored and put back, the rest stays as it is.
     """
     began = time.monotonic()
     writable_folder(out / IMAGES)
     used = weights_used(method, options)
     results: dict[str, Result] = {}
     kept = 0
-    with Journal(out / JOURNAL, _header(method, track, options, used), fresh=options.fresh) as journal:
+    with Journal(
+        out / JOURNAL, _header(method, track, options, used) | ({"whole": True} if find else {}), fresh=options.fresh
+    ) as journal:
         if options.fresh or not (out / MANIFEST).exists():
             write_manifest(out, _manifest(method, track, options, used, out.name))
-        for result, computed in _results(method, inputs, out, options, journal):
+        for result, computed in _results(method, inputs, out, options, journal, find):
             results[result.image] = result
             kept += not computed
             report(result, computed)
@@ -135,7 +140,7 @@ def run(
 
 
 def _results(
-    method: Method, inputs: Sequence[Input], out: Path, options: Options, journal: Journal
+    method: Method, inputs: Sequence[Input], out: Path, options: Options, journal: Journal, find: Finder | None
 ) -> Iterator[tuple[Result, bool]]:
     """Every result and whether it was computed now; one thread reads ahead, one writes behind."""
     finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
@@ -151,7 +156,7 @@ def _results(
                 if isinstance(read, _Kept):
                     yield read.result, False
                     continue
-                outcome = _restore(method, read, options) if isinstance(read, _Decoded) else read
+                outcome = _restore(method, read, options, find) if isinstance(read, _Decoded) else read
                 writes.append(writer.submit(_write, outcome, out, journal))
                 while len(writes) > AHEAD or (writes and writes[0].done()):
                     yield writes.popleft().result(), True
@@ -208,7 +213,7 @@ def _read(method: Method, item: Input, finished: dict[str, dict[str, Any]], out:
         return Result(item.name, "unreadable", fingerprint, problem=str(error))
 
 
-def _restore(method: Method, decoded: _Decoded, options: Options) -> Result | _Restored:
+def _restore(method: Method, decoded: _Decoded, options: Options, find: Finder | None) -> Result | _Restored:
     item, fingerprint, frame = decoded.item, decoded.fingerprint, decoded.frame
     # The seed follows the pixels: neither the name nor the place in the queue can matter.
     torch.manual_seed(int(fingerprint[:15], 16))
@@ -218,7 +223,11 @@ def _restore(method: Method, decoded: _Decoded, options: Options) -> Result | _R
     method.tile, notes = plan_tile(method, frame, options)
     began = time.perf_counter()
     try:
-        restored = method.restore(item.path) if frame is None else method.enhance(frame)
+        if isinstance(frame, Tensor) and find is not None:
+            restored, faces = restore_faces(frame.to(method.device), find, method.enhance)
+            notes = (*notes, f"{faces} face(s) restored, the rest left as it is")
+        else:
+            restored = method.restore(item.path) if frame is None else method.enhance(frame)
         height, width = _checked(restored, frame)
         pixels = images.as_pixels(restored, options.bits)
     except images.UnreadableImage as error:

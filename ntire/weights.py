@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,8 @@ class Weights:
     """Address and mirrors, tried in this order; empty for a file that ships with the method's code."""
     size: int | None = None
     """Bytes."""
+    by_hand: str = ""
+    """What a person must do to get it, where a program cannot or may not: terms to accept, a page for browsers."""
     home: Home = "ntire"
 
 
@@ -87,7 +89,14 @@ def require(wanted: Mapping[str, tuple[Weights, ...]], beside: Mapping[str, Path
     for name, weights, path in missing:
         size = f", {weights.size / 1e6:.0f} MB" if weights.size else ""
         lines.append(f"  {name}: {path} ({weights.license}{size})")
-    lines.append("Get them with:  ntire weights fetch " + " ".join(dict.fromkeys(name for name, _, _ in missing)))
+        lines += [f"      from {url}" for url in weights.urls]
+        if weights.by_hand:
+            lines.append(f"      {weights.by_hand}")
+    fetched = dict.fromkeys(name for name, weights, _ in missing if weights.urls)
+    if fetched:
+        lines.append("Get them with:  ntire weights fetch " + " ".join(fetched))
+    if any(not weights.urls for _, weights, _ in missing):
+        lines.append("What has no address here must be put at its path by hand.")
     raise UserError("\n".join(lines), exit_code=3)
 
 
@@ -113,6 +122,8 @@ def fetch(weights: Weights, progress: Progress | None = None) -> Path:
     if state == "here":
         verify(weights, path)
         return path
+    if weights.by_hand and not weights.urls:
+        raise UserError(f"{weights.file}: it cannot be fetched. {weights.by_hand} Put it at {path}.", exit_code=3)
     if not weights.urls:
         raise UserError(f"{weights.file}: it ships with its method's code and has no address. Restore that folder.")
     if weights.home == "huggingface":
@@ -133,7 +144,9 @@ def fetch(weights: Weights, progress: Progress | None = None) -> Path:
             part.replace(path)
             return path
     raise UserError(
-        f"{weights.file}: none of its addresses gave the file.\n" + "\n".join(answers) + f"\n"
+        f"{weights.file}: none of its addresses gave the file.\n"
+        + "\n".join([*answers, *([f"  {weights.by_hand}"] if weights.by_hand else [])])
+        + "\n"
         f"Download it by other means to {path}, then run `ntire weights verify`.",
         exit_code=3,
     )
@@ -147,7 +160,8 @@ def _fetch_repository(weights: Weights, path: Path) -> Path:
     try:
         snapshot_download(weights.file, cache_dir=path.parent)
     except (HfHubHTTPError, OSError) as error:
-        raise UserError(f"{weights.file}: cannot be fetched: {str(error).splitlines()[0]}", exit_code=3) from None
+        reason = " ".join([str(error).splitlines()[0], weights.by_hand]).strip()
+        raise UserError(f"{weights.file}: cannot be fetched: {reason}", exit_code=3) from None
     return path
 
 
@@ -176,7 +190,7 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
 
 
 def read_state_dict(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file or a PyTorch checkpoint, under `params_ema`, `params`, `state_dict` or bare.
+    """Tensors by name from a safetensors file or a PyTorch checkpoint: bare, or under a name that training programs use.
 
     A pickle can run code, so one is never opened as such: first as tensors only; where a training framework has left
     objects of its own in it, with all classes but tensors replaced by inert ones. Raises UserError for anything else.
@@ -195,7 +209,7 @@ def read_state_dict(path: Path, prefix: str = "") -> dict[str, Tensor]:
         raise UserError(
             f"{path}: not a whole weights file (safetensors, or tensors saved by torch): {reason}"
         ) from None
-    for key in ("params_ema", "params", "state_dict"):
+    for key in ("params_ema", "params", "state_dict", "state_dict_unet", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict):
@@ -254,6 +268,22 @@ class _Inert:
     __name__ = "inert"
     Unpickler = _InertUnpickler
     load = staticmethod(lambda file, **options: _InertUnpickler(file, **options).load())
+
+
+@runtime_checkable
+class TakesFile(Protocol):
+    """A part of a method that reads its published file itself: other names than ours, or no tensors at all."""
+
+    def take(self, path: Path, prefix: str) -> None:
+        """Fill from the file; `prefix` is `Weights.prefix`. Raises UserError for a file that does not fit."""
+
+
+def fill_from(part: nn.Module, weights: Weights, path: Path) -> None:
+    """Fill the part of a method that `weights.into` names from its file. Raises UserError for one that does not fit."""
+    if isinstance(part, TakesFile):
+        part.take(path, weights.prefix)
+    else:
+        fill(part, read_state_dict(path, weights.prefix), path)
 
 
 def fill(module: nn.Module, state_dict: Mapping[str, Tensor], source: Path) -> None:

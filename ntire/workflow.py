@@ -14,8 +14,10 @@ import torch
 from ntire import UserError, catalogue
 from ntire.check import InputsOf, check
 from ntire.check import Report as Checked
+from ntire.faces import face_finder
 from ntire.facts import Declared, facts_of, weights_of_methods
 from ntire.files import sha256_of, writable_folder
+from ntire.iqa import build
 from ntire.method import Method
 from ntire.pack import Packed, pack
 from ntire.prepare import Options, prepare
@@ -38,7 +40,6 @@ from scoring.detect import find_landmarks, retinaface
 from scoring.identity import write_landmarks
 from scoring.leaderboard import Line, line_of, line_of_scores, lines_of_table, ranked
 from scoring.metrics import METRICS
-from scoring.networks import build
 from scoring.references import Expected, References, expected_images, inputs_by_subset
 from scoring.score import Scored, Scorer
 from scoring.tables import write_leaderboard, write_scores
@@ -94,10 +95,16 @@ def plan(
     return Job(method, track, tuple(inputs), out or Path("submissions") / name.replace("/", "_"))
 
 
-def restore(job: Job, options: Options, report: Watch) -> Summary:
-    """Run a job; see `ntire.runner.run`."""
+def restore(job: Job, options: Options, report: Watch, *, whole: bool = False) -> Summary:
+    """Run a job; see `ntire.runner.run`. With `whole`, inputs are pictures with faces in them, which RetinaFace finds.
+
+    Raises UserError where the detector is not here, or the method is not one for faces that leaves reading to ntire.
+    """
+    if whole and (job.method.track != "face" or job.method.restore is not Method.restore):
+        raise UserError(f"--whole finds faces in pictures; {job.method.team} on track {job.track.name} takes no faces.")
+    find = face_finder(options.device) if whole else None
     method = prepare(job.method, options)
-    return run(method, job.inputs, job.out, job.track.name, options, report)
+    return run(method, job.inputs, job.out, job.track.name, options, report, find)
 
 
 def train(

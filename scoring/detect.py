@@ -3,26 +3,17 @@
 A gate that reads these is not the organisers' gate: their table was made by another detector. What uses them says so.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ntire import UserError
+from ntire.faces import Landmarks, face_finder
 from ntire.image import read_pixels
-from ntire.weights import Weights, fill, locate, read_state_dict, require, verify
-from scoring.identity import Landmarks
 
-RETINAFACE_FILE = Weights(
-    "detection_Resnet50_Final.pth",
-    None,
-    "MIT (facexlib: Apache-2.0)",
-    "official",
-    urls=("https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth",),
-    size=109_000_000,
-)
 CONFIDENCE = 0.8
 Detector = Callable[[Path], Landmarks | None]
 
@@ -33,26 +24,13 @@ def retinaface(device: str) -> Detector:
     Raises UserError (exit code 3) if facexlib or its weights are not here.
     """
     try:
-        from facexlib.detection.retinaface import RetinaFace
-    except ImportError as error:
-        raise UserError(
-            f"landmarks are needed, and no detector is here to find them: {error}. Name a table with --landmarks, "
-            "or install facexlib with `pip install 'ntire[iqa]'`.",
-            exit_code=3,
-        ) from None
-    require({"landmarks": (RETINAFACE_FILE,)}, {"landmarks": None})
-    path = locate(RETINAFACE_FILE, None)[0]
-    verify(RETINAFACE_FILE, path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        network: Any = RetinaFace(network_name="resnet50", device=torch.device(device))
-    fill(network, {name.removeprefix("module."): value for name, value in read_state_dict(path).items()}, path)
-    network.eval()
+        finder = face_finder(device)
+    except UserError as error:
+        raise UserError(f"landmarks are needed: {error}\nOr name a table with --landmarks.", exit_code=3) from None
 
     def detect(picture: Path) -> Landmarks | None:
-        with torch.inference_mode():
-            found = network.detect_faces(read_pixels(picture)[..., ::-1].copy(), CONFIDENCE)
-        return largest(found)
+        image = torch.from_numpy(read_pixels(picture) / np.float32(255)).permute(2, 0, 1)
+        return largest(finder.boxes(image, CONFIDENCE))
 
     return detect
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ntire import UserError
+from ntire.faces import Landmarks
 from ntire.files import write_atomically
 from ntire.image import Pixels
 from ntire.weights import fill, read_state_dict
@@ -34,9 +35,6 @@ TEMPLATE = np.array(
 """Left eye, right eye, nose, left and right corner of the mouth in the 112 x 112 crop, (x, y) in pixels."""
 SIDE = 112
 POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
-
-Landmarks = tuple[tuple[float, float], ...]
-"""Five points (x, y) in the order of POINTS, in pixels of the image."""
 
 
 class IRBlock(nn.Module):

@@ -18,7 +18,7 @@ from ntire.image import Pixels
 from scoring.pixels import Measure
 
 if TYPE_CHECKING:
-    from scoring.identity import Landmarks
+    from ntire.faces import Landmarks
 
 Vector = NDArray[np.float64]
 

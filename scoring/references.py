@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ntire import UserError
+from ntire.faces import Landmarks
 from ntire.image import SUFFIXES
-from scoring.identity import Landmarks, read_landmarks
+from scoring.identity import read_landmarks
 from scoring.metrics import METRICS
 from scoring.track import Track
 

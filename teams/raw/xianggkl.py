@@ -18,10 +18,10 @@ from ntire.method import Cost, Method
 from ntire.tiling import overlapping, pad_reflect
 from ntire.training import Recipe, Stage
 from ntire.training.losses import Opponent
+from teams.parts.clip_text import TOKENS
 from teams.parts.stable_diffusion import (
     LATENT,
     SCALE,
-    TOKENS,
     clean_latent,
     empty_prompt,
     fill_base,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ntire.cost import bytes_per_pixel, count
+from ntire.cost import alike, bytes_per_pixel, count
 from ntire.method import Method
 
 
@@ -79,3 +79,23 @@ class Drops(Facts):
 
 def test_freed_memory_is_used_again():
     assert bytes_per_pixel(Drops, torch.float32) == 3 * 3 * 4
+
+
+class Rounds(Conv):
+    """Five rounds of three passes."""
+
+    def forward(self, lq):
+        for _ in alike(range(5), lq.device):
+            for _ in alike(range(3), lq.device):
+                lq = super().forward(lq)
+        return lq
+
+
+def test_rounds_that_cost_the_same_are_counted_as_often_as_they_run_and_all_run_on_real_pictures():
+    assert count(Rounds, (16, 32)).macs_g == pytest.approx(15 * count(Conv, (16, 32)).macs_g)
+    picture, once, again = torch.rand(1, 3, 8, 8), Rounds(), Conv()
+    again.load_state_dict(once.state_dict())
+    expected = picture
+    for _ in range(15):
+        expected = again(expected)
+    assert torch.equal(once(picture), expected)

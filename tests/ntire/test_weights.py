@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ntire import UserError
-from ntire.weights import Weights, cache_folder, fetch, fill, locate, read_state_dict, require, verify
+from ntire.weights import Weights, cache_folder, fetch, fill, fill_from, locate, read_state_dict, require, verify
 
 CONTENT = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -97,16 +97,29 @@ def test_a_damaged_file_is_found_by_its_hash(tmp_path):
         verify(Weights("net.bin", SHA256, "MIT", "official"), path)
 
 
-def test_all_missing_files_are_listed_at_once_with_the_way_to_get_them():
+def test_all_missing_files_are_listed_at_once_with_licences_mirrors_and_the_way_to_get_them():
+    at = ("https://one.example/b.bin", "https://two.example/b.bin")
     wanted = {
-        "A": (Weights("a1.bin", None, "MIT", "official", size=5_000_000), Weights("a2.bin", None, "NC", "official")),
-        "B": (Weights("b.bin", None, "MIT", "official"),),
+        "A": (
+            Weights("a1.bin", None, "MIT", "official", size=5_000_000, urls=at[:1]),
+            Weights("a2.bin", None, "NC", "official", by_hand="Accept the terms on page P."),
+        ),
+        "B": (Weights("b.bin", None, "MIT", "official", urls=at),),
     }
     with pytest.raises(UserError) as caught:
         require(wanted, dict.fromkeys(wanted))
     message = str(caught.value)
     assert caught.value.exit_code == 3
-    assert all(part in message for part in ("3 weights", "a1.bin (MIT, 5 MB)", "a2.bin (NC)", "b.bin", "fetch A B"))
+    assert all(
+        part in message for part in ("3 weights", "a1.bin (MIT, 5 MB)", "a2.bin (NC)", "b.bin", "fetch A B", *at)
+    )
+    assert "Accept the terms on page P." in message
+    assert "by hand" in message
+
+
+def test_what_only_a_person_may_get_says_what_to_do_instead_of_being_fetched():
+    with pytest.raises(UserError, match=r"terms on page P.*Put it at .*gated\.bin"):
+        fetch(Weights("gated.bin", None, "NC", "official", by_hand="Accept the terms on page P."))
 
 
 def test_weights_beside_the_code_go_before_the_cache(tmp_path):
@@ -196,3 +209,14 @@ def test_half_precision_files_fill_full_precision_networks(tmp_path):
     fill(target, halves, tmp_path / "x")
     assert target.weight.dtype == torch.float32
     assert torch.equal(target.weight, halves["weight"].float())
+
+
+def test_a_part_that_knows_its_published_file_reads_it_itself(tmp_path):
+    class Own(nn.Linear):
+        def take(self, path, prefix):
+            self.seen = (path, prefix)
+
+    part = Own(2, 2)
+    weights = Weights("words.txt", sha256=None, license="MIT", provenance="official", prefix="module.")
+    fill_from(part, weights, tmp_path / "words.txt")
+    assert part.seen == (tmp_path / "words.txt", "module.")

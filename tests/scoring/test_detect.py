@@ -1,12 +1,13 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from ntire import UserError
+from ntire import UserError, faces
 from ntire.weights import cache_folder
-from scoring.detect import RETINAFACE_FILE, find_landmarks, largest, retinaface
+from scoring.detect import find_landmarks, largest, retinaface
 from tests.made import scene, write_png
 
 
@@ -26,7 +27,7 @@ def test_every_picture_without_a_face_is_told(tmp_path):
         find_landmarks(pictures, lambda path: points if path.stem == "b" else None)
 
 
-def test_the_detector_needs_its_weights_and_fills_them_strictly(tmp_path):
+def test_the_detector_needs_its_weights_and_fills_them_strictly(tmp_path, monkeypatch):
     facexlib = pytest.importorskip("facexlib.detection.retinaface", reason="needs the extra ntire[iqa]")
     with pytest.raises(UserError, match="detection_Resnet50_Final.pth") as caught:
         retinaface("cpu")
@@ -34,12 +35,13 @@ def test_the_detector_needs_its_weights_and_fills_them_strictly(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         state = facexlib.RetinaFace(network_name="resnet50", device=torch.device("cpu")).state_dict()
-    path = cache_folder() / RETINAFACE_FILE.file
+    monkeypatch.setattr(faces, "RETINAFACE", replace(faces.RETINAFACE, sha256=None))
+    path = cache_folder() / faces.RETINAFACE.file
     path.parent.mkdir(parents=True)
     torch.save({f"module.{name}": value for name, value in state.items()}, path)
     picture = write_png(tmp_path / "a.png", scene(96, 128))
     found = retinaface("cpu")(picture)
     assert found is None or np.array(found).shape == (5, 2)
-    torch.save({name: value for name, value in state.items() if "fpn" not in name}, path)
+    torch.save({f"module.{name}": value for name, value in state.items() if "fpn" not in name}, path)
     with pytest.raises(UserError, match="missing fpn"):
         retinaface("cpu")

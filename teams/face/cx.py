@@ -1,0 +1,46 @@
+"""CX, seventh of the face challenge 2025: DiffBIR version 2 with an IRControlNet of its own.
+
+    LQ -> SwinIR -> 50 steps of Stable Diffusion 2.1 under the team's IRControlNet -> wavelet colour of SwinIR's picture
+
+Report: NTIRE 2025 real-world face restoration, section 4.7; options as in the team's program.
+"""
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from teams.parts.diffbir import CLEANER, CONTROL_V2, DIFFUSION, NEGATIVE, DiffBIR
+from teams.parts.face_pipeline import CHALLENGE, FacePipeline, from_the_challenge
+
+CONTROL = replace(
+    CONTROL_V2,
+    file="cx-0080000.pt",
+    urls=(),
+    size=None,
+    license="none stated",
+    by_hand=from_the_challenge(7, "0080000.pt"),
+)
+
+
+class Cx(FacePipeline):
+    """DiffBIR as it is, control retrained by the team."""
+
+    team = "CX"
+    cite = "face2025"
+    code = CHALLENGE
+    weights = tuple(replace(one, into=f"diffbir.{one.into}") for one in (CLEANER, *DIFFUSION, CONTROL))
+    caveats = (
+        "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
+        "A part of the program for captions of each picture is commented out at the end: the positive prompt is empty.",
+    )
+    tiny = {"width": 32, "steps": 2, "side": 64}
+
+    def __init__(self, width: int = 320, steps: int = 50, side: int = 512) -> None:
+        super().__init__()
+        self.steps, self.side = steps, side
+        self.diffbir = DiffBIR(width)
+
+    def forward(self, lq: Tensor) -> Tensor:
+        return self.diffbir(
+            lq, steps=self.steps, guidance=4.0, strength=1.0, prompt="", negative=NEGATIVE, seed=231, side=self.side
+        )

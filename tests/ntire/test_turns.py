@@ -1,0 +1,110 @@
+"""Parts of a method take turns on the device: here the meta device, which shows where a tensor is and costs nothing."""
+
+import pytest
+import torch
+from torch import nn
+
+from ntire import UserError
+from ntire.method import Method
+from ntire.prepare import Options, prepare
+from ntire.turns import take_turns
+
+META = torch.device("meta")
+
+
+class Pipeline(Method):
+    """Three parts of 4, 4 and 8 kB, one of which is called twice, and 4 bytes of its own."""
+
+    team = "Pipeline"
+    track = "srgb"
+    cite = "raim2025"
+    tiling = "exact"
+    halo = 0
+    stride = 1
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(32, 32, bias=False)
+        self.second = nn.Sequential(nn.Linear(32, 31), nn.BatchNorm1d(1))
+        self.third = nn.Linear(64, 32, bias=False)
+        self.third.also = self.third.weight
+        self.register_buffer("scale", torch.ones(1))
+        self.seen = []
+
+    def forward(self, lq):
+        for name in ("first", "second", "first", "third", "second"):
+            part = getattr(self, name)
+            part(torch.zeros(1, 1 if name == "second" else 2, 64 if name == "third" else 32, device=lq.device))
+            self.seen.append("".join(one[0] for one in ("first", "second", "third") if self.on_meta(one)))
+        return lq * self.scale
+
+    def on_meta(self, name):
+        return {value.is_meta for value in getattr(self, name).state_dict().values()} == {True}
+
+
+@pytest.fixture
+def pipeline():
+    torch.manual_seed(0)
+    return Pipeline().eval().requires_grad_(False)
+
+
+def test_what_is_called_is_on_the_device_and_what_was_called_longest_ago_makes_room(pipeline):
+    take_turns(pipeline, META, "fp32", 12_400e-9)
+    assert pipeline.device == META
+    pipeline.in_tiles(torch.zeros(3, 4, 4))
+    assert pipeline.seen == ["f", "fs", "fs", "ft", "st"]
+
+
+def test_with_room_for_one_only_one_is_there(pipeline):
+    before = {name: value.clone() for name, value in pipeline.state_dict().items()}
+    turns = take_turns(pipeline, META, "fp32", 8_300e-9)
+    pipeline.in_tiles(torch.zeros(3, 4, 4))
+    assert pipeline.seen == ["f", "fs", "fs", "t", "s"]
+    assert [part.name for part in turns.present] == ["second"]
+    turns.present.pop().unload()
+    after = {name: value for name, value in pipeline.state_dict().items() if name != "scale"}
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+    assert pipeline.third.also is pipeline.third.weight
+
+
+def test_what_fits_is_moved_once_and_half_precision_halves_what_is_needed(pipeline):
+    assert take_turns(pipeline, META, "bf16", 9e-6) is None
+    assert all(value.is_meta for value in pipeline.state_dict().values())
+    assert pipeline.dtype == torch.bfloat16
+
+
+def test_parts_that_are_too_large_alone_are_all_named(pipeline):
+    with pytest.raises(UserError, match=r"(?s)--max-memory 5e-06.*third: .*--precision bf16") as caught:
+        take_turns(pipeline, META, "fp32", 5e-6)
+    assert "first" not in str(caught.value)
+
+
+def test_a_limit_on_the_cpu_is_refused():
+    from teams.face.copy import Copy
+
+    with pytest.raises(UserError, match="--max-memory limits what is on a GPU"):
+        prepare(Copy, Options(max_memory_gb=4))
+
+
+@pytest.mark.gpu
+def test_turns_change_no_bit_and_hold_the_limit():
+    class Convolutions(Method):
+        team, track, cite, tiling, halo, stride = "C", "srgb", "raim2025", "exact", 8, 1
+
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+            self.a, self.b = nn.Conv2d(3, 512, 3, padding=1), nn.Conv2d(512, 3, 3, padding=1)
+
+        def forward(self, lq):
+            return self.b(self.a(lq))
+
+    torch.manual_seed(0)
+    method = Convolutions().eval().requires_grad_(False)
+    lq = torch.rand(3, 64, 64)
+    whole = method.to("cuda").in_tiles(lq).cpu()
+    method.to("cpu")
+    assert take_turns(method, torch.device("cuda"), "fp32", 60_000e-9) is not None
+    assert torch.equal(method.in_tiles(lq).cpu(), whole)
+    assert method.b.weight.is_cuda
+    assert not method.a.weight.is_cuda

@@ -1,0 +1,39 @@
+"""Lists of the names and shapes of published tensors, and small checkpoints under those names."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+
+def published_shapes(data: Path, name: str) -> dict[str, tuple[int, ...]]:
+    """The list `name`, or a skip where there is none."""
+    table = data.parent / "golden" / "state_dicts" / f"{name}.tsv"
+    if not table.is_file():
+        pytest.skip(f"the names of the published tensors are not in {table}")
+    rows = [line.split("\t") for line in table.read_text().splitlines() if not line.startswith("#")]
+    return {row[0]: tuple(map(int, row[1].split("x"))) if row[1] else () for row in rows}
+
+
+def on_meta(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def under_published_names(
+    own: Mapping[str, Tensor],
+    published: Mapping[str, tuple[int, ...]],
+    to_ours: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+) -> dict[str, Tensor]:
+    """A small copy's tensors under the names that full-size ones are published with; matrices become convolutions again."""
+    renamed = {}
+    for name, shape in published.items():
+        (ours,) = to_ours({name: torch.empty(shape, device="meta")})
+        value = own[ours].detach().clone()
+        renamed[name] = value[:, :, None, None] if value.ndim == 2 and len(shape) == 4 else value
+    return renamed
