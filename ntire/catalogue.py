@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ntire import UserError
-from ntire.method import Method
+from ntire.method import Method, Unpublished
 
 ENTRY_POINTS = "ntire.methods"
 """Installed packages may offer `Method` classes in this entry-point group."""
@@ -53,7 +53,7 @@ def serving(track: str) -> tuple[str, ...]:
 def find(team: str, track: str, variant: str | None = None) -> type[Method]:
     """The method of a team on a track; the first one in the team's file if no variant is asked for.
 
-    Raises UserError with the nearest names for an unknown track, team or variant.
+    Raises UserError with the nearest names for an unknown track, team or variant, and for a team of which nothing is public.
     """
     able = serving(track)
     of_team = [
@@ -63,6 +63,9 @@ def find(team: str, track: str, variant: str | None = None) -> type[Method]:
         for method in _declared_in(importlib.import_module(f"teams.{folder}.{module_name(team)}"))
     ] or [method for method in _installed() if method.track in able and method.team == team]
     if not of_team:
+        for one in unpublished():
+            if one.track in able and module_name(one.team) == module_name(team):
+                raise UserError(f"{one.team} on track {one.track} cannot be run: {one.note}")
         names = [method.team for folder in able for method in methods(folder)]
         raise UserError(_unknown(f"team on track {track}", team, names))
     if variant is None:
@@ -71,6 +74,18 @@ def find(team: str, track: str, variant: str | None = None) -> type[Method]:
         if method.variant == variant:
             return method
     raise UserError(_unknown(f"variant of {of_team[0].team}", variant, [method.variant for method in of_team]))
+
+
+def unpublished(track: str | None = None) -> list[Unpublished]:
+    """The teams of one track or of all that are known, and of whose methods nothing is public."""
+    return [
+        value
+        for folder in folders()
+        if track in (None, folder)
+        for name in _modules(folder)
+        for value in vars(importlib.import_module(f"teams.{folder}.{name}")).values()
+        if isinstance(value, Unpublished)
+    ]
 
 
 def load(folder: Path) -> type[Method]:

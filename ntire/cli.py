@@ -103,6 +103,7 @@ def teams(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
 ) -> None:
     """List every method: what its report claims, what we count, its weights and caveats."""
+    from ntire.catalogue import unpublished
     from ntire.facts import COLUMNS, facts, in_short, markdown
 
     if as_markdown:
@@ -116,6 +117,8 @@ def teams(
     for row in found:
         for caveat in row["caveats"]:
             out.print(f"{row['team']} {row['track']}: {caveat}", markup=False)
+    for one in unpublished(track):
+        out.print(f"{one.team} {one.track} cannot be run: {one.note}", markup=False)
 
 
 @app.command(epilog="Example: [bold]ntire cost --team MiAlgo --track raw --at 3072x4096[/]")

@@ -14,6 +14,8 @@ from ntire.weights import State, Weights, locate
 COLUMNS = ("team", "track", "variant", "params", "claim", "MACs", "claim", "at", "how the claim is read", "weights")
 USUAL_SIZE = (1024, 1024)
 """Height and width at which a method is counted whose report states none."""
+FACE_SIZE = (512, 512)
+"""The same for methods that restore faces, which are of that size."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 def facts_of(method: type[Method], at: tuple[int, int] | None = None) -> dict[str, Any]:
     """One object of `facts`, counted at the report's size or at another one, for which no multiply-adds are claimed."""
     claimed = method.claimed
-    stated = claimed.at if claimed and claimed.at else USUAL_SIZE
+    stated = claimed.at if claimed and claimed.at else FACE_SIZE if method.track == "face" else USUAL_SIZE
     at = at or stated
     if claimed and at != stated:
         claimed = replace(claimed, macs_g=None)

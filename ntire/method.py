@@ -49,6 +49,17 @@ class Cost:
     """Figures of a claim that no natural reading of the report meets; the method's caveats say how far off ours are."""
 
 
+@dataclass(frozen=True)
+class Unpublished:
+    """A team of which nothing can be run, as its `entry` in a module of its own: what is known, and why it does not run."""
+
+    team: str
+    """As the report spells it."""
+    track: str
+    cite: str
+    note: str
+
+
 class Method(nn.Module):
     """A team's method: a subclass in `teams/<track>/<team>.py`, or in a submission's `method/method.py`.
 

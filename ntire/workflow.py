@@ -17,6 +17,7 @@ from ntire.check import Report as Checked
 from ntire.faces import face_finder
 from ntire.facts import Declared, facts_of, weights_of_methods
 from ntire.files import sha256_of, writable_folder
+from ntire.iqa import build
 from ntire.method import Method
 from ntire.pack import Packed, pack
 from ntire.prepare import Options, prepare
@@ -39,7 +40,6 @@ from scoring.detect import find_landmarks, retinaface
 from scoring.identity import write_landmarks
 from scoring.leaderboard import Line, line_of, line_of_scores, lines_of_table, ranked
 from scoring.metrics import METRICS
-from scoring.networks import build
 from scoring.references import Expected, References, expected_images, inputs_by_subset
 from scoring.score import Scored, Scorer
 from scoring.tables import write_leaderboard, write_scores

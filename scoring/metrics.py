@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from ntire.iqa import CLIP_FILE, MUSIQ_FILE, PYIQA_FILES
 from ntire.weights import Weights, locate
 from scoring.instruments import Instrument, PixelInstrument, Vector
 from scoring.pixels import Measure, psnr, ssim, ssim_skimage
@@ -44,15 +45,12 @@ class Metric:
 
 
 _NN = ("pyiqa", "torch", "torchvision")
-_IQA = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
 _TORCHVISION = "https://download.pytorch.org/models/"
-_CLIP = "https://openaipublic.azureedge.net/clip/models/"
 _DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
-_RN50 = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
 
 
 def _iqa_file(file: str, terms: str, size: int, sha256: str | None = None) -> Weights:
-    return Weights(file, sha256, terms, "official", urls=(_IQA + file,), size=size, home="pyiqa")
+    return Weights(file, sha256, terms, "official", urls=(PYIQA_FILES + file,), size=size, home="pyiqa")
 
 
 def _backbone(file: str, size: int) -> Weights:
@@ -70,11 +68,7 @@ def _backbone(file: str, size: int) -> Weights:
 
 
 NIQE_FILE = _iqa_file("niqe_modelparameters.mat", "research use (LIVE, University of Texas)", 8_000)
-CLIP_FILE = Weights(
-    "RN50.pt", _RN50, "MIT", "official", urls=(f"{_CLIP}{_RN50}/RN50.pt",), size=255_000_000, home="clip"
-)
 MANIQA_FILE = _iqa_file("ckpt_koniq10k.pt", "Apache-2.0", 543_000_000)
-MUSIQ_FILE = _iqa_file("musiq_koniq_ckpt-e95806b9.pth", "Apache-2.0", 109_000_000, "e95806b9")
 QALIGN_FILE = Weights(
     "q-future/one-align", None, "MIT; LLaMA-2 terms", "official", size=16_400_000_000, home="huggingface"
 )
@@ -89,7 +83,7 @@ INCEPTION_FILE = Weights(
     "official",
     urls=(
         "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-        _IQA + "pt_inception-2015-12-05-6726825d.pth",
+        PYIQA_FILES + "pt_inception-2015-12-05-6726825d.pth",
     ),
     size=95_600_000,
     home="pyiqa",

@@ -1,14 +1,8 @@
-"""The learned metrics, through pyiqa: its networks, its weights in its cache, our loop around them.
-
-Left alone, pyiqa downloads what is missing and opens pickles of any content while it builds a metric. Here a metric is
-built only when every file is there, with downloads refused and checkpoints read as nothing but tensors.
-"""
+"""The learned metrics, through pyiqa: its networks, its weights in its cache, our loop around them."""
 
 import contextlib
-import io
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
@@ -18,56 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ntire import UserError
+from ntire.iqa import build
 from ntire.weights import read_state_dict
 from scoring.instruments import NetworkInstrument, Vector, View
 from scoring.pixels import MetricError
-
-
-def build(name: str, **options: str | int) -> Any:
-    """Pyiqa's network of a metric with its weights, on the CPU, ready to be called on RGB [0, 1].
-
-    Raises UserError if pyiqa is not installed, and if it would download something.
-    """
-    try:
-        import pyiqa
-    except ImportError as error:
-        raise UserError(
-            f"metric {name} needs pyiqa: {error}. Install it with `pip install 'ntire[iqa]'` (non-commercial licence).",
-            exit_code=3,
-        ) from None
-    with guarded(name):
-        metric = pyiqa.create_metric(name, device=torch.device("cpu"), **options).net
-    return metric.eval().requires_grad_(False)
-
-
-@contextlib.contextmanager
-def guarded(name: str) -> Iterator[None]:
-    """While pyiqa builds a metric: no download, no pickle but of tensors, no weights that are overwritten, no prints."""
-    import timm
-    import torch.hub
-    from pyiqa.utils import download_util
-
-    def refuse(url: str, *_: Any, **__: Any) -> None:
-        raise UserError(f"metric {name}: {url} is not here. Get it with `ntire weights fetch`.", exit_code=3)
-
-    with contextlib.ExitStack() as guard:
-        guard.enter_context(mock.patch.object(torch.hub, "download_url_to_file", refuse))
-        guard.enter_context(mock.patch.object(download_util, "download_url_to_file", refuse))
-        guard.enter_context(mock.patch.object(torch, "load", partial(torch.load, weights_only=True)))
-        # MANIQA asks for pretrained ImageNet weights and then overwrites every one of them.
-        guard.enter_context(mock.patch.object(timm, "create_model", _without_pretraining(timm.create_model)))
-        guard.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        guard.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _without_pretraining(create: Any) -> Any:
-    def created(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
-        model: nn.Module = create(name, pretrained=False, **options)
-        return model
-
-    return created
 
 
 class Iqa(NetworkInstrument):

@@ -7,12 +7,15 @@ Written from the paper; spandrel_extra_arches has the network at one size only. 
 names are the released checkpoint's.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ntire.weights import Weights
 from teams.parts.colour import adain_colour
+from teams.parts.full_precision import FullPrecision
 
 SIDE = 512
 WIDTHS = (1, 2, 2, 4, 4, 8)
@@ -30,21 +33,13 @@ WEIGHTS = (
 )  # fmt: skip
 
 
-class CodeFormer(nn.Module):
+class CodeFormer(FullPrecision):
     """An aligned face, `side` x `side`, to the same."""
 
-    def __init__(
-        self,
-        side: int = SIDE,
-        width: int = 64,
-        *,
-        code_width: int = 256,
-        codes: int = 1024,
-        embedding: int = 512,
-        layers: int = 9,
-    ) -> None:
+    def __init__(self, side: int = SIDE, width: int = 64, layers: int = 9) -> None:
         super().__init__()
         self.side = side
+        code_width, codes, embedding = 4 * width, 16 * width, 8 * width
         tokens = (side // 32) ** 2
         self.encoder = _Blocks(_encoder(width, code_width))
         self.quantize = nn.ModuleDict({"embedding": nn.Embedding(codes, code_width)})
@@ -64,14 +59,14 @@ class CodeFormer(nn.Module):
         """
         if image.shape[-2:] != (self.side, self.side):
             raise ValueError(f"expected an aligned face of {self.side} x {self.side}, found {tuple(image.shape[-2:])}")
-        found, skips = self._encode(image * 2 - 1)
+        found, skips = self._encode(image.float() * 2 - 1)
         x = adain_colour(self._codes(found), like=found)
         for number, block in enumerate(self.generator.blocks):
             x = block(x)
             size = str(x.shape[-1])
             if number in AFTER_FIRST and fidelity > 0:
                 x = x + fidelity * self.fuse_convs_dict[size](skips[size], x)
-        return (x.clamp(-1, 1) + 1) / 2
+        return ((x.clamp(-1, 1) + 1) / 2).to(image.dtype)
 
     def _encode(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The features at 1/32 of the size, and those of the four sizes in between, by their side."""
@@ -139,8 +134,8 @@ def _middle(width: int) -> list[nn.Module]:
 
 
 def _norm(width: int) -> nn.GroupNorm:
-    # Tiny copies have fewer than 32 channels.
-    return nn.GroupNorm(min(32, width), width, eps=1e-6)
+    # 32 groups at full size; tiny copies have fewer channels.
+    return nn.GroupNorm(math.gcd(32, width), width, eps=1e-6)
 
 
 class Residual(nn.Module):

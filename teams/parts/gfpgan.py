@@ -6,9 +6,10 @@ The code and StyleGAN2's part of the weights are under NVIDIA's non-commercial l
 from typing import Any
 
 from spandrel.architectures.GFPGAN import GFPGAN
-from torch import Tensor, nn
+from torch import Tensor
 
 from ntire.weights import Weights
+from teams.parts.full_precision import FullPrecision
 
 SIDE = 512
 LICENSE = "Apache-2.0; the StyleGAN2 part NVIDIA, non-commercial"
@@ -28,7 +29,7 @@ V1_4 = (
 )  # fmt: skip
 
 
-class Gfpgan(nn.Module):
+class Gfpgan(FullPrecision):
     """The clean network of versions 1.3 and 1.4, which differ in weights only: an aligned face, `side` x `side`, to the same.
 
     StyleGAN2's noise is the one stored in the checkpoint, where the released program draws it anew for each face. That
@@ -45,5 +46,5 @@ class Gfpgan(nn.Module):
         """(B, 3, side, side), RGB in [0, 1]; raises ValueError for another size."""
         if image.shape[-2:] != (self.side, self.side):
             raise ValueError(f"expected an aligned face of {self.side} x {self.side}, found {tuple(image.shape[-2:])}")
-        restored, _ = self.net(image * 2 - 1, return_rgb=False, randomize_noise=False)
-        return (restored.clamp(-1, 1) + 1) / 2
+        restored, _ = self.net(image.float() * 2 - 1, return_rgb=False, randomize_noise=False)
+        return ((restored.clamp(-1, 1) + 1) / 2).to(image.dtype)

@@ -26,6 +26,14 @@ def test_an_unknown_name_is_answered_with_the_nearest(names, message):
         catalogue.find(*names)
 
 
+def test_a_team_of_which_nothing_is_public_is_known_and_says_so(ntire):
+    assert "Fustar-fsr" in [one.team for one in catalogue.unpublished("face")]
+    assert catalogue.unpublished("raw") == []
+    ran = ntire("run", "--team", "fustar-fsr", "--track", "face", "x.png")
+    assert ran.code == 2
+    assert "Fustar-fsr on track face cannot be run: neither a program" in ran.err.replace("\n", " ")
+
+
 def test_a_folder_with_a_method_is_a_method(plugin):
     method = catalogue.load(plugin())
     assert issubclass(method, Method)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ntire import UserError
+from ntire.iqa import build
 from ntire.training.loop import Settings
 from ntire.workflow import train
-from scoring.networks import build
 from tests.made import scene, write_png
 
 pytest.importorskip("pyiqa")

@@ -11,6 +11,7 @@ from spandrel.architectures.ESRGAN import ESRGANArch
 from spandrel.architectures.GFPGAN import GFPGANArch
 
 from ntire import UserError
+from ntire.faces import TEMPLATE
 from ntire.weights import fill, read_state_dict
 from teams.parts.codeformer import CodeFormer
 from teams.parts.face_tone import FaceTone
@@ -18,6 +19,7 @@ from teams.parts.ffa_net import FfaNet
 from teams.parts.gfpgan import Gfpgan
 from teams.parts.real_esrgan import RealEsrgan2x, halved
 from teams.parts.sharpening import saturate, unsharp
+from teams.parts.unaligned import Unaligned
 from teams.parts.zssr import Zssr
 
 LISTS = Path(__file__).with_name("state_dicts")
@@ -107,7 +109,7 @@ def test_gfpgan_is_the_network_that_spandrel_finds_in_a_checkpoint_and_gives_one
 
 def test_codeformers_fidelity_blends_what_the_encoder_saw_and_zero_leaves_it_out():
     torch.manual_seed(1)
-    small = CodeFormer(side=64, width=8, code_width=16, codes=16, embedding=16, layers=1).eval()
+    small = CodeFormer(side=64, width=8, layers=1).eval()
     face = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         quality, both, fidelity = (small(face, fidelity=w) for w in (0.0, 0.5, 1.0))
@@ -116,6 +118,31 @@ def test_codeformers_fidelity_blends_what_the_encoder_saw_and_zero_leaves_it_out
                 parameter.fill_(float("nan"))
         assert torch.equal(small(face, fidelity=0.0), quality)
     assert 0 < float((both - quality).abs().mean()) < float((fidelity - quality).abs().mean())
+
+
+def test_faces_are_pasted_where_the_parser_sees_skin_and_the_rest_is_the_background(monkeypatch):
+    pytest.importorskip("facexlib", reason="needs the extra ntire[faces]")
+    stage = Unaligned(side=128).eval().requires_grad_(False)
+    points = [tuple(map(tuple, TEMPLATE / 8 + [40, 30]))]  # a face of 64 pixels
+    monkeypatch.setattr(stage.finder, "forward", lambda picture: points)
+    classes = torch.zeros(1, 19, 128, 128)
+    classes[:, 0, :, :64] = 1  # background on the left half of the face, skin on the right
+    classes[:, 1, :, 64:] = 1
+    monkeypatch.setattr(stage.parser, "forward", lambda face: (classes, face))
+    picture, behind = torch.rand(1, 3, 120, 140), torch.rand(1, 3, 120, 140)
+    pasted = stage(picture, torch.zeros_like, background=behind)
+    assert torch.equal(pasted[..., :20], behind[..., :20])
+    assert torch.equal(pasted[..., :30, :], behind[..., :30, :])
+    skin, other = pasted[..., 50:75, 90:98], pasted[..., 50:75, 42:50]
+    assert float(skin.mean()) < 0.1
+    assert float((other - behind[..., 50:75, 42:50]).abs().mean()) < 0.1
+    monkeypatch.setattr(stage.finder, "forward", lambda picture: [])
+    assert torch.equal(stage(picture, torch.zeros_like), picture)
+
+
+def test_what_stays_in_float32_moves_and_is_not_converted():
+    small = CodeFormer(side=64, width=8, layers=1).to("meta", torch.bfloat16)
+    assert {(value.device.type, value.dtype) for value in small.parameters()} == {("meta", torch.float32)}
 
 
 def test_face_tone_averages_its_result_with_its_input():

@@ -1,0 +1,51 @@
+"""HH, tenth of the face challenge 2025: CodeFormer as true to the input as it can be, then DiffBIR version 2.
+
+    LQ -> CodeFormer, w = 1 -> SwinIR -> 50 steps of Stable Diffusion 2.1 under IRControlNet -> wavelet colour
+
+Report: NTIRE 2025 real-world face restoration; options as in the team's program.
+"""
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from teams.parts import codeformer, diffbir
+from teams.parts.codeformer import CodeFormer
+from teams.parts.diffbir import DiffBIR
+from teams.parts.face_pipeline import CHALLENGE
+from teams.parts.upright_face import UprightFace
+
+PROMPT = "Good image, Sharp image, sharp edges, High resolution image, Noise-free image"
+NEGATIVE = "bad image, blurry image, blurry edges, low resolution image, noisy image"
+
+
+class Hh(UprightFace):
+    """Both as they are published; the prompts are the words that CLIP-IQA asks for."""
+
+    team = "HH"
+    cite = "face2025"
+    code = CHALLENGE
+    weights = (
+        *(replace(one, into=f"codeformer{one.into}") for one in codeformer.WEIGHTS),
+        *(replace(one, into=f"diffbir.{one.into}") for one in diffbir.WEIGHTS),
+    )
+    caveats = (
+        "Its prompts are, word for word, what the challenge's metric CLIP-IQA compares a picture with.",
+        "The program runs DiffBIR in half precision (--precision fp16); float32 is the exact reading here.",
+        "CodeFormer's result is written to 8 bits before DiffBIR in the program; here it stays as it is.",
+        "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
+    )
+    tiny = {"width": 32, "steps": 2, "side": 64}
+
+    def __init__(self, width: int = 320, steps: int = 50, side: int = 512) -> None:
+        super().__init__()
+        self.steps, self.side = steps, side
+        self.codeformer = CodeFormer(side, width // 5)
+        self.diffbir = DiffBIR(width)
+
+    def face(self, lq: Tensor) -> Tensor:
+        faithful = self.codeformer(lq, fidelity=1.0)
+        detailed: Tensor = self.diffbir(
+            faithful, steps=self.steps, guidance=4.0, prompt=PROMPT, negative=NEGATIVE, seed=231, side=self.side
+        )
+        return detailed
