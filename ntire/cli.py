@@ -404,6 +404,10 @@ def train(
     weights: Annotated[Path | None, typer.Option(help="Start from these instead of random numbers.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="Weights of the variant that `distill` compares with.")] = None,
     without: Annotated[list[str] | None, typer.Option(help="Leave this loss out; may be repeated.")] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE=DIR", help="Train a stage on the pictures of DIR/lq and DIR/gt; may be repeated."),
+    ] = None,
     device: Device = "auto",
     precision: PrecisionName = "fp32",
     workers: Annotated[int, typer.Option(min=0, help="Processes that make training pairs.")] = 0,
@@ -440,6 +444,7 @@ def train(
         written = run_training(
             team, track, variant, settings, _watch_training(bars), weights, teacher,
             stages=tuple(stage or ()), without=tuple(without or ()), iterations=iterations, batch=batch, patch=patch, lr=lr,
+            pairs=_folders(pairs or ()),
         )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # the others of a `torchrun` have nothing to add
         out.print(f"weights: {written}\ncard: {written.with_name('card.toml')}", markup=False)
@@ -611,6 +616,17 @@ def _command_line(data: Path, folder: Path | None) -> str:
         {str(data): data.name, str(folder): folder.name if folder else ""}.get(word, word) for word in sys.argv[1:]
     ]
     return " ".join(["ntire", *words])
+
+
+def _folders(given: Iterable[str]) -> dict[str, Path]:
+    """`snowy=DIR` to {"snowy": DIR}."""
+    found = {}
+    for one in given:
+        stage, equals, folder = one.partition("=")
+        if not (stage and equals and folder):
+            raise UserError(f"--pairs {one}: expected the name of a stage and a folder, such as snowy=DIR.")
+        found[stage] = Path(folder)
+    return found
 
 
 def _say(line: str) -> None:

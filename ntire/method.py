@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from ntire.image import read_image
 from ntire.raw import RawFrame, balanced_rggb, correct_colours, demosaic, read_raw, srgb_encode
@@ -15,6 +15,7 @@ from ntire.weights import Weights, fill, read_state_dict
 if TYPE_CHECKING:
     from ntire.training import Recipe
     from ntire.training.losses import Opponent
+    from ntire.training.recipe import OwnLoss
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -148,6 +149,19 @@ class Method(nn.Module):
     def begin_stage(self, name: str) -> None:
         """Called before the first batch of each stage of the recipe, for methods that train one part after the other."""
 
+    def begin_step(self, lq: Tensor, gt: Tensor, rng: Generator) -> None:
+        """Called before each batch of training, for methods that learn more from it than lq -> gt.
+
+        `rng` follows from the run's seed and the iteration alone: what is drawn from it is drawn again after a stop.
+        """
+
+    def memory(self) -> dict[str, Tensor]:
+        """What training must know beside the weights to go on after a stop."""
+        return {}
+
+    def remember(self, memory: dict[str, Tensor]) -> None:
+        """Take back what `memory` gave before the stop."""
+
     def begin_from(self, weights: Path) -> None:
         """Fill the networks before training, from a file of the method's own; methods built on others' networks may take those.
 
@@ -163,8 +177,8 @@ class Method(nn.Module):
                 return read_state_dict(path, prefix)
         return state
 
-    def own_loss(self) -> Tensor:
-        """What the loss `own` adds for the last batch that went through `forward` in training."""
+    def own_loss(self, name: "OwnLoss") -> Tensor:
+        """A loss of the method's own, for the last batch that went through `forward` in training."""
         raise NotImplementedError
 
     def opponent(self) -> "Opponent":

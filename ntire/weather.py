@@ -55,6 +55,18 @@ def rain(image: Tensor, share: float, length: int, angle: float, strength: float
     return (image + strength * streaks).clamp(0, 1)
 
 
+def motion_blur(image: Tensor, length: float, angle: float) -> Tensor:
+    """Average along a straight way of `length` pixels at `angle` (radians from the horizontal), as a moving camera does."""
+    reach = math.ceil(length / 2)
+    position = torch.arange(-reach, reach + 1.0)
+    y, x = position[:, None], position[None]
+    across = (y * math.cos(angle) - x * math.sin(angle)).abs()
+    along = (x * math.cos(angle) + y * math.sin(angle)).abs()
+    kernel = (1 - across).clamp(0, 1) * (length / 2 + 0.5 - along).clamp(0, 1)
+    kernel = (kernel / kernel.sum()).expand(3, 1, -1, -1)
+    return F.conv2d(F.pad(image[None], (reach,) * 4, mode="replicate"), kernel, groups=3)[0]
+
+
 def masked(image: Tensor, share: float, strokes: int, rng: Generator) -> Tensor:
     """Black out about a `share` of the picture by `strokes` straight brush strokes, for inpainting."""
     height, width = image.shape[-2:]
@@ -76,7 +88,7 @@ class Weather:
     """One kind of damage, by the words that general restorers use; its numbers are drawn uniformly."""
 
     kind: str
-    """noisy, jpeg-compressed, blurry, low-light, hazy, rainy or uncompleted."""
+    """noisy, jpeg-compressed, blurry, motion-blurry, low-light, hazy, rainy or uncompleted."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -107,6 +119,7 @@ KINDS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
     "noisy": lambda image, rng: gaussian_noise(image, 50, rng),
     "jpeg-compressed": lambda image, rng: jpeg(image, 10),
     "blurry": _blurry,
+    "motion-blurry": lambda image, rng: motion_blur(image, uniform(5, 25, rng), uniform(0, math.pi, rng)),
     "low-light": lambda image, rng: low_light(image, uniform(4, 16, rng), 1.0, uniform(1, 8, rng), rng),
     "hazy": lambda image, rng: haze(image, uniform(0.7, 1.0, rng), uniform(0.6, 1.8, rng), rng),
     "rainy": lambda image, rng: rain(

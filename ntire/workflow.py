@@ -3,7 +3,7 @@
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,8 +122,9 @@ def train(
     batch: int | None,
     patch: int | None,
     lr: float | None,
+    pairs: Mapping[str, Path] | None = None,
 ) -> Path:
-    """Train a method by its recipe, scaled by what is not None; see `ntire.training.loop.train`.
+    """Train a method by its recipe, scaled by what is not None, some stages on pairs; see `ntire.training.loop.train`.
 
     Raises UserError for a method without a recipe, a stage or loss that it does not have, and for losses whose networks are
     not here.
@@ -132,7 +133,7 @@ def train(
     method_class = _method(team, track, variant)
     if method_class.recipe is None:
         raise UserError(f"{team} on track {track_name} has no recipe: it cannot be trained here.")
-    recipe = method_class.recipe.scaled(
+    recipe = method_class.recipe.with_pairs(pairs or {}).scaled(
         stages=stages, without=without, iterations=iterations, batch=batch, patch=patch, lr=lr
     )
     torch.manual_seed(settings.seed)

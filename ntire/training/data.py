@@ -7,6 +7,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -18,6 +19,9 @@ from ntire.image import SUFFIXES, Pixels, UnreadableImage, as_image, read_header
 from ntire.training.parallel import Group
 from ntire.training.recipe import Degradation, Recipe, Stage
 
+Picture = Path | tuple[Path, Path]
+"""A clean picture, or one (gt) and its damaged version (lq)."""
+AnyPicture = TypeVar("AnyPicture", bound=Picture)
 CACHED_BYTES = 1 << 30
 """Decoded pictures that a worker keeps."""
 
@@ -32,29 +36,73 @@ def clean_images(folder: Path, patch: int) -> list[Path]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise UserError(f"{folder}: expected pictures ({', '.join(sorted(SUFFIXES))}), found none.")
-    problems = []
-    for path in paths:
-        try:
-            header = read_header(path)
-        except UnreadableImage as error:
-            problems.append(str(error))
-            continue
-        if min(header.height, header.width) < patch:
-            problems.append(f"{path}: smaller than the training patch, {header.height} x {header.width} < {patch}")
-    if problems:
-        shown = "\n  ".join([*problems[:10], *([f"and {len(problems) - 10} more"] if len(problems) > 10 else [])])
-        raise UserError(
-            f"{len(problems)} of {len(paths)} pictures cannot be used (a smaller --patch may help):\n  {shown}"
-        )
+    _refuse([problem for path in paths if (problem := _unusable(path, patch))], len(paths))
     return paths
 
 
-def hold_out(paths: Sequence[Path], count: int) -> tuple[list[Path], list[Path]]:
+def paired_images(folder: Path, patch: int) -> list[tuple[Path, Path]]:
+    """Clean and damaged pictures (gt, lq) of a folder with `gt` and `lq` below it, paired by their paths without suffix.
+
+    Raises UserError that lists pictures without their other half, pairs of unequal size, and what `clean_images` refuses.
+    """
+    found = {part: _part(folder, part) for part in ("gt", "lq")}
+    problems = [
+        f"{found[part][name]}: has no picture of that name in {other}"
+        for part, other in (("gt", "lq"), ("lq", "gt"))
+        for name in sorted(found[part].keys() - found[other].keys())
+    ]
+    pairs = [(found["gt"][name], found["lq"][name]) for name in sorted(found["gt"].keys() & found["lq"].keys())]
+    for pair in pairs:
+        wrong = [problem for path in pair if (problem := _unusable(path, patch))]
+        sizes = {} if wrong else {path: read_header(path) for path in pair}
+        if len({(one.height, one.width) for one in sizes.values()}) > 1:
+            shown = " and ".join(f"{one.height} x {one.width}" for one in sizes.values())
+            wrong = [f"{pair[1]}: not of the size of its clean picture: {shown}"]
+        problems += wrong
+    _refuse(problems, len(found["gt"]) + len(found["lq"]))
+    return pairs
+
+
+def _part(folder: Path, part: str) -> dict[str, Path]:
+    """Pictures below `folder/gt` or `folder/lq` (or GT, LQ) by relative name without suffix."""
+    root = next((folder / name for name in (part, part.upper()) if (folder / name).is_dir()), None)
+    if root is None:
+        raise UserError(f"{folder}: expected paired pictures in its folders gt and lq, found no {part}.")
+    paths = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if not paths:
+        raise UserError(f"{root}: expected pictures ({', '.join(sorted(SUFFIXES))}), found none.")
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in paths}
+
+
+def _unusable(path: Path, patch: int) -> str:
+    """Why a picture cannot be trained on; empty if it can."""
+    try:
+        header = read_header(path)
+    except UnreadableImage as error:
+        return str(error)
+    if min(header.height, header.width) < patch:
+        return f"{path}: smaller than the training patch, {header.height} x {header.width} < {patch}"
+    return ""
+
+
+def _refuse(problems: Sequence[str], pictures: int) -> None:
+    if problems:
+        shown = "\n  ".join([*problems[:10], *([f"and {len(problems) - 10} more"] if len(problems) > 10 else [])])
+        raise UserError(
+            f"{len(problems)} of {pictures} pictures cannot be used (a smaller --patch may help):\n  {shown}"
+        )
+
+
+def hold_out(pictures: Sequence[AnyPicture], count: int) -> tuple[list[AnyPicture], list[AnyPicture]]:
     """Split into (training, validation): the `count` pictures whose names have the smallest hashes are held out."""
-    if len(paths) <= count:
-        raise UserError(f"expected more than the {count} pictures to hold out for validation, found {len(paths)}.")
-    held = set(sorted(paths, key=lambda path: sha256_of(path.name.encode()))[:count])
-    return [path for path in paths if path not in held], sorted(held)
+    if len(pictures) <= count:
+        raise UserError(f"expected more than the {count} pictures to hold out for validation, found {len(pictures)}.")
+    held = set(sorted(pictures, key=lambda picture: sha256_of(_files(picture)[0].name.encode()))[:count])
+    return [picture for picture in pictures if picture not in held], sorted(held)
+
+
+def _files(picture: Picture) -> tuple[Path, ...]:
+    return picture if isinstance(picture, tuple) else (picture,)
 
 
 def generator(*numbers: int) -> Generator:
@@ -64,10 +112,12 @@ def generator(*numbers: int) -> Generator:
 
 
 class Pairs(Dataset[tuple[Tensor, Tensor]]):
-    """Sample number k: a random crop of a random picture, flipped and turned, and its degraded version."""
+    """Sample number k: a random crop of a random picture, flipped and turned, and its damaged version, which is the
+    same crop of the picture's other half or, where it has none, what the degradation makes of it.
+    """
 
-    def __init__(self, paths: Sequence[Path], degradation: Degradation, patch: int, seed: int) -> None:
-        self.paths = paths
+    def __init__(self, pictures: Sequence[Picture], degradation: Degradation, patch: int, seed: int) -> None:
+        self.pictures = pictures
         self.degradation = degradation
         self.patch = patch
         self.seed = seed
@@ -75,13 +125,17 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         rng = generator(self.seed, number)
-        pixels = self._decoded(self.paths[int(torch.randint(len(self.paths), (), generator=rng))])
-        top, left = (int(torch.randint(size - self.patch + 1, (), generator=rng)) for size in pixels.shape[:2])
-        gt = as_image(pixels[top : top + self.patch, left : left + self.patch])
+        chosen = self.pictures[int(torch.randint(len(self.pictures), (), generator=rng))]
+        decoded = [self._decoded(path) for path in _files(chosen)]
+        top, left = (int(torch.randint(size - self.patch + 1, (), generator=rng)) for size in decoded[0].shape[:2])
         turns, flip = int(torch.randint(4, (), generator=rng)), bool(torch.randint(2, (), generator=rng))
-        gt = gt.rot90(turns, (1, 2))
-        gt = gt.flip(2) if flip else gt
-        return self.degradation(gt.contiguous(), rng)
+
+        def crop(pixels: Pixels) -> Tensor:
+            image = as_image(pixels[top : top + self.patch, left : left + self.patch]).rot90(turns, (1, 2))
+            return (image.flip(2) if flip else image).contiguous()
+
+        gt, *lq = map(crop, decoded)
+        return (lq[0], gt) if lq else self.degradation(gt, rng)
 
     def _decoded(self, path: Path) -> Pixels:
         if path in self._cache:
@@ -94,7 +148,7 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
 
 
 def batches(
-    paths: Sequence[Path],
+    pictures: Sequence[Picture],
     recipe: Recipe,
     stage: Stage,
     first_sample: int,
@@ -116,7 +170,7 @@ def batches(
         first_sample + step * stage.batch + group.rank * share + sample for step in steps for sample in range(share)
     ]
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        Pairs(paths, stage.degradation or recipe.degradation, stage.patch, seed),
+        Pairs(pictures, stage.degradation or recipe.degradation, stage.patch, seed),
         batch_size=share,
         sampler=numbers,
         num_workers=workers,
@@ -128,14 +182,18 @@ def batches(
 
 
 def validation_pairs(
-    paths: Sequence[Path], degradation: Degradation, stride: int, seed: int, side: int = 256
+    pictures: Sequence[Picture], degradation: Degradation, stride: int, seed: int, side: int = 256
 ) -> list[tuple[Tensor, Tensor]]:
     """One pair a picture: the central crop of at most `side` pixels on the grid of `stride`, always degraded alike."""
-    pairs = []
-    for number, path in enumerate(paths):
+
+    def crop(path: Path) -> Tensor:
         image = as_image(read_pixels(path))
         height, width = (min(size, side) // stride * stride for size in image.shape[-2:])
         top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
-        gt = image[:, top : top + height, left : left + width].contiguous()
-        pairs.append(degradation(gt, generator(seed, -1, number)))
+        return image[:, top : top + height, left : left + width].contiguous()
+
+    pairs = []
+    for number, picture in enumerate(pictures):
+        gt, *lq = map(crop, _files(picture))
+        pairs.append((lq[0], gt) if lq else degradation(gt, generator(seed, -1, number)))
     return pairs

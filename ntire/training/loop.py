@@ -19,7 +19,7 @@ from ntire.environment import processor
 from ntire.files import sha256_of, writable_folder, write_atomically
 from ntire.method import DTYPES, Method, Precision
 from ntire.raw import demosaic, srgb_encode
-from ntire.training.data import batches, clean_images, hold_out, validation_pairs
+from ntire.training.data import Picture, batches, clean_images, generator, hold_out, paired_images, validation_pairs
 from ntire.training.losses import Aids, Opponent, total_loss
 from ntire.training.parallel import Group, process_group
 from ntire.training.recipe import Loss, Recipe, Stage
@@ -96,14 +96,13 @@ def _train(
     method: Method, recipe: Recipe, settings: Settings, report: Callable[[Step], None], aids: Aids, group: Group
 ) -> Path:
     out = writable_folder(settings.out)
-    paths = clean_images(settings.data, max(stage.patch for stage in recipe.stages))
-    training, held = hold_out(paths, settings.held_out)
+    sources = _sources(recipe, settings)
     state = _start(method, recipe, settings, aids)
     iterations = sum(stage.iterations for stage in recipe.stages)
     began = time.monotonic() - state.seconds
     latest: float | None = None
     first_iteration = first_sample = 0
-    for stage in recipe.stages:
+    for stage, (training, held) in zip(recipe.stages, sources, strict=True):
         pairs = validation_pairs(held, stage.degradation or recipe.degradation, method.stride, settings.seed)
         plain = sum(psnr(_plain(lq), gt) for lq, gt in pairs) / len(pairs)
         for network in (state.method, state.average):
@@ -134,6 +133,28 @@ def _train(
     return _export(state, recipe, settings, len(training), validation)
 
 
+def _sources(recipe: Recipe, settings: Settings) -> list[tuple[list[Picture], list[Picture]]]:
+    """For each stage the pictures to train on and those held out: its own pairs, or the clean ones for all.
+
+    Raises UserError for stages that need pairs which nobody has named.
+    """
+    lacking = [stage.name for stage in recipe.stages if stage.paired and stage.pairs is None]
+    if lacking:
+        raise UserError(
+            f"the damage of {', '.join(lacking)} cannot be made from clean pictures. Give paired ones, in folders with lq and "
+            f"gt: {' '.join(f'--pairs {name}=DIR' for name in lacking)}; or choose other stages with --stage."
+        )
+    clean = clean_images(settings.data, max((one.patch for one in recipe.stages if one.pairs is None), default=1))
+    of_clean = hold_out(clean, settings.held_out)
+    found: list[tuple[list[Picture], list[Picture]]] = []
+    for stage in recipe.stages:
+        given = (
+            of_clean if stage.pairs is None else hold_out(paired_images(stage.pairs, stage.patch), settings.held_out)
+        )
+        found.append((list(given[0]), list(given[1])))
+    return found
+
+
 def psnr(restored: Tensor, gt: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of one image in [0, 1], over all channels; infinite for equal images."""
     error = float((restored.clamp(0, 1).double() - gt.double()).square().mean())
@@ -159,6 +180,7 @@ def _step(
     device = torch.device(settings.device)
     lq, gt = (x.to(device, memory_format=torch.channels_last, non_blocking=True) for x in (lq, gt))
     dtype = DTYPES[settings.precision]
+    state.method.begin_step(lq, gt, generator(settings.seed, -2, state.iteration))
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         restored = state.method(lq)
     loss = total_loss(stage.losses, state.method, lq, restored, gt, aids)
@@ -252,6 +274,7 @@ def _start(method: Method, recipe: Recipe, settings: Settings, aids: Aids) -> _S
         )
     method.load_state_dict(saved["method"])
     average.load_state_dict(saved["average"])
+    method.remember(saved.get("memory", {}))
     optimizer.load_state_dict(saved["optimizer"])
     scaler.load_state_dict(saved["scaler"])
     for name, opponent in opponents.items():
@@ -267,6 +290,9 @@ def _identity(method: Method, recipe: Recipe, settings: Settings) -> dict[str, s
     own = {stage.name: stage.degradation for stage in recipe.stages if stage.degradation is not None}
     if own:
         named["degradations"] = repr(own)
+    pairs = {stage.name: str(stage.pairs.resolve()) for stage in recipe.stages if stage.pairs is not None}
+    if pairs:
+        named["pairs"] = repr(pairs)
     chosen = (settings.data.resolve(), settings.precision, settings.seed, settings.held_out)
     return named | dict(zip(("data", "precision", "seed", "held_out"), map(str, chosen), strict=True))
 
@@ -280,6 +306,7 @@ def _save(path: Path, state: _State, recipe: Recipe, settings: Settings) -> None
             "seconds": state.seconds,
             "method": state.method.state_dict(),
             "average": state.average.state_dict(),
+            "memory": state.method.memory(),
             "optimizer": state.optimizer.state_dict(),
             "scaler": state.scaler.state_dict(),
             "opponents": {name: opponent.state_dict() for name, opponent in state.opponents.items()},
@@ -327,7 +354,11 @@ def _export(
             "processor": processor(),
             "torch": torch.__version__,
             "stages": [
-                asdict(stage) | {"degradation": repr(stage.degradation or recipe.degradation)}
+                asdict(stage)
+                | {
+                    "degradation": repr(stage.degradation or recipe.degradation),
+                    "pairs": stage.pairs.name if stage.pairs else "",
+                }
                 for stage in recipe.stages
             ],
             "degradation": repr(recipe.degradation),

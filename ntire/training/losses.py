@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ntire.training.recipe import Loss
+from ntire.training.recipe import OWN, Loss
 
 
 def ssim_loss(restored: Tensor, gt: Tensor) -> Tensor:
@@ -84,8 +84,8 @@ def total_loss(
             term = PIXELS[name](restored, gt)
         elif name in aids.judges:
             term = aids.judges[name](restored, gt).mean()
-        elif name == "own":
-            term = method.own_loss()
+        elif name in OWN:
+            term = method.own_loss(name)
         elif name in aids.opponents:
             term = aids.opponents[name].against(method, restored)
         elif name == "distill" and aids.teacher is not None:

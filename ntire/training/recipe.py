@@ -1,15 +1,19 @@
 """A training recipe as data: what a report says, stage by stage, to be scaled by options."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 from torch import Generator, Tensor
 
 from ntire import UserError
 
-Loss = Literal["l1", "l2", "ssim", "fft", "perceptual", "lpips", "dists", "distill", "own", "gan", "vsd"]
+OwnLoss = Literal["own", "generation", "orthogonality", "importance"]
+"""Losses that a method computes itself, from its features, weights or gradients."""
+OWN: tuple[OwnLoss, ...] = get_args(OwnLoss)
+Loss = Literal["l1", "l2", "ssim", "fft", "perceptual", "lpips", "dists", "distill", "gan", "vsd"] | OwnLoss
 Degradation = Callable[[Tensor, Generator], tuple[Tensor, Tensor]]
 """A clean image (3, H, W) and a generator to the pair (lq, gt)."""
 
@@ -32,6 +36,10 @@ class Stage:
     """Iterations at the start in which the rate rises evenly from nearly nothing."""
     degradation: Degradation | None = field(default=None, repr=False)
     """What makes its pairs, where that is not the recipe's."""
+    paired: bool = field(default=False, repr=False)
+    """Whether its damage cannot be made from clean pictures, so that it needs `pairs`."""
+    pairs: Path | None = field(default=None, repr=False)
+    """A folder with `lq` and `gt` whose pictures it is trained on, instead of pairs that are made."""
 
     def lr_at(self, step: int) -> float:
         """The learning rate of iteration `step` (0 ... iterations - 1): after the warm-up half a cosine to `lr_end`."""
@@ -63,6 +71,21 @@ class Recipe:
         """All losses of all stages."""
         return {loss for stage in self.stages for loss in stage.losses}
 
+    def with_pairs(self, folders: Mapping[str, Path]) -> "Recipe":
+        """The same recipe with folders of paired pictures for some stages, by their names.
+
+        Raises UserError for a stage that it does not have.
+        """
+        self._refuse_unknown(folders)
+        stages = tuple(replace(stage, pairs=folders.get(stage.name, stage.pairs)) for stage in self.stages)
+        return replace(self, stages=stages)
+
+    def _refuse_unknown(self, names: Iterable[str]) -> None:
+        unknown = set(names) - {stage.name for stage in self.stages}
+        if unknown:
+            known = ", ".join(stage.name for stage in self.stages)
+            raise UserError(f"the recipe has no stage {', '.join(sorted(unknown))}; it has: {known}.")
+
     def scaled(
         self,
         *,
@@ -74,14 +97,12 @@ class Recipe:
         lr: float | None = None,
     ) -> "Recipe":
         """The same recipe cut to a budget: only the named stages, without some losses, `iterations` in all shared out in
-        proportion, and one batch, patch or learning rate for all stages where given (the end rate keeps its ratio).
+        proportion, and one batch, patch or learning rate for all stages where given (the end rate keeps its ratio; a stage of
+        rate 0 learns nothing, and stays so).
 
         Raises UserError for a stage or a loss that it does not have, and for a stage that is left without any loss.
         """
-        unknown = set(stages) - {stage.name for stage in self.stages}
-        if unknown:
-            names = ", ".join(stage.name for stage in self.stages)
-            raise UserError(f"the recipe has no stage {', '.join(sorted(unknown))}; it has: {names}.")
+        self._refuse_unknown(stages)
         kept = [stage for stage in self.stages if not stages or stage.name in stages]
         strange = set(without) - self.losses
         if strange:
@@ -103,8 +124,8 @@ class Recipe:
                     warmup=round(stage.warmup * share),
                     batch=batch or stage.batch,
                     patch=patch or stage.patch,
-                    lr=lr if lr is not None else stage.lr,
-                    lr_end=stage.lr_end * (lr / stage.lr) if lr is not None else stage.lr_end,
+                    lr=lr if lr is not None and stage.lr else stage.lr,
+                    lr_end=stage.lr_end * (lr / stage.lr) if lr is not None and stage.lr else stage.lr_end,
                 )
                 for stage in kept
             ),

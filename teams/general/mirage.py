@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ntire.degradations import NoiseLevels
 from ntire.method import Cost, Method
-from ntire.training import Recipe, Stage
+from ntire.training import OwnLoss, Recipe, Stage
 from ntire.weather import OneOf, Weather
 from ntire.weights import Weights
 from teams.parts.restormer import ChannelNorm, Double, Embed, GatedFeedForward, Half, TransposedAttention
@@ -220,7 +220,7 @@ class Mirage(Method):
         self._manifold(shallow, deep)
         return restored
 
-    def own_loss(self) -> Tensor:
+    def own_loss(self, name: OwnLoss) -> Tensor:
         """The contrastive loss between covariances of shallow and deep features of the last batch."""
         if self._heads is None:
             raise RuntimeError("MIRAGE's own loss is of a batch that it has restored in training")

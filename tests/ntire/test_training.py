@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from skimage.metrics import structural_similarity
 from torch import nn
@@ -18,7 +19,7 @@ from ntire.degradations import RawDegradation, SrgbDegradation, gaussian_noise
 from ntire.image import as_image
 from ntire.method import Method
 from ntire.training import Recipe, Stage
-from ntire.training.data import Pairs, batches, clean_images, hold_out
+from ntire.training.data import Pairs, batches, clean_images, hold_out, paired_images, validation_pairs
 from ntire.training.discriminator import UNetDiscriminator
 from ntire.training.loop import Settings, psnr, train
 from ntire.training.losses import Aids, fft_loss, ssim_loss
@@ -159,6 +160,120 @@ def test_a_loss_that_explodes_stops_the_run_and_says_so(clean, tmp_path):
     wild = RECIPE.scaled(lr=1e30)
     with pytest.raises(UserError, match="the loss is (nan|inf)"):
         trained(clean, tmp_path / "out", recipe=wild)
+
+
+@pytest.fixture
+def paired(tmp_path):
+    """Six pairs in gt and LQ, one of them in a folder below; the damaged ones are a third darker and JPEGs."""
+    for number in range(6):
+        name, pixels = ("below/5" if number == 5 else str(number)), scene(48, 64, seed=number)
+        write_png(tmp_path / "pairs" / "gt" / f"{name}.png", pixels)
+        dark = tmp_path / "pairs" / "LQ" / f"{name}.webp"
+        dark.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 0.67).astype("uint8")).save(dark, lossless=True)
+    return tmp_path / "pairs"
+
+
+def test_pairs_are_the_same_crop_of_both_pictures(paired):
+    found = paired_images(paired, 24)
+    assert [gt.relative_to(paired / "gt").as_posix() for gt, _ in found] == [
+        *(f"{n}.png" for n in range(5)),
+        "below/5.png",
+    ]
+    pairs = Pairs(found, RECIPE.degradation, 24, seed=0)
+    for number in range(8):
+        lq, gt = pairs[number]
+        assert torch.allclose(lq, gt * 0.67, atol=1 / 255)
+    assert torch.equal(pairs[3][0], Pairs(found, RECIPE.degradation, 24, seed=0)[3][0])
+
+
+def test_unusable_pairs_are_all_listed(paired):
+    (paired / "gt" / "0.png").rename(paired / "gt" / "zero.png")
+    write_png(paired / "gt" / "1.png", scene(40, 64))
+    write_png(paired / "gt" / "2.png", scene(10, 64))
+    with pytest.raises(UserError) as caught:
+        paired_images(paired, 24)
+    message = str(caught.value)
+    assert message.startswith("4 of 12 pictures")
+    for part in ("zero.png: has no picture of that name in lq", "0.webp: has no picture of that name in gt"):
+        assert part in message
+    assert "1.webp: not of the size of its clean picture: 40 x 64 and 48 x 64" in message
+    assert "2.png: smaller than the training patch, 10 x 64 < 24" in message
+    with pytest.raises(UserError, match="expected paired pictures in its folders gt and lq, found no gt"):
+        paired_images(paired / "gt", 24)
+
+
+def test_a_stage_learns_from_its_pairs_and_goes_on_only_with_the_same(clean, paired, tmp_path):
+    recipe = RECIPE.with_pairs({"second": paired}).scaled(iterations=12)
+    steps = trained(clean, tmp_path / "out", recipe=recipe, validate_every=1)
+    dark = [step.plain_psnr_db for step in steps if step.stage == "second"]
+    assert {step.plain_psnr_db for step in steps if step.stage == "first"} != set(dark)
+    expected = [psnr(lq, gt) for lq, gt in validation_pairs(hold_out(paired_images(paired, 24), 2)[1], None, 1, 0)]
+    assert dark[0] == pytest.approx(sum(expected) / 2)
+    card = tomllib.loads((tmp_path / "out" / "card.toml").read_text())
+    assert [stage["pairs"] for stage in card["training"]["stages"]] == ["", "pairs"]
+    with pytest.raises(UserError, match="other settings.*pairs"):
+        trained(
+            clean,
+            tmp_path / "out",
+            recipe=RECIPE.with_pairs({"second": paired / "gt" / ".."})
+            .with_pairs({"first": paired})
+            .scaled(iterations=12),
+        )
+
+
+def test_damage_that_cannot_be_made_asks_for_all_its_pairs_at_once(clean, paired, tmp_path):
+    needy = replace(RECIPE, stages=tuple(replace(stage, paired=True) for stage in RECIPE.stages))
+    with pytest.raises(UserError, match="first, second cannot be made.*--pairs first=DIR --pairs second=DIR.*--stage"):
+        trained(clean, tmp_path / "out", recipe=needy)
+    with pytest.raises(UserError, match="has no stage snowy; it has: first, second"):
+        RECIPE.with_pairs({"snowy": paired})
+
+
+def test_a_stage_that_learns_nothing_keeps_its_rate_of_zero():
+    looking = replace(RECIPE, stages=(replace(RECIPE.stages[0], lr=0.0, lr_end=0.0), RECIPE.stages[1]))
+    assert [(stage.lr, stage.lr_end) for stage in looking.scaled(lr=1e-2).stages] == [
+        (0.0, 0.0),
+        (1e-2, pytest.approx(1e-3)),
+    ]
+
+
+def test_a_method_draws_the_same_again_after_a_stop(clean, tmp_path):
+    class Drawing(Small):
+        def __init__(self):
+            super().__init__()
+            self.drawn = []
+
+        def begin_step(self, lq, gt, rng):
+            assert (lq.shape, gt.shape) == ((2, 3, 24, 24),) * 2
+            self.drawn.append(float(torch.rand((), generator=rng)))
+
+        def memory(self):
+            return {"drawn": torch.tensor(self.drawn)}
+
+        def remember(self, memory):
+            self.drawn = memory["drawn"].tolist()
+
+    def run(out, stop_after=None):
+        method = Drawing()
+
+        def report(step):
+            if step.iteration == stop_after:
+                raise KeyboardInterrupt
+
+        train(
+            method,
+            RECIPE.scaled(stages=("first",), iterations=6),
+            Settings(data=clean, out=out, held_out=2, save_every=2),
+            report,
+        )
+        return method.drawn
+
+    whole = run(tmp_path / "whole")
+    assert len(set(whole)) == 6
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", stop_after=5)
+    assert run(tmp_path / "stopped") == pytest.approx(whole)
 
 
 def test_a_recipe_is_scaled_to_a_budget():

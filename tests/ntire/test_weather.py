@@ -5,7 +5,7 @@ import torch
 
 from ntire.image import as_image
 from ntire.raw import srgb_decode
-from ntire.weather import KINDS, OneOf, Weather, haze, low_light, masked, rain
+from ntire.weather import KINDS, OneOf, Weather, haze, low_light, masked, motion_blur, rain
 from tests.made import scene
 
 
@@ -51,6 +51,18 @@ def test_streaks_are_as_long_and_as_steep_as_asked():
     columns = streaks[0].sum(0)
     assert set(columns.round().int().tolist()) & {11}
     assert torch.equal(streaks[0], streaks[2])
+
+
+@pytest.mark.parametrize(("angle", "axis"), [(0.0, 2), (math.pi / 2, 1)])
+def test_motion_smears_a_point_along_its_way_and_keeps_its_light(angle, axis):
+    point = torch.zeros(3, 31, 31)
+    point[:, 15, 15] = 1
+    smeared = motion_blur(point, 9, angle)
+    assert float(smeared.sum()) == pytest.approx(3, rel=1e-5)
+    lit = (smeared[0] > 1e-3).nonzero()
+    assert len(lit) == 9
+    assert len(set(lit[:, 2 - axis].tolist())) == 1, "one line"
+    assert torch.allclose(smeared[smeared > 1e-3], torch.tensor(1 / 9), atol=1e-5)
 
 
 def test_masks_hide_about_the_share_that_is_asked_for():

@@ -71,9 +71,9 @@ def test_its_own_loss_belongs_to_the_last_batch_in_training():
     torch.manual_seed(0)
     method = Mirage(**Mirage.tiny)
     with pytest.raises(RuntimeError, match="in training"):
-        method.own_loss()
+        method.own_loss("own")
     method.train()(torch.rand(2, 3, 16, 16))
-    loss = method.own_loss()
+    loss = method.own_loss("own")
     loss.backward()
     assert loss.item() > 0
     assert float(method.spd_proj_latent.weight.grad.abs().sum()) > 0

@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from ntire import UserError
 from ntire.raw import demosaic, srgb_encode
 from teams.parts.wavelet import haar, inverse_haar
-from teams.raw.iid_ai import WINDOW, OverlappingAttention, x_restormer
+from teams.parts.x_restormer import WINDOW, OverlappingAttention, x_restormer
 from teams.raw.polyu_aisp import PolyuAisp
 from teams.raw.xianggkl import STEPS, LatentScore, Xianggkl, signal_share
 from teams.srgb.teleai_vision import Span
