@@ -334,7 +334,7 @@ class Child:
 
     def __init__(self, backend: Backend, place: Place, limits: Limits, module: str = "inside") -> None:
         """Start a module of ours behind the wall; raises UserError (exit code 3) if it cannot be started at all."""
-        if backend == "none" and module != "inside":
+        if backend == "none" and module == "escapes":
             raise ValueError(f"{module} does damage without a wall")
         self.backend = backend
         self.limits = limits
@@ -351,7 +351,8 @@ class Child:
                 self._held = hold(bubblewrap(place, limits, descriptor, inner), limits)
                 passed, variables = [descriptor], _for_the_launcher()
             elif backend == "none":
-                self._held = hold(inner, limits)
+                # A program of ours, one process without children, is held by its rlimits.
+                self._held = Held(tuple(inner), "rlimits") if module == "decoder" else hold(inner, limits)
                 variables = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
             else:
                 self._held = Held(tuple(container(backend, self._name, place, limits, inner)), backend)
@@ -372,9 +373,8 @@ class Child:
         self._waiting = b""
         self._printed = _Printed(self._process, limits.printed_bytes, self.kill)
         self._over = ""
-        self._watch = (
-            _Watch(self._process.pid, limits.memory_bytes, self._too_much) if not self._held.whole_memory else None
-        )
+        watched = not self._held.whole_memory and module != "decoder"
+        self._watch = _Watch(self._process.pid, limits.memory_bytes, self._too_much) if watched else None
 
     def __enter__(self) -> Self:
         return self
