@@ -91,30 +91,36 @@ def unpublished(track: str | None = None) -> list[Unpublished]:
 def load(folder: Path) -> type[Method]:
     """The one `Method` of a folder with a `method.py`, such as a submission's `method/`.
 
-    This runs the code in it: for code that is not your own, use `ntire verify`. Raises UserError if there is no such
+    This runs the code in it: for code that is not your own, use `--sandbox`. Raises UserError if there is no such
     file, if it does not import, or if it declares no method or several.
     """
     file = folder / "method.py"
     if not file.is_file():
         raise UserError(f"{folder}: expected a folder with a method.py, found none.")
-    # The folder's own modules are imported by plain names, at import time or later.
-    if str(folder.resolve()) not in sys.path:
-        sys.path.insert(0, str(folder.resolve()))
-    name = f"ntire_method_{module_name(str(folder.resolve()))}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{file}: cannot be imported.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        declared = declared_in(file)
     except Exception as error:
         raise UserError(f"{file}: does not import: {type(error).__name__}: {error}") from error
-    declared = _declared_in(module)
     if len(declared) != 1:
         names = ", ".join(method.__name__ for method in declared) or "none"
         raise UserError(f"{file}: expected one Method class, found {names}.")
     return declared[0]
+
+
+def declared_in(file: Path) -> list[type[Method]]:
+    """Import a file, which runs it, and list the methods that it declares; raises whatever the code raises."""
+    folder = str(file.parent.resolve())
+    # The folder's own modules are imported by plain names, at import time or later.
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    name = f"ntire_method_{module_name(folder)}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no module of Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return _declared_in(module)
 
 
 def folder_of(method: type[Method]) -> Path | None:

@@ -1,14 +1,13 @@
 """`ntire check`: an entry held against the rules of its track, all problems at once, before anybody scores it.
 
 An entry is a folder, or an archive that is unpacked into a scratch folder by the rules of `ntire.archive`. Submitted code is
-never run here: whether it imports and makes the submitted images is not asked, as that needs a sandbox.
+run only in a sandbox, only where one is named, and only to see that it imports; `ntire.verify` asks more of it.
 """
 
 import math
 import os
 import tempfile
 import tomllib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,14 +18,18 @@ from pydantic import ValidationError
 
 from ntire import UserError
 from ntire.archive import PASSED_OVER, survey, unpack
+from ntire.behind import Behind, clean_tree, size_of
+from ntire.decoder import decoders
 from ntire.files import line_of, open_regular, read_regular
 from ntire.findings import Finding
-from ntire.image import UnreadableImage, decode, header_of
-from ntire.pictures import MOST_BYTES, SUFFIXES, Seen, Wanted, digest_of, is_picture, look_at
+from ntire.limits import Limits
+from ntire.pictures import SUFFIXES, Seen, Wanted, is_picture
 from ntire.runner import find_inputs
-from ntire.shipped import METHOD, look_at_method
+from ntire.sandbox import Backend
+from ntire.shipped import CODE, METHOD, look_at_method
 from ntire.submission import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
 from ntire.text import printable
+from scoring.leaderboard import VERIFICATION
 from scoring.track import Track, all_tracks
 
 README = "readme.txt"
@@ -73,21 +76,23 @@ class Report:
         }
 
 
-def check(entry: Path, track: Track | None, inputs_of: InputsOf) -> Report:
-    """Look at an entry, for the track of its manifest or for the one given.
+def check(entry: Path, track: Track | None, inputs_of: InputsOf, sandbox: Backend | None = None) -> Report:
+    """Look at an entry, for the track of its manifest or for the one given; with a sandbox, import its code in it.
 
     Raises UserError for a path where nothing is, inputs that cannot be read, and (exit code 3) a disk that is full.
     """
     name = printable(entry.resolve().name)
     try:
         if entry.is_dir():
-            return _Entry(entry, name, track, inputs_of).report()
+            return _Entry(entry, name, track, inputs_of).report(sandbox)
         with tempfile.TemporaryDirectory(prefix="ntire-check-") as scratch:
             folder = Path(scratch) / "entry"
             refused = unpack(entry, folder)
             if not folder.is_dir():
                 return Report(name, None, track.name if track else None, 0, tuple(refused))
-            return _Entry(folder, name, track, inputs_of, refused).report()
+            examined = _Entry(folder, name, track, inputs_of, refused)
+            examined.no_verdict_of_its_own()
+            return examined.report(sandbox)
     except OSError as error:
         raise UserError(f"{entry}: cannot be read: {error.strerror or error}.") from None
 
@@ -105,7 +110,13 @@ class _Entry:
         self.files, found = survey(root)
         self.findings = [*refused, *found]
 
-    def report(self) -> Report:
+    def no_verdict_of_its_own(self) -> None:
+        """An archive comes from who made it: a verdict in it is not ours."""
+        for name in self.files:
+            if name.rpartition("/")[2] == VERIFICATION and name.count("/") <= 1:
+                self._add("E613", name, f"no {VERIFICATION}", "one")
+
+    def report(self, sandbox: Backend | None) -> Report:
         """Every part in turn; none of them depends on another's being in order."""
         self._unwrap()
         manifest = self._manifest()
@@ -115,7 +126,10 @@ class _Entry:
         self._names(images, inputs)
         seen = self._look(images, inputs)
         self._copies(seen)
-        self.findings += look_at_method(self.root, self.files, manifest.method if manifest else MethodUsed())
+        method = manifest.method if manifest else MethodUsed()
+        self.findings += look_at_method(self.root, self.files, method)
+        if sandbox is not None and (method.file or CODE) in self.files:
+            self._imports(method.file or CODE, sandbox)
         self._claims(claims)
         return Report(
             self.name,
@@ -285,10 +299,14 @@ class _Entry:
 
     def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[Seen]:
         raw = self.track is not None and self.track.inputs == "raw"
-        wanted = [
-            Wanted(self.root / name, name, inputs.get(key), raw) for key, names in images.items() for name in names
-        ]
-        seen = _in_threads(look_at, wanted)
+        pairs = [(name, inputs.get(key)) for key, names in images.items() for name in names]
+        if raw:
+            # The user's own frames: what they are read with has no place where strangers' pictures are.
+            sizes = _in_threads(lambda pair: size_of(pair[1], "raw") if pair[1] else None, pairs)
+            wanted = [Wanted(self.root / name, name, size=size) for (name, _), size in zip(pairs, sizes, strict=True)]
+        else:
+            wanted = [Wanted(self.root / name, name, lq) for name, lq in pairs]
+        seen = decoders().look(wanted)
         self.findings += [finding for one in seen for finding in one.findings]
         return seen
 
@@ -296,12 +314,26 @@ class _Entry:
         """Finished images that lie elsewhere in the entry: what code shows instead of what it computes."""
         by_digest = {one.digest: one.name for one in reversed(seen) if one.digest}
         names = {one.name for one in seen}
-        sizes = {one.size for one in seen}
         others = [name for name in self.files if name not in names]
-        digests = _in_threads(lambda name: _picture_digest(self.root / name, sizes), others)
+        # Most other files are no pictures, which their first bytes tell without a decoder.
+        others = [name for name in others if _begins_as_a_picture(self.root / name)]
+        digests = decoders().digests([self.root / name for name in others], {one.size for one in seen if one.size})
         for name, digest in zip(others, digests, strict=True):
             if digest in by_digest:
                 self._add("E312", by_digest[digest], "a picture that the method makes", f"the same pixels as {name}")
+
+    def _imports(self, source: str, sandbox: Backend) -> None:
+        """What importing shows and reading does not; one word on it is enough."""
+        if {finding.code for finding in self.findings} & {"E404", "E405", "E406"}:
+            return
+        with tempfile.TemporaryDirectory(prefix="ntire-import-") as name:
+            code = Path(name) / "code"
+            code.mkdir(mode=0o755)
+            clean_tree(self.root, code)
+            with Behind(sandbox, code, source, Path(name), "cpu", Limits(start_seconds=120.0), {}) as behind:
+                found = behind.load("import")
+        if found is not None:
+            self.findings.append(found)
 
     def _claims(self, claims: Claims) -> None:
         if all(value is None for value in (claims.params_m, claims.macs_g, claims.runtime_ms)):
@@ -339,24 +371,15 @@ def _shown(value: object) -> str:
     return "nothing" if value is None else repr(value)[:80]
 
 
-def _picture_digest(path: Path, sizes: set[tuple[int, int] | None]) -> str | None:
-    """The digest of a picture that has one of the sizes, whatever its name; None for any other file."""
+def _begins_as_a_picture(path: Path) -> bool:
     try:
         with open_regular(path) as file:
-            if not is_picture(file.read(16)):
-                return None
-        data = read_regular(path, MOST_BYTES)
-        header = header_of(path, data)
-        if (header.height, header.width) not in sizes or header.frames > 1:
-            return None
-        return digest_of(decode(path, data))
-    except (UnreadableImage, OSError):
-        return None
+            return is_picture(file.read(16))
+    except OSError:
+        return False
 
 
 def _in_threads(look: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Results in the order of the items; decoding runs without the interpreter's lock, so threads are enough."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        # Pillow warns of oddities in files; whatever matters is a finding.
-        warnings.simplefilter("ignore")
+    """Results in the order of the items; reading runs without the interpreter's lock, so threads are enough."""
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         return list(pool.map(look, items))

@@ -21,8 +21,11 @@ from ntire.text import printable
 
 if TYPE_CHECKING:
     from ntire.check import Report
-    from ntire.runner import Result
+    from ntire.findings import Finding
+    from ntire.prepare import Options
+    from ntire.runner import Result, Summary
     from ntire.training.loop import Step
+    from ntire.verify import Verification
     from scoring.leaderboard import Line
 
 EPILOG = (
@@ -192,6 +195,7 @@ def run(
     max_memory: Annotated[
         float | None, typer.Option(min=0.001, help="GB of weights on the GPU at once; parts of a method take turns.")
     ] = None,
+    walled: Annotated[bool, typer.Option("--sandbox", help="Run the folder's method.py behind a wall.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; goes on where it was stopped."""
@@ -201,10 +205,17 @@ def run(
 
     depth: Literal[8, 16] = 16 if bits == "16" else 8
     options = Options(choose_device(device), precision, _tile(tile), depth, weights, fresh, max_memory)
-    job = plan(team, track, inputs or [], folder, variant, limit, _say)
-    with _bars() as bars:
-        title = f"{job.method.team} {job.track.name}"
-        summary = restore(job, options, _watch(bars, title, len(job.inputs)), whole=whole)
+    if walled and (whole or max_memory):
+        raise UserError(
+            "--whole and --max-memory do not go with --sandbox: what runs behind the wall reads for itself."
+        )
+    if walled:
+        summary = _run_walled(Path(team), track, inputs or [], folder, limit, options)
+    else:
+        job = plan(team, track, inputs or [], folder, variant, limit, _say)
+        with _bars() as bars:
+            title = f"{job.method.team} {job.track.name}"
+            summary = restore(job, options, _watch(bars, title, len(job.inputs)), whole=whole)
     if as_json:
         from dataclasses import asdict
 
@@ -223,6 +234,22 @@ def run(
             )
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _run_walled(
+    code: Path, track: str, inputs: list[Path], folder: Path | None, limit: int | None, options: "Options"
+) -> "Summary":
+    from ntire.limits import Limits
+    from ntire.sandbox import choose
+    from ntire.workflow import restore_walled
+
+    if options.weights is not None:
+        raise UserError("--sandbox and --weights do not go together: put the weights into weights/ beside method.py.")
+    with _bars() as bars:
+        return restore_walled(
+            code, track, inputs, folder, limit, options, choose("auto"), Limits(),
+            lambda title, total: _watch(bars, title, total), _say,
+        )  # fmt: skip
 
 
 @app.command(
@@ -310,17 +337,75 @@ def check(
     entry: Annotated[Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz; images with a readme.txt will do.")],
     lq: Inputs = None,
     track: Annotated[str | None, typer.Option(help="Its track, where no manifest says it.")] = None,
+    sandbox: Annotated[str | None, typer.Option(help="Import its code, too, in this sandbox: auto, ...")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find everything that is wrong with an entry before it is uploaded or scored; its code is not run."""
+    """Find everything that is wrong with an entry before it is uploaded or scored; its code runs only with --sandbox."""
     from ntire.workflow import check_entry
 
-    report = check_entry(entry, track, lq)
+    report = check_entry(entry, track, lq, sandbox)
     if as_json:
         _print_json(report.as_json())
     else:
         _print_report(report)
     if not report.valid:
+        raise typer.Exit(1)
+
+
+Memory = Annotated[float, typer.Option(min=0.25, help="GiB that submitted code may take.")]
+TimeLimit = Annotated[float, typer.Option(min=1, help="Seconds that submitted code has for one image.")]
+
+
+@app.command(
+    epilog="Examples: [bold]ntire verify my-entry/ --sample 8[/]; [bold]ntire check e.zip && ntire verify e.zip --lq test/[/]; "
+    "exit code 1 if the images are not reproduced"
+)
+def verify(
+    entry: Annotated[Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz with images and method/.")],
+    sample: Annotated[int | None, typer.Option(min=1, help="So many images instead of all.")] = None,
+    lq: Inputs = None,
+    gt: Annotated[Path | None, typer.Option(help="Folder of ground truth. Default: $NTIRE_DATA/<track>/gt.")] = None,
+    landmarks: Annotated[
+        Path | None, typer.Option(help="Table of landmarks. Default: $NTIRE_DATA/<track>/landmarks.csv.")
+    ] = None,
+    track: Annotated[str | None, typer.Option(help="Its track, as `check` takes it.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Chooses the sample and the probes. Default: a new one, printed.")
+    ] = None,
+    sandbox: Annotated[
+        str, typer.Option(help="auto, bubblewrap, docker, podman; none runs it with your rights.")
+    ] = "auto",
+    device: Device = "auto",
+    time_limit: TimeLimit = 300.0,
+    memory: Memory = 8.0,
+    folder: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Where verification.json goes. Default: into the entry.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run an entry's code in a sandbox and see whether it makes the images that were submitted."""
+    import secrets
+
+    from ntire.environment import choose_device
+    from ntire.limits import Limits
+    from ntire.sandbox import choose
+    from ntire.verify import Options
+    from ntire.workflow import verify_entry
+    from scoring.references import References
+
+    chosen = secrets.randbelow(2**31) if seed is None else seed
+    backend = choose(sandbox)
+    _say(f"seed {chosen}, sandbox {backend}{': the code runs with all your rights' if backend == 'none' else ''}")
+    limits = Limits(seconds=time_limit, start_seconds=max(time_limit, 300.0), memory_bytes=int(memory * 2**30))
+    options = Options(backend, sample, chosen, choose_device(device), limits)
+    found = verify_entry(entry, track, References(gt, lq, landmarks), options, folder, _say)
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        _print_verification(found)
+    if found.verdict == "undecided":
+        raise typer.Exit(3)
+    if not found.passed:
         raise typer.Exit(1)
 
 
@@ -649,12 +734,56 @@ def _print_leaderboard(lines: "Sequence[Line]") -> None:
     _print_table(*cells(lines))
 
 
-def _print_report(report: "Report") -> None:
-    if report.findings:
-        rows = [[one.code, one.problem, one.file, one.expected, one.found] for one in report.findings]
+def _print_findings(findings: "Sequence[Finding]") -> None:
+    if findings:
+        rows = [[one.code, one.problem, one.file, one.expected, one.found] for one in findings]
         _print_table(["code", "problem", "file", "expected", "found"], rows)
-        for code, do in dict.fromkeys((one.code, one.do) for one in report.findings):
+        for code, do in dict.fromkeys((one.code, one.do) for one in findings):
             out.print(f"{code}: {do}", markup=False)
+
+
+def _print_verification(found: "Verification") -> None:
+    rows = [
+        [
+            one.image, one.status, *("" if value is None else f"{value:.4g}" for value in (one.largest, one.mean, one.psnr_db)),
+            "" if one.share is None else f"{one.share:.2%}", "" if one.seconds is None else f"{one.seconds:.2f}", one.problem,
+        ]
+        for one in found.images
+    ]  # fmt: skip
+    if rows:
+        _print_table(["image", "status", "largest", "mean", "PSNR, dB", "pixels", "seconds", "problem"], rows)
+    for probe in found.probes:
+        state = {True: "passed", False: "FAILED", None: "not asked"}[probe.passed]
+        out.print(f"{probe.name:16} {state:10} {probe.found}", markup=False)
+    if found.scored is not None:
+        both = [(name, found.scored.submitted[name], found.scored.reproduced[name]) for name in found.scored.submitted]
+        both += [("total", *found.scored.totals)] if found.scored.totals else []
+        _print_table(
+            ["metric", "submitted", "reproduced", "difference", "claimed"],
+            [
+                [
+                    name,
+                    f"{a:.6g}",
+                    f"{b:.6g}",
+                    f"{b - a:+.2e}",
+                    f"{found.claimed[name]:g}" if name in found.claimed else "",
+                ]
+                for name, a, b in both
+            ],
+        )
+        for name, why in found.scored.missing.items():
+            out.print(f"{name}: not computed: {printable(why)}", markup=False)
+    _print_findings(found.findings)
+    if found.printed:
+        out.print(f"the code printed:\n{found.printed[-2000:]}", markup=False)
+    for note in found.notes:
+        out.print(f"note: {note}", markup=False)
+    ran = f"{len(found.images)} of {found.of} image(s), seed {found.seed}"
+    out.print(f"{found.entry}: {found.verdict} ({ran}); {found.file}", markup=False)
+
+
+def _print_report(report: "Report") -> None:
+    _print_findings(report.findings)
     broken = sum(one.breaks_a_rule for one in report.findings)
     out.print(
         f"{report.entry}: {report.images} image(s), track {report.track or 'unknown'}: "

@@ -1,11 +1,13 @@
 """Is this installation able to do what it promises? One check a line, each with what was found."""
 
+import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,11 +16,15 @@ from ntire import image as images
 from ntire.environment import choose_device, environment, processor, versions
 from ntire.facts import Declared
 from ntire.files import writable_folder
+from ntire.limits import Limits, means
+from ntire.sandbox import BACKENDS, INSTALL, Child, Place, describe, why_not
 from ntire.weights import cache_folder, verify
 from ntire.workflow import declared_weights
 from scoring.calibration import CHECKED, can_be_checked, drifted
 from scoring.track import all_tracks
 
+HELD = ("time", "memory", "processes and threads", "open files, file size", "scratch space", "printed text")
+"""What submitted code has only so much of."""
 State = Literal["ok", "absent", "broken"]
 """`absent`: something that one can do without; `broken` makes `ntire doctor` exit with 3."""
 
@@ -44,6 +50,9 @@ def examine() -> Iterator[Check]:
         ("metric calibration", _calibration),
         ("weights folder", lambda: ("ok", str(writable_folder(cache_folder())))),
         *_weights(),
+        ("sandbox", _sandbox),
+        *((f"sandbox: {part}", partial(_wall, part)) for part in ("network", "files", "processes", "rights", "kernel")),
+        *((f"sandbox: {what}", partial(_limit, what)) for what in HELD),
     ]
     for name, check in checks:
         try:
@@ -98,3 +107,61 @@ def _weights_file(declared: Declared) -> tuple[State, str]:
         return "absent", f"{declared.path} is not here: `ntire weights fetch {declared.weights.file}`"
     verify(declared.weights, declared.path)
     return "ok", f"{declared.path}, sha256 as declared"
+
+
+def _sandbox() -> tuple[State, str]:
+    reasons = {one: why_not(one) for one in BACKENDS if one != "none"}
+    usable = [one for one, reason in reasons.items() if not reason]
+    if not usable:
+        return "absent", "; ".join(f"{one}: {reason}" for one, reason in reasons.items()) + f". {INSTALL}"
+    return "ok", "; ".join(", ".join(f"{key} {value}" for key, value in describe(one).items()) for one in usable)
+
+
+def _wall(part: str) -> tuple[State, str]:
+    """One kind of attempt to get out, made just now from inside."""
+    found = _attempts()
+    if found is None:
+        return "absent", "not tried: bubblewrap does not work here"
+    kinds = {"kernel": ("kernel", "system call"), "rights": ("rights", "limits")}.get(part, (part,))
+    mine = {name: one for name, one in found.items() if name.startswith(tuple(f"{kind}:" for kind in kinds))}
+    through = [f"{name}: {one['how']}" for name, one in mine.items() if not one["stopped"]]
+    if through or not mine:
+        return "broken", "; ".join(through) or "the attempts were not made"
+    return "ok", f"{len(mine)} of {len(mine)} attempts to get out were stopped"
+
+
+@cache
+def _attempts() -> dict[str, dict[str, Any]] | None:
+    if why_not("bubblewrap"):
+        return None
+    with tempfile.TemporaryDirectory(prefix="ntire-doctor-") as name, socket.create_server(("127.0.0.1", 0)) as service:
+        folder = Path(name)
+        folder.chmod(0o755)
+        secret = folder.with_name(f"{folder.name}.secret")
+        secret.write_text("planted")
+        inside = folder / "in"
+        inside.mkdir(mode=0o755)
+        try:
+            with Child("bubblewrap", Place(inside, inside), Limits(), "escapes") as child:
+                bait = {"secret": str(secret), "port": service.getsockname()[1], "process": os.getpid()}
+                return dict(child.ask(bait, 60).fields)
+        finally:
+            secret.unlink()
+
+
+def _limit(what: str) -> tuple[State, str]:
+    if why_not("bubblewrap"):
+        return "absent", "no bubblewrap: a container's engine holds code to its limits"
+    by, limits = means(), Limits()
+    memory = f"{limits.memory_bytes >> 30} GiB"
+    said = {
+        "time": f"{limits.seconds:g} s a picture, by the clock of the parent",
+        "memory": f"{memory} for all processes together, by {by}"
+        if by != "rlimits"
+        else f"{memory} for each process by rlimit, for all together by a look every 0.1 s",
+        "processes and threads": f"{limits.processes}, by {by if by != 'rlimits' else 'rlimit'}",
+        "open files, file size": f"{limits.files}; {limits.file_bytes >> 30} GiB; by rlimits",
+        "scratch space": f"{limits.scratch_bytes >> 30} GiB each of /tmp, /dev/shm and the output folder, by tmpfs",
+        "printed text": f"{limits.printed_bytes >> 20} MiB, by the parent",
+    }
+    return "ok", said[what]

@@ -64,9 +64,30 @@ CODES = {
     "E407": Code("code missing", "Put it into method/method.py, or correct `file` of [method]."),
     "W408": Code("weights without a declared sha256", "List them under [[method.weights]]."),
     "E409": Code("safetensors file damaged", "Write it again and compare the copies."),
+    "E410": Code(
+        "code does not import", "Run `python method/method.py` where only ntire and its packages are installed."
+    ),
+    "E411": Code(
+        "method cannot be made ready", "Ship its weights in method/weights/, or name fetched ones in the manifest."
+    ),
     "W501": Code("no claims", "State params_m, macs_g with its size, and runtime_ms under [claims]."),
     "E502": Code("over a budget of the track", "Stay within the budget, or correct the claim."),
     "E503": Code("nothing claimed for a budget of the track", "State it under [claims], at the size of the rules."),
+    "E601": Code("image is not what the code makes", "Submit what the submitted code makes, or the code that made it."),
+    "W602": Code("images differ, the score does not", "Tolerated: the total stays within the track's tolerance."),
+    "E603": Code("output follows the name of the input", "Compute it from the pixels."),
+    "E604": Code("a repeated picture is faster than a new one", "Keep nothing between two pictures."),
+    "E605": Code("output does not follow the pixels", "Compute it from the pixels: look nothing up."),
+    "E606": Code("two runs give two images", "Seed every random number, or set `deterministic = false`."),
+    "E607": Code("code fails on an image", "Run `ntire run --team method/ --sandbox` on the inputs."),
+    "E608": Code("no answer within the time limit", "Make it faster, or ask for a longer --time-limit."),
+    "E609": Code(
+        "over a limit of the sandbox", "Take less memory, fewer processes, print less, or ask for a higher limit."
+    ),
+    "E610": Code("code ended without an answer", "Run `ntire run --team method/ --sandbox` on the inputs."),
+    "E611": Code("claimed score is not reproduced", "Correct [score], or the images."),
+    "E612": Code("no code to verify", "Put it into method/method.py, or name `file` of [method]."),
+    "E613": Code("verdict that the entry brings itself", "Take verification.json out: only who verifies writes it."),
 }
 
 

@@ -20,16 +20,18 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from ntire import UserError
 from ntire.files import write_atomically
 from ntire.png import encode_png as encode_png
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -106,7 +108,7 @@ def decode(path: Path, data: bytes) -> Pixels:
     return _upright(pixels, header.orientation)
 
 
-def read_image(path: Path) -> Tensor:
+def read_image(path: Path) -> "Tensor":
     """The picture in `path`: RGB, float32, [0, 1], (3, H, W).
 
     Raises UnreadableImage for a file that is no image, is damaged, or is outside the policy above.
@@ -114,19 +116,24 @@ def read_image(path: Path) -> Tensor:
     return as_image(read_pixels(path))
 
 
-def as_image(pixels: Pixels) -> Tensor:
+def as_image(pixels: Pixels) -> "Tensor":
     """Integers (H, W, 3), uint8 or uint16, to float32 [0, 1], (3, H, W)."""
+    # Processes that only look at files start without PyTorch.
+    import torch
+
     top = np.iinfo(pixels.dtype).max
     # A division, not a multiplication by 1 / top: the two differ in the last bit, and scores with them.
     scaled = pixels.astype(np.float32) / np.float32(top)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
 
-def as_pixels(image: Tensor, bits: int = 8) -> Pixels:
+def as_pixels(image: "Tensor", bits: int = 8) -> Pixels:
     """Float (3, H, W) to integers (H, W, 3): clipped to [0, 1], rounded once, half to even.
 
     Raises ValueError for NaN or infinity, which would otherwise become some innocent colour.
     """
+    import torch
+
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"expected an image (3, H, W), found {tuple(image.shape)}")
     values = image.detach().float()
@@ -139,7 +146,7 @@ def as_pixels(image: Tensor, bits: int = 8) -> Pixels:
     return pixels if bits == 8 else pixels.astype(np.uint16)
 
 
-def write_image(path: Path, image: Tensor, bits: int = 8) -> None:
+def write_image(path: Path, image: "Tensor", bits: int = 8) -> None:
     """Write an image (3, H, W), [0, 1], as an RGB PNG of 8 or 16 bits; the file appears whole or not at all."""
     write_atomically(path, encode_png(as_pixels(image, bits)))
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ntire import raw
-from ntire.files import read_regular
+from ntire.files import open_regular, read_regular
 from ntire.findings import Finding
 from ntire.image import Pixels, UnreadableImage, decode, header_of, read_bytes
 
@@ -49,8 +48,9 @@ class Wanted:
     name: str
     """Relative to the entry."""
     lq: Path | None = None
-    raw: bool = False
-    """Whether the input is a raw frame."""
+    """A picture; of a raw frame, only the size is known here."""
+    size: tuple[int, int] | None = None
+    """Height and width of the input, where it is not to be read."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,21 @@ def digest_of(pixels: Pixels) -> str:
     return hashed.hexdigest()
 
 
+def digest_at(path: Path, sizes: set[tuple[int, int]]) -> str | None:
+    """The digest of a picture that has one of the sizes, whatever its name; None for any other file."""
+    try:
+        with open_regular(path) as file:
+            if not is_picture(file.read(16)):
+                return None
+        data = read_regular(path, MOST_BYTES)
+        header = header_of(path, data)
+        if (header.height, header.width) not in sizes or header.frames > 1:
+            return None
+        return digest_of(decode(path, data))
+    except (UnreadableImage, OSError):
+        return None
+
+
 def kind(data: bytes) -> str:
     """What a file is by its first bytes, in words."""
     if data.startswith(SIGNATURE):
@@ -115,12 +130,9 @@ def is_picture(head: bytes) -> bool:
 
 
 def _input(wanted: Wanted) -> tuple[bytes | None, tuple[int, int] | None]:
-    """The bytes of the input (none of a raw frame's), and the height and width that the result must have."""
+    """The bytes of the input, if they are to be looked at, and the height and width that the result must have."""
     if wanted.lq is None:
-        return None, None
-    if wanted.raw:
-        height, width = raw.read_raw(wanted.lq).mosaic.shape[-2:]
-        return None, (int(height), int(width))
+        return None, wanted.size
     data = read_bytes(wanted.lq)
     header = header_of(wanted.lq, data)
     return data, (header.height, header.width)

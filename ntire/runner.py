@@ -139,6 +139,24 @@ def run(
     return Summary(out, ordered, len(inputs) - kept, time.monotonic() - began)
 
 
+def restore_one(method: Method, path: Path, fingerprint: str, options: Options) -> tuple[Result, images.Pixels | None]:
+    """One picture, outside of a run: what `run` would write for an input of that sha256, which need not be the file's."""
+    item = Input(path, path.stem)
+    try:
+        frame = method.read(path) if type(method).restore is Method.restore else None
+    except UserError as error:
+        return Result(item.name, "unreadable", fingerprint, problem=str(error)), None
+    outcome = _restore(method, _Decoded(item, fingerprint, frame), options, None)
+    return (outcome.result, outcome.pixels) if isinstance(outcome, _Restored) else (outcome, None)
+
+
+def fingerprint_of(path: Path, track: str) -> str:
+    """The sha256 of an input and, for a raw frame, of the TOML that speaks for it; raises OSError."""
+    found = sha256_of(path)
+    facts = raw.facts_file(path) if track == "raw" else None
+    return sha256_of(f"{found} {sha256_of(facts)}".encode()) if facts else found
+
+
 def _results(
     method: Method, inputs: Sequence[Input], out: Path, options: Options, journal: Journal, find: Finder | None
 ) -> Iterator[tuple[Result, bool]]:
@@ -199,7 +217,7 @@ class _Restored:
 
 def _read(method: Method, item: Input, finished: dict[str, dict[str, Any]], out: Path) -> _Kept | _Decoded | Result:
     try:
-        fingerprint = _fingerprint(item.path, method.track)
+        fingerprint = fingerprint_of(item.path, method.track)
     except OSError as error:
         return Result(item.name, "unreadable", None, problem=f"{item.path}: cannot be read: {error.strerror or error}.")
     line = finished.get(item.name)
@@ -287,13 +305,6 @@ def _why(error: Exception) -> str:
 
 def _resident_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _fingerprint(path: Path, track: str) -> str:
-    """The sha256 of an input and, for a raw frame, of the TOML that speaks for it; raises OSError."""
-    found = sha256_of(path)
-    facts = raw.facts_file(path) if track == "raw" else None
-    return sha256_of(f"{found} {sha256_of(facts)}".encode()) if facts else found
 
 
 def _intact(out: Path, line: dict[str, Any]) -> bool:

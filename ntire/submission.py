@@ -9,7 +9,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
 
 from ntire import UserError
-from ntire.files import read_toml, write_atomically
+from ntire.archive import survey
+from ntire.files import read_toml, sha256_of, write_atomically
 
 MANIFEST = "submission.toml"
 IMAGES = "images"
@@ -129,3 +130,10 @@ def find_submissions(folder: Path) -> list[Path]:
     if not entries:
         raise UserError(f"{folder}: expected entries, folders with a {MANIFEST}; found none. `ntire run` makes one.")
     return entries
+
+
+def content_of(root: Path) -> str:
+    """The sha256 of an entry's images and code, names and bytes: what a verdict on it speaks of."""
+    files, _ = survey(root)
+    kept = [name for name in files if name.startswith((f"{IMAGES}/", "method/"))]
+    return sha256_of(repr([(name, sha256_of(root / name)) for name in kept]).encode())

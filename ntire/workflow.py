@@ -1,6 +1,7 @@
 """What the commands do, put together from runner and scorer; the demo is the whole way once."""
 
 import itertools
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -12,20 +13,24 @@ from unittest import mock
 import torch
 
 from ntire import UserError, catalogue
+from ntire.behind import Behind, clean_tree, method_behind
 from ntire.check import InputsOf, check
 from ntire.check import Report as Checked
 from ntire.faces import face_finder
 from ntire.facts import Declared, facts_of, weights_of_methods
 from ntire.files import sha256_of, writable_folder
 from ntire.iqa import build
+from ntire.limits import Limits
 from ntire.method import Method
 from ntire.pack import Packed, pack
 from ntire.prepare import Options, prepare
 from ntire.reach import reach_of
 from ntire.runner import Input, Result, Summary, find_inputs, run
 from ntire.samples import add_noise, sample_set
+from ntire.sandbox import Backend, choose
 from ntire.sheet import Column, contact_sheet
 from ntire.submission import IMAGES, Submission, find_submissions, open_submission
+from ntire.text import printable
 from ntire.training import Recipe
 from ntire.training.discriminator import UNetDiscriminator
 from ntire.training.loop import Settings, Step
@@ -33,6 +38,9 @@ from ntire.training.loop import train as run_training
 from ntire.training.losses import Aids, Compare, Opponent
 from ntire.training.perceptual import VGG19, perceptual_loss
 from ntire.training.recipe import Loss
+from ntire.verify import Options as VerifyOptions
+from ntire.verify import Scored as BothScored
+from ntire.verify import Verification, verify
 from ntire.weights import Weights, fill, locate, require
 from scoring.cache import Cache, default_path
 from scoring.calibration import refuse_drift
@@ -80,19 +88,71 @@ def plan(
     """
     track = load_track(track_name)
     method = _method(team, track, variant)
+    track, inputs = _inputs(track, given, method.track, limit, say)
+    typed = track.name if track_name.endswith(".toml") else track_name
+    name = "-".join(filter(None, (method.team, typed, variant or "")))
+    return Job(method, track, inputs, out or Path("submissions") / name.replace("/", "_"))
+
+
+def _inputs(
+    track: Track, given: Sequence[Path], kind: str, limit: int | None, say: Say
+) -> tuple[Track, tuple[Input, ...]]:
+    """What is to be restored, and for which track: the sample set is one of its own."""
     folders = list(given)
     if not given:
         track, folder = _default_inputs(track)
         folders = [folder]
         say(f"no input given: restoring {folder} ({track.title})")
-    inputs = find_inputs(folders, method.track)[:limit]
+    inputs = find_inputs(folders, kind)[:limit]
     if track.noise:
         noisy = add_noise({item.name: item.path for item in inputs}, track.noise.sigma, track.noise.seed)
         say(f"noise of sigma {track.noise.sigma:g} added to {len(inputs)} clean picture(s): {noisy}")
-        inputs = find_inputs([noisy], method.track)
-    typed = track.name if track_name.endswith(".toml") else track_name
-    name = "-".join(filter(None, (method.team, typed, variant or "")))
-    return Job(method, track, tuple(inputs), out or Path("submissions") / name.replace("/", "_"))
+        inputs = find_inputs([noisy], kind)
+    return track, tuple(inputs)
+
+
+def restore_walled(
+    folder: Path,
+    track_name: str,
+    given: Sequence[Path],
+    out: Path | None,
+    limit: int | None,
+    options: Options,
+    backend: Backend,
+    limits: Limits,
+    watch: Callable[[str, int], Watch],
+    say: Say,
+) -> Summary:
+    """Run the code of a stranger's folder behind a wall into a submission folder; it goes on where it was stopped.
+
+    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) for a wall that does not stand.
+    """
+    if not (folder / "method.py").is_file():
+        raise UserError(f"{folder}: expected a folder with a method.py, found none. --sandbox is for code of others.")
+    track = load_track(track_name)
+    with tempfile.TemporaryDirectory(prefix="ntire-run-") as name:
+        scratch = Path(name)
+        (scratch / "code").mkdir(mode=0o755)
+        clean_tree(folder, scratch / "code", "")
+        bits, tile = options.bits, options.tile
+        behind = Behind(
+            backend, scratch / "code", "method.py", scratch, options.device, limits, {},
+            tile=tile, precision=options.precision, bits=bits,
+        )  # fmt: skip
+        with behind:
+            refused = behind.load()
+            if refused is not None:
+                raise UserError(
+                    f"{folder}: {refused.code} {refused.problem}: {refused.found}. {refused.do}", exit_code=1
+                )
+            method = method_behind(behind, folder, scratch)
+            if method.track not in catalogue.serving(track.inputs):
+                raise UserError(
+                    f"{folder}: its method is for {method.track} inputs, track {track.name} has {track.inputs}."
+                )
+            track, inputs = _inputs(track, given, method.track, limit, say)
+            target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
+            return run(method, inputs, target, track.name, options, watch(f"{method.team} {track.name}", len(inputs)))
 
 
 def restore(job: Job, options: Options, report: Watch, *, whole: bool = False) -> Summary:
@@ -305,12 +365,77 @@ def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -
             return bench.bench_scorer(folder / "bench", names, images, entries, rounds)
 
 
-def check_entry(entry: Path, track_name: str | None, lq: Path | None) -> Checked:
+def check_entry(entry: Path, track_name: str | None, lq: Path | None, sandbox: str | None = None) -> Checked:
     """Hold an entry against the rules of its track, or of the one named; see `ntire.check.check`.
 
     Inputs that are not given are looked for where `score` finds them.
     """
-    return check(entry, load_track(track_name) if track_name else None, _inputs_of(lq))
+    backend = choose(sandbox) if sandbox else None
+    return check(entry, load_track(track_name) if track_name else None, _inputs_of(lq), backend)
+
+
+def verify_entry(
+    entry: Path, track_name: str | None, references: References, options: VerifyOptions, out: Path | None, say: Say
+) -> Verification:
+    """Run an entry's code and hold what it makes against what was submitted; see `ntire.verify.verify`.
+
+    The verdict goes into the entry's folder or, for an archive, into a folder beside it.
+    """
+    if not entry.exists():
+        raise UserError(f"{entry}: expected a folder, .zip, .tar or .tar.gz, found no such file.")
+    lq = _inputs_of(references.lq)
+
+    def run_on(track: Track) -> Path | None:
+        folder = lq(track)
+        if folder is None or not track.noise:
+            return folder
+        clean = {item.name: item.path for item in find_inputs([folder], track.inputs)}
+        return add_noise(clean, track.noise.sigma, track.noise.seed)
+
+    def scores(submitted: Submission, reproduced: Submission, names: Sequence[str]) -> BothScored:
+        return _score_both(submitted, reproduced, names, references, options.device, say)
+
+    folder = out or (entry if entry.is_dir() else entry.with_name(f"{entry.name.partition('.')[0]}-verification"))
+    track = load_track(track_name) if track_name else None
+    return verify(entry, track, lq, run_on, options, scores, folder)
+
+
+def _score_both(
+    submitted: Submission, reproduced: Submission, names: Sequence[str], given: References, device: str, say: Say
+) -> BothScored:
+    """Every metric that can be computed here, of both sides over the same images."""
+    track = load_track(submitted.track)
+    missing: dict[str, str] = {}
+    values: dict[str, tuple[float, float]] = {}
+    with Cache(default_path()) as cache:
+        for metric in track.metrics:
+            try:
+                scorer = Scorer(track, (metric,), device, cache)
+                expected = _expected(scorer, ScoreOptions(given), say)
+                chosen = [one for one in expected if one.name in names]
+                if len(chosen) != len(names):
+                    raise UserError("not all of the images have a reference")
+                sides = scorer.score([submitted, reproduced], chosen)
+            except (UserError, ImportError) as error:
+                missing[metric] = str(error).splitlines()[0]
+                continue
+            found = [_mean_of(side, metric) for side in sides]
+            if found[0] is None or found[1] is None:
+                missing[metric] = "it has no value for these images"
+            else:
+                values[metric] = found[0], found[1]
+    before, after = ({name: pair[side] for name, pair in values.items()} for side in (0, 1))
+    totals = track.total(before), track.total(after)
+    both = (totals[0], totals[1]) if totals[0] is not None and totals[1] is not None else None
+    return BothScored(before, after, both, missing)
+
+
+def _mean_of(scored: Scored, metric: str) -> float | None:
+    if METRICS[metric].over == "set":
+        return scored.of_set.get(metric)
+    values = [row.values.get(metric) for row in scored.rows if row.status != "unexpected"]
+    present = [value for value in values if value is not None]
+    return math.fsum(present) / len(present) if present and len(present) == len(values) else None
 
 
 def pack_entry(folder: Path, out: Path | None, lq: Path | None) -> Packed:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ntire import UserError
-from ntire.submission import Claims
+from ntire.submission import Claims, content_of
 from scoring.metrics import METRICS
 from scoring.score import Row, Scored
 from scoring.statistics import Sample, Uncertainty, mean, order, uncertainties
@@ -299,9 +299,13 @@ def _verdict(root: Path) -> str:
     if not path.is_file():
         return ""
     try:
-        return str(json.loads(path.read_text())["verdict"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = json.loads(path.read_text())
+        verdict, ran, of = str(found["verdict"]), len(found.get("images", ())), found.get("of", 0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: expected what `ntire verify` writes, found: {error}. Verify again.") from None
+    if found.get("content") and found["content"] != content_of(root):
+        return "out of date"
+    return f"{verdict} ({ran} of {of})" if 0 < ran < of else verdict
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str | None]]]:

@@ -83,6 +83,15 @@ class Noise(_Rules):
     seed: int
 
 
+class Reproduction(_Rules):
+    """How far an image may lie from what its code makes and still count as made by it."""
+
+    levels: Annotated[int, Field(ge=0)] = 1
+    """Largest difference of a sample."""
+    share: Annotated[float, Field(ge=0, le=1)] = 0.001
+    """Of the pixels that differ at all."""
+
+
 class Track(_Rules):
     """The rules of one track and edition."""
 
@@ -111,6 +120,7 @@ class Track(_Rules):
     """Of the printed table; ranks, gates, budgets and files use unrounded values."""
     tolerance: Annotated[float, Field(ge=0)] = 0.01
     """How far a reproduced total may lie from the submitted one."""
+    reproduction: Reproduction = Reproduction()
     verified: bool = True
     """Whether the formula is the organisers' own; if not, `remark` says why it is used."""
     remark: str = ""

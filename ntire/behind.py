@@ -1,0 +1,243 @@
+"""Submitted code as something that can be asked: started behind the wall, loaded, given one picture after another."""
+
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Literal, Self
+
+from torch import Tensor
+
+from ntire import UserError, __version__
+from ntire.archive import survey
+from ntire.catalogue import module_name
+from ntire.decoder import decoders
+from ntire.environment import environment
+from ntire.files import open_regular
+from ntire.findings import Finding
+from ntire.image import as_image, decode, read_header
+from ntire.limits import Limits
+from ntire.method import Method
+from ntire.pictures import Wanted
+from ntire.raw import facts_file, read_raw
+from ntire.runner import fingerprint_of
+from ntire.sandbox import Answer, Backend, Child, Place, describe
+from ntire.shipped import METHOD
+from ntire.submission import Manifest
+from ntire.text import printable
+from ntire.weights import Weights, cache_folder
+
+
+class Behind:
+    """Submitted code behind the wall: started, loaded, asked for one picture after another, started again if it ends."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        code: Path,
+        source: str,
+        scratch: Path,
+        device: str,
+        limits: Limits,
+        weights: Mapping[str, Path],
+        *,
+        tile: int | str | None = "auto",
+        precision: str = "fp32",
+        bits: int = 8,
+    ) -> None:
+        """`code` is a folder that the sandbox's user may read, `source` the file in it; nothing is started yet."""
+        self.exchange = scratch / "exchange"
+        self.exchange.mkdir(mode=0o755)
+        scratch.chmod(0o755)
+        self._place = Place(code, self.exchange, weights, device)
+        self._backend, self._limits, self._source, self._device = backend, limits, source, device
+        self._how = {"tile": tile, "precision": precision, "bits": bits}
+        self._child: Child | None = None
+        self.started = 0
+        self.printed = ""
+        self.facts: Mapping[str, Any] = {}
+        self.wall: Mapping[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def running(self) -> bool:
+        """Whether it can be asked."""
+        return self._child is not None
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.close()
+            self.printed = (self.printed + self._child.printed)[-20_000:]
+            self._child = None
+
+    def load(self, only: Literal["", "import"] = "") -> Finding | None:
+        """Start the child, see that the wall stands, and load the code; what is wrong with the code, if anything.
+
+        Raises UserError (exit code 3) if the wall or the device is not what was asked for.
+        """
+        self.close()
+        self.started += 1
+        self._child = child = Child(self._backend, self._place, self._limits)
+        inside = "cuda" if self._device != "cpu" and self._backend != "none" else self._device
+        ready = child.begin(inside)
+        self._expect(ready, child)
+        self.wall = {**describe(self._backend), "limits": child.held_by, "at_most": asdict(self._limits)}
+        request = {"op": "load", "file": self._source.removeprefix(METHOD), "only": only, **self._how}
+        loaded = child.ask(request, self._limits.start_seconds)
+        problem = printable(str(loaded.fields.get("problem", loaded.problem)))
+        if loaded.state == "answered" and loaded.fields.get("status") == "loaded":
+            self.facts = loaded.fields
+            return None
+        code = loaded.fields.get("code")
+        known = code if code in ("E404", "E405", "E410", "E411") else _code_of(loaded.state)
+        expected = {
+            "E404": "one subclass of ntire.method.Method",
+            "E405": "one subclass of ntire.method.Method",
+            "E411": "a method that takes its weights",
+        }
+        self.close()
+        return Finding(str(known), self._source, expected.get(str(known), "code that imports"), problem or "none")
+
+    def restore(self, path: Path, fingerprint: str, most: int, name: str | None = None) -> Answer:
+        """The answer for one input, which is all that lies in the exchange folder meanwhile, under `name`."""
+        if self._child is None:
+            return Answer("died", 0.0, problem="it is not running")
+        facts = facts_file(path)
+        shown = self.exchange / (name or f"{secrets.token_hex(8)}{path.suffix.lower()}")
+        beside = shown.with_suffix(".toml")
+        try:
+            copy_readable(path, shown)
+            if facts is not None:
+                copy_readable(facts, beside)
+            request = {"op": "restore", "path": self._child.path_of(shown.name), "fingerprint": fingerprint}
+            answer = self._child.ask(request, self._limits.seconds, most)
+        finally:
+            shown.unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
+        if answer.state != "answered":
+            self.close()
+        return answer
+
+    def _expect(self, ready: Answer, child: Child) -> None:
+        fields = ready.fields
+        if fields.get("status") == "no device":
+            raise UserError(f"inside the sandbox: {printable(str(fields.get('problem')))}", exit_code=3)
+        if fields.get("status") != "ready":
+            raise UserError(
+                f"the sandbox {self._backend} does not start: {ready.problem} {child.printed.strip()[-500:]}",
+                exit_code=3,
+            )
+        if fields.get("ntire") != __version__:
+            raise UserError(
+                f"ntire {fields.get('ntire')} is in the sandbox, {__version__} here: build its image again.",
+                exit_code=3,
+            )
+        if self._device != "cpu" and fields.get("device") != environment(self._device)["device"]:
+            raise UserError(
+                f"the sandbox has the device {fields.get('device')}, not the one of {self._device}.", exit_code=3
+            )
+        held = fields.get("uid") != 0 and fields.get("capabilities") == 0
+        held = held and bool(fields.get("no_new_privileges")) and bool(fields.get("seccomp"))
+        if self._backend == "bubblewrap" and not held:
+            raise UserError(
+                "the sandbox does not hold: rights are left inside. `ntire doctor` shows more.", exit_code=3
+            )
+
+
+def _code_of(state: str) -> str:
+    return {"timed out": "E608", "over a limit": "E609"}.get(state, "E410")
+
+
+def clean_tree(root: Path, into: Path, below: str = METHOD) -> None:
+    """Copy the code of an entry, regular files only, to where everybody may read it; no submitted image is among them."""
+    files, _ = survey(root)
+    for name in files:
+        if name.startswith(below):
+            target = into / name.removeprefix(below)
+            for folder in reversed([target.parent, *target.parent.relative_to(into).parents]):
+                path = into / folder
+                if not path.exists():
+                    path.mkdir(mode=0o755)
+            copy_readable(root / name, target)
+    into.chmod(0o755)
+
+
+def weights_at_hand(manifest: Manifest) -> dict[str, Path]:
+    """Fetched files that the manifest names: nothing else of the cache is shown to the code."""
+    names = {one.file for one in manifest.method.weights}
+    plain = {name for name in names if name and Path(name).name == name and not name.startswith(".")}
+    return {name: cache_folder() / name for name in sorted(plain) if (cache_folder() / name).is_file()}
+
+
+def size_of(path: Path, inputs: str) -> tuple[int, int]:
+    """Height and width that the result of an input must have; raises UserError if it cannot be read."""
+    if inputs == "raw":
+        height, width = read_raw(path).mosaic.shape[-2:]
+        return int(height), int(width)
+    header = read_header(path)
+    return header.height, header.width
+
+
+def look(data: bytes, name: str, size: tuple[int, int], scratch: Path) -> str:
+    """What is wrong with a picture that came through the wall, looked at by a decoder; empty if nothing is."""
+    made = scratch / "made.png"
+    made.write_bytes(data)
+    wrong = decoders().look([Wanted(made, name, size=size)])[0].findings
+    # What an image looks like is not asked here, and 16 bits may have been asked for.
+    serious = [one for one in wrong if one.code not in ("E305", "E310", "E311")]
+    return f"{serious[0].problem}: expected {serious[0].expected}, found {serious[0].found}" if serious else ""
+
+
+def method_behind(behind: Behind, folder: Path, scratch: Path) -> Method:
+    """Loaded code as a method that `ntire.runner.run` can run: `restore` asks through the wall.
+
+    Its facts are what the code says of itself; its weights are those that lie beside it.
+    """
+    facts = behind.facts
+    weights = tuple(
+        Weights(printable(str(one["file"])), None, printable(str(one["license"])), "official")
+        for one in facts["weights"]
+    )
+
+    class Walled(Method, abstract=True):
+        """A method that computes elsewhere."""
+
+        def restore(self, path: Path) -> Tensor:
+            size = size_of(path, self.track)
+            fingerprint = fingerprint_of(path, self.track)
+            if not behind.running:
+                behind.load()
+            answer = behind.restore(path, fingerprint, 8 * size[0] * size[1] + (1 << 20))
+            if answer.state != "answered" or answer.fields.get("status") != "done":
+                raise RuntimeError(printable(str(answer.fields.get("problem") or answer.problem)))
+            wrong = look(answer.data, path.name, size, scratch)
+            if wrong:
+                raise RuntimeError(wrong)
+            return as_image(decode(path, answer.data))
+
+    # The code that runs is the folder's, and so is its hash.
+    name = f"ntire_behind_{module_name(str(folder.resolve()))}"
+    sys.modules[name] = module = ModuleType(name)
+    module.__file__ = str(folder.resolve() / "method.py")
+    known = {key: printable(str(facts[key])) for key in ("team", "track", "variant")}
+    body = {"__module__": name, "cite": "", "tiling": "method", "halo": 0, "stride": 1, "weights": weights, **known}
+    made: Method = type(printable(str(facts["name"])), (Walled,), body)()
+    return made.eval()
+
+
+def copy_readable(source: Path, target: Path) -> None:
+    """A copy that everybody may read, whatever the rights of the original."""
+    with open_regular(source) as given, target.open("wb") as made:
+        shutil.copyfileobj(given, made, 1 << 20)
+    target.chmod(0o644)

@@ -1,0 +1,146 @@
+"""What runs inside the sandbox: our side of the wall, which loads submitted code and answers one request at a time.
+
+Requests are JSON lines on standard input, answers JSON lines on standard output, the second followed by the bytes of the one
+file that it speaks of. Whatever the code prints goes to standard error. No line here is trusted outside: the code that is
+loaded could write every one of them itself.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ntire import UserError, __version__
+from ntire.limits import Limits, apply_rlimits
+
+if TYPE_CHECKING:
+    from ntire.method import Method
+    from ntire.prepare import Options
+
+LONGEST = 500
+"""Characters of a message."""
+
+
+def main() -> None:
+    """Serve until the other side hangs up."""
+    requests = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    # The code may read and print as it likes: neither end of the conversation is where it looks first.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    server = _Server(answers)
+    for line in requests:
+        server.answer(json.loads(line))
+
+
+def wall() -> dict[str, Any]:
+    """How this process sees itself held: by /proc, where the kernel says it."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    return {
+        "uid": os.getuid(),
+        "capabilities": sum(int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")),
+        "no_new_privileges": status["NoNewPrivs"].strip() == "1",
+        "seccomp": status["Seccomp"].strip() == "2",
+    }
+
+
+class _Server:
+    """Keeps the method that was loaded."""
+
+    def __init__(self, answers: BinaryIO) -> None:
+        self._answers = answers
+        self._device = "cpu"
+        self._code = self._out = Path()
+        self._method: Method | None = None
+        self._options: Options | None = None
+
+    def answer(self, request: dict[str, Any]) -> None:
+        """Do what one request asks for."""
+        reply: dict[str, Any]
+        file = None
+        if request["op"] == "begin":
+            reply = self._begin(request)
+        elif request["op"] == "load":
+            reply = self._load(request)
+        else:
+            reply, file = self._restore(request)
+        data = b""
+        if file is not None:
+            data = file.read_bytes()
+            file.unlink()
+            reply["bytes"] = len(data)
+        self._answers.write(json.dumps(reply).encode() + b"\n" + data)
+        self._answers.flush()
+
+    def _begin(self, request: dict[str, Any]) -> dict[str, Any]:
+        limits = Limits(**request["limits"])
+        self._device = request["device"]
+        self._code, self._out = Path(request["code"]), Path(request["out"])
+        apply_rlimits(limits, gpu=self._device != "cpu", alone=request["walled"])
+        found = {"status": "ready", "ntire": __version__, **wall()}
+        if self._device != "cpu":
+            # A GPU that cannot be seen would otherwise be a CPU that nobody asked for.
+            from ntire.environment import choose_device, environment
+
+            try:
+                found["device"] = environment(choose_device(self._device))["device"]
+            except UserError as error:
+                return {"status": "no device", "problem": str(error)}
+        return found
+
+    def _load(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Import the code and, unless it is only asked for that, build the method and fill it."""
+        from ntire.catalogue import declared_in
+        from ntire.prepare import Options, prepare
+
+        try:
+            declared = declared_in(self._code / request["file"])
+        except BaseException as error:  # noqa: BLE001 - the code may raise SystemExit or anything else
+            return {"status": "refused", "code": "E410", "problem": _why(error)}
+        if len(declared) != 1:
+            names = ", ".join(method.__name__ for method in declared) or "none"
+            return {"status": "refused", "code": "E405" if declared else "E404", "problem": names}
+        found = declared[0]
+        facts = {
+            "status": "loaded",
+            "name": found.__name__,
+            "team": str(found.team),
+            "track": str(found.track),
+            "variant": str(found.variant),
+            "weights": [
+                {"file": str(one.file), "license": str(one.license), "provenance": str(one.provenance)}
+                for one in found.weights
+            ],
+        }
+        if request["only"] == "import":
+            return facts
+        self._options = Options(self._device, request["precision"], request["tile"], request["bits"])
+        try:
+            self._method = prepare(found, self._options)
+        except BaseException as error:  # noqa: BLE001
+            return {"status": "refused", "code": "E411", "problem": _why(error)}
+        return facts
+
+    def _restore(self, request: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
+        """One picture to one PNG in the output folder."""
+        from ntire.image import encode_png
+        from ntire.runner import restore_one
+
+        if self._method is None or self._options is None:
+            return {"status": "failed", "problem": "no method is loaded"}, None
+        file = self._out / "restored.png"
+        try:
+            result, pixels = restore_one(self._method, Path(request["path"]), request["fingerprint"], self._options)
+            if pixels is None:
+                return {"status": result.status, "problem": (result.problem or "")[:LONGEST]}, None
+            file.write_bytes(encode_png(pixels))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the code's mistake, or a folder that it has filled
+            return {"status": "failed", "problem": _why(error)}, None
+        notes = [str(note)[:LONGEST] for note in result.notes[:20]]
+        return {"status": "done", "tile": result.tile, "notes": notes, "seconds": result.seconds}, file
+
+
+def _why(error: BaseException) -> str:
+    first = str(error).splitlines()[0] if str(error) else ""
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
+    return text[:LONGEST]
