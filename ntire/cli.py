@@ -124,16 +124,28 @@ def cost(
     track: TrackName,
     variant: Variant = None,
     at: Annotated[str | None, typer.Option(help="Height x width; by default the report's size.")] = None,
-    reach: Annotated[bool, typer.Option("--reach", help="Run it once to see how far a pixel reaches.")] = False,
+    reach: Annotated[
+        bool, typer.Option("--reach", help="Run it to see how far a pixel reaches, and what tiles change.")
+    ] = False,
+    tile: Annotated[int, typer.Option(min=1, help="Side of the tiles that --reach tries.")] = 128,
     as_json: AsJson = False,
 ) -> None:
-    """Count a method's parameters and multiply-adds, beside what its report claims; works without weights or a GPU."""
+    """Count a method's parameters, multiply-adds by three counters, activations and memory, beside what its report claims
+    and its track allows; works without weights or a GPU. Exit code 1 over budget, or when counters disagree.
+    """
     from ntire.workflow import cost_of
 
-    found = cost_of(team, track, variant, _size(at), reach=reach)
+    found = cost_of(team, track, variant, _size(at), reach=reach, tile=tile)
     if as_json:
         _print_json(found)
-        return
+    else:
+        _print_cost(found)
+    problems = [*found["problems"], *found.get("reach_problems", ())]
+    if problems:
+        raise UserError("\n".join(f"{team}: {problem}" for problem in problems), exit_code=1)
+
+
+def _print_cost(found: dict[str, Any]) -> None:
     claimed, off = found["claimed"], found["difference"]
     for key, name in (("params", "parameters"), ("macs", "multiply-adds")):
         words = f"{name:14} {found[key]:>18,}"
@@ -141,11 +153,32 @@ def cost(
             words += f"   claimed {claimed[key]:>18,}   difference {off[key]:+.2%}"
         out.print(words, markup=False)
     out.print(f"for an image of {found['at'][0]} x {found['at'][1]}; 1 multiply-add is 2 FLOPs", markup=False)
-    if reach:
+    seen, own, written = found["counters"], found["parameters"], found["activations"]
+    apart = " = " if len({*seen.values()}) == 1 else ", "
+    rows = [
+        ("multiply-adds", apart.join(f"{macs:,} by {name}" for name, macs in seen.items())),
+        ("parameters", f"{own['trainable']:,} trainable, {own['unused']:,} unused by forward, {own['buffers']:,} in buffers"),
+        ("training only", f"{own['training_only']:,} parameters, {found['training_only_macs']:,} multiply-adds"),
+        ("activations", f"{written['convolutions']:,} values written by convolutions, {written['all']:,} by all operators"),
+        ("memory", f"{found['peak_memory_mb']:,} MB at the peak in float32, whole image, parameters included"),
+        *(("as nothing", name) for name in found["count_as_nothing"]),
+    ]  # fmt: skip
+    for one in found["budgets"]:
+        rows.append(("budget", f"{one['name']} {one['value']:.10g} of {one['limit']:.10g}: {one['margin']:.3%} left"))
+    for name, words in rows:
+        out.print(f"{name:14} {words}", markup=False)
+    if "reach" in found:
         far = "the whole image" if found["reach"] is None else f"{found['reach']} pixels"
         out.print(f"an input pixel reaches {far}; declared: {found['tiling']}, halo {found['halo']}", markup=False)
-        if found["tiling"] == "exact" and (found["reach"] is None or found["reach"] > found["halo"]):
-            raise UserError(f"{team}: its halo of {found['halo']} is less than its reach.", exit_code=1)
+        seams = found["seams"]
+        if seams:
+            alike = "the same bits" if seams["psnr_db"] is None else f"{seams['psnr_db']:.2f} dB"
+            out.print(
+                f"tiles of {seams['tile']} against the whole {seams['height']} x {seams['width']}: at most "
+                f"{seams['max_levels']:.4g} levels of 255 off, {seams['mean_levels']:.4g} on average, {alike} "
+                f"({seams['weights']} weights)",
+                markup=False,
+            )
     for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"])):
         out.print(f"- {line}", markup=False)
 

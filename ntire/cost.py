@@ -9,20 +9,22 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
+from ntire.counters import look
 from ntire.method import Cost, Method
 
 
-def on_meta(method: type[Method]) -> Method:
-    """The method at full size as it runs, with parameters that have shapes but no values."""
+def on_meta(method: type[Method], *, deployed: bool = True) -> Method:
+    """The method at full size as it runs, or as it is trained, with parameters that have shapes but no values."""
     try:
         with torch.device("meta"):
             built = method()
     except (RuntimeError, NotImplementedError):
         # Some constructors compute with values: those are built for real, then lose them.
         built = method().to("meta")
-    built.eval().deploy()
+    built.eval()
+    if deployed:
+        built.deploy()
     return built
 
 
@@ -35,20 +37,24 @@ def count(method: type[Method], at: tuple[int, int], *, as_claimed: bool = False
     is there already.
     """
     built = on_meta(method) if built is None else built
-    height, width = (size + -size % method.stride for size in at)
-    lq = torch.empty(1, method.lq_channels(), height, width, device="meta")
+    lq = lq_on_meta(method, at)
     trained_only = as_claimed and method.claimed is not None and method.claimed.trained_only
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        built.as_claimed(lq) if as_claimed else built(lq)
+    seen = look(built, lq, call=built.as_claimed if as_claimed else None)
     return Cost(
         source="counted by dispatch",
         params_m=sum(
             parameter.numel() for parameter in built.parameters() if parameter.requires_grad or not trained_only
         )
         / 1e6,
-        macs_g=counter.get_total_flops() / 2e9,
+        macs_g=seen.dispatch.total() / 1e9,
         at=at,
     )
+
+
+def lq_on_meta(method: type[Method], at: tuple[int, int]) -> Tensor:
+    """An input (1, C, H, W) of `at` (height, width), padded to the method's stride, without values."""
+    height, width = (size + -size % method.stride for size in at)
+    return torch.empty(1, method.lq_channels(), height, width, device="meta")
 
 
 @cache
@@ -61,10 +67,11 @@ def bytes_per_pixel(method: type[Method], dtype: torch.dtype) -> float:
     built = on_meta(method).to(dtype)
     lq = torch.empty(1, method.lq_channels(), side, side, device="meta", dtype=dtype)
     with torch.no_grad():
-        return _peak_bytes(built, lq) / side**2
+        return peak_bytes(built, lq) / side**2
 
 
-def _peak_bytes(network: Callable[[Tensor], Tensor], lq: Tensor) -> int:
+def peak_bytes(network: Callable[[Tensor], Tensor], lq: Tensor) -> int:
+    """Bytes of activations that are alive at once at most while `network` runs on `lq`, input and output included."""
     with _LiveBytes() as live:
         live.see(lq)
         network(lq)

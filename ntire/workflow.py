@@ -4,7 +4,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -12,14 +12,16 @@ from unittest import mock
 import torch
 
 from ntire import UserError, catalogue
+from ntire.breakdown import Breakdown, break_down, planned_bytes
 from ntire.check import InputsOf, check
 from ntire.check import Report as Checked
-from ntire.facts import Declared, facts_of, weights_of_methods
+from ntire.cost import count, lq_on_meta
+from ntire.facts import Declared, facts_of, usual_size, weights_of_methods
 from ntire.files import sha256_of, writable_folder
 from ntire.method import Method
 from ntire.pack import Packed, pack
 from ntire.prepare import Options, prepare
-from ntire.reach import reach_of
+from ntire.reach import SEAM_TILE, reach_of, seam_error
 from ntire.runner import Input, Result, Summary, find_inputs, run
 from ntire.samples import add_noise, sample_set
 from ntire.sheet import Column, contact_sheet
@@ -32,6 +34,8 @@ from ntire.training.losses import Aids, Compare, Opponent
 from ntire.training.perceptual import VGG19, perceptual_loss
 from ntire.training.recipe import Loss
 from ntire.weights import Weights, fill, locate, require
+from scoring.budgets import Budgets, Spent
+from scoring.budgets import Name as BudgetName
 from scoring.cache import Cache, default_path
 from scoring.calibration import refuse_drift
 from scoring.detect import find_landmarks, retinaface
@@ -355,16 +359,67 @@ def _called(one: Declared) -> str:
 
 
 def cost_of(
-    team: str, track_name: str, variant: str | None, at: tuple[int, int] | None, *, reach: bool = False
+    team: str,
+    track_name: str,
+    variant: str | None,
+    at: tuple[int, int] | None,
+    *,
+    reach: bool = False,
+    tile: int = SEAM_TILE,
 ) -> dict[str, Any]:
-    """What a method costs at a size, beside its claims; see `ntire.facts.facts`. With `reach`, also its declared halo and
-    the one that it turns out to need (None: it sees the whole image).
+    """What a method costs at a size, beside its claims and its track's budgets; see `ntire.facts.facts`.
+
+    With `reach`, also its declared halo, the one that it turns out to need (None: it sees the whole image), and what tiles
+    of that side change, with the weights that are here, else random ones. `problems` has a sentence for each reason not to
+    believe the counts or to refuse the method.
     """
-    method = _method(team, load_track(track_name), variant)
-    found = facts_of(method, at)
+    track = load_track(track_name)
+    method = _method(team, track, variant)
+    breakdown, built = break_down(method, at or usual_size(method))
+    spent = _counted_budgets(track.budgets, method, breakdown, built)
+    found = facts_of(method, at, built=built)
+    found |= {
+        "counters": {"dispatch": breakdown.dispatch, "modules": breakdown.modules, "trace": breakdown.trace},
+        "disagreements": [asdict(one) for one in breakdown.disagreements],
+        "short": [asdict(one) for one in breakdown.short],
+        "count_as_nothing": list(breakdown.count_as_nothing),
+        "parameters": asdict(breakdown.parameters),
+        "training_only_macs": breakdown.training_only,
+        "activations": {"convolutions": breakdown.convolved, "all": breakdown.written},
+        "peak_memory_mb": round(breakdown.peak_bytes / 2**20, 1),
+        "budgets": [one.as_json() for one in spent],
+        "problems": [*breakdown.problems, *(one.in_words() for one in spent if one.over)],
+    }
     if reach:
-        found |= {"tiling": method.tiling, "halo": method.halo, "reach": reach_of(method().eval())}
+        found |= _reach_of(method, tile)
     return found
+
+
+def _counted_budgets(budgets: Budgets, method: type[Method], breakdown: Breakdown, built: Method) -> list[Spent]:
+    """Limits on what can be counted, each at its own size; a runtime is for `ntire bench`."""
+    values: dict[BudgetName, float | None] = {"params_m": breakdown.parameters.all / 1e6}
+    if budgets.at:
+        values["macs_g"] = count(method, budgets.at, built=built).macs_g
+    if budgets.memory_at:
+        values["memory_mb"] = planned_bytes(built, lq_on_meta(method, budgets.memory_at)) / 2**20
+    return [one for one in budgets.hold(values) if one.value is not None]
+
+
+def _reach_of(method: type[Method], tile: int) -> dict[str, Any]:
+    try:
+        filled, weights = prepare(method, Options()), "its own"
+    except UserError:
+        filled, weights = method().eval(), "random"
+    far = reach_of(filled)
+    seams = None if method.tiling == "method" else seam_error(filled, tile)
+    too_short = method.tiling == "exact" and (far is None or far > method.halo)
+    return {
+        "tiling": method.tiling,
+        "halo": method.halo,
+        "reach": far,
+        "seams": asdict(seams) | {"weights": weights} if seams else None,
+        "reach_problems": [f"its halo of {method.halo} is less than its reach."] if too_short else [],
+    }
 
 
 def sheet_of(entries: Sequence[Path], gt: Path | None, out: Path) -> Path:
