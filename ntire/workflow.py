@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,12 +14,15 @@ from unittest import mock
 import torch
 
 from ntire import UserError, catalogue
+from ntire.bench import Picture, bench, scored_pixels
+from ntire.bench import Report as Timed
 from ntire.breakdown import Breakdown, break_down, planned_bytes
 from ntire.check import InputsOf, check
 from ntire.check import Report as Checked
 from ntire.cost import count, lq_on_meta
 from ntire.facts import Declared, facts_of, usual_size, weights_of_methods
 from ntire.files import sha256_of, writable_folder
+from ntire.journal import read_journal
 from ntire.method import Method
 from ntire.pack import Packed, pack
 from ntire.prepare import Options, prepare
@@ -25,7 +30,9 @@ from ntire.reach import SEAM_TILE, reach_of, seam_error
 from ntire.runner import Input, Result, Summary, find_inputs, run
 from ntire.samples import add_noise, sample_set
 from ntire.sheet import Column, contact_sheet
-from ntire.submission import IMAGES, Submission, find_submissions, open_submission
+from ntire.submission import IMAGES, JOURNAL, Submission, find_submissions, open_submission
+from ntire.timed import Setup
+from ntire.timing import FULL, Protocol
 from ntire.training import Recipe
 from ntire.training.discriminator import UNetDiscriminator
 from ntire.training.loop import Settings, Step
@@ -299,6 +306,102 @@ def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -
         places = {"TORCH_HOME": str(folder / "torch"), "NTIRE_WEIGHTS": str(folder / "weights")}
         with mock.patch.dict(os.environ, places):
             return bench.bench_scorer(folder / "bench", names, images, entries, rounds)
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How to measure, apart from what."""
+
+    run: Options
+    threads: int = 1
+    against: str | None = None
+    """A team of the same track, "TEAM" or "TEAM:variant"; "none"; by default the baseline Copy where there is one."""
+    entry: Path | None = None
+    """A run over the same pictures; by default one is made first."""
+    protocol: Protocol = FULL
+    seed: int = 0
+    timeout: float = 600.0
+
+
+def bench_method(
+    team: str,
+    track_name: str,
+    variant: str | None,
+    given: Sequence[Path],
+    limit: int | None,
+    options: BenchOptions,
+    say: Say,
+) -> tuple[Timed, list[Spent]]:
+    """Time a method by the protocol of `ntire.bench`, and hold it against its track's budgets of runtime and memory.
+
+    Raises UserError as `plan` and `ntire.bench.bench` do, and if the run that is compared with fails.
+    """
+    job = plan(team, track_name, given, None, variant, limit, say)
+    budgets = load_track(track_name).budgets
+    pictures = [Picture(item.name, item.path) for item in job.inputs]
+    setup = _setup(team, job.track, variant, options)
+    against = _against(options, job.track)
+    with tempfile.TemporaryDirectory() as name:
+        entry = options.entry
+        if entry is None:
+            entry = Path(name) / "entry"
+            say("making what is scored: the same pictures through `ntire run`")
+            _run_apart(team, track_name, variant, given, limit, options.run, entry)
+        lines = read_journal(entry / JOURNAL)
+        scored = scored_pixels(entry, pictures, {line["image"]: line["output_sha256"] for line in lines})
+        report = bench(
+            setup, against, pictures, scored, options.protocol, seed=options.seed, timeout=options.timeout, say=say
+        )
+    at_runtime, at_memory = report.measured_at(budgets.runtime_at), report.measured_at(budgets.memory_at)
+    spent = budgets.hold(
+        {
+            "runtime_ms": at_runtime.median_ms if at_runtime else None,
+            "memory_mb": report.side.peaks["timed"]["device_mb"] if at_memory else None,
+        }
+    )
+    return report, [one for one in spent if one.name in ("runtime_ms", "memory_mb")]
+
+
+def _setup(team: str, track: Track, variant: str | None, options: BenchOptions, weights: bool = True) -> Setup:
+    run = options.run
+    own = {"device": run.device, "precision": run.precision, "tile": run.tile, "bits": run.bits}
+    own["weights"] = str(run.weights) if weights and run.weights else None
+    return Setup(team, track.inputs, variant, own, options.threads)
+
+
+def _against(options: BenchOptions, track: Track) -> tuple[str, Setup] | None:
+    if options.against == "none":
+        return None
+    team, _, variant = (options.against or "Copy").partition(":")
+    try:
+        _method(team, track, variant or None)
+    except UserError:
+        if options.against is None:
+            return None
+        raise
+    return options.against or "Copy", _setup(team, track, variant or None, options, weights=False)
+
+
+def _run_apart(
+    team: str, track_name: str, variant: str | None, given: Sequence[Path], limit: int | None, run: Options, out: Path
+) -> None:
+    """`ntire run` as a process of its own, so that nothing of it is in the memory that is measured."""
+    words = ["run", "--team", team, "--track", track_name, *map(str, given), "-o", str(out), "--device", run.device]
+    words += [
+        "--precision",
+        run.precision,
+        "--tile",
+        "off" if run.tile is None else str(run.tile),
+        "--bits",
+        str(run.bits),
+    ]
+    words += ["--variant", variant] if variant else []
+    words += ["--weights", str(run.weights)] if run.weights else []
+    words += ["--limit", str(limit)] if limit else []
+    ran = subprocess.run([sys.executable, "-m", "ntire", *words], capture_output=True, text=True)
+    if ran.returncode:
+        said = "\n  ".join((ran.stdout + ran.stderr).strip().splitlines()[-8:])
+        raise UserError(f"`ntire run` fails on these pictures, so there is nothing to time:\n  {said}", exit_code=3)
 
 
 def check_entry(entry: Path, track_name: str | None, lq: Path | None) -> Checked:
