@@ -340,17 +340,13 @@ class _Entry:
             self._add("W501", MANIFEST, "params_m, macs_g, runtime_ms", "none of them")
         if self.track is None:
             return
-        budgets = self.track.budgets
-        for name, limit in budgets.limits().items():
-            at = {"macs_g": budgets.at, "runtime_ms": budgets.runtime_at}.get(name)
-            stated_at = {"macs_g": claims.at, "runtime_ms": claims.runtime_at}.get(name)
-            size = f" at {at[0]} x {at[1]}" if at else ""
-            value = getattr(claims, name)
-            if value is None or stated_at != at:
-                other = f"{value:g} at another size" if value is not None else "nothing"
-                self._add("E503", MANIFEST, f"{name}{size}", other)
-            elif value > limit:
-                self._add("E502", MANIFEST, f"{name} <= {limit:g}{size}", f"{value:g}")
+        for spent in self.track.budgets.hold_claims(claims):
+            if spent.value is None:
+                stated = getattr(claims, spent.name)
+                other = f"{stated:.10g} at another size" if stated is not None else "nothing"
+                self._add("E503", MANIFEST, spent.rule, other)
+            elif spent.margin is not None and spent.over:
+                self._add("E502", MANIFEST, spent.rule, f"{spent.value:.10g}, {-spent.margin:.3%} over")
 
 
 def _readme_lines(text: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from ntire import UserError, __version__
 from ntire.text import printable
 
 if TYPE_CHECKING:
+    from ntire.bench import Report as BenchReport
     from ntire.check import Report
     from ntire.findings import Finding
     from ntire.prepare import Options
@@ -130,16 +131,28 @@ def cost(
     track: TrackName,
     variant: Variant = None,
     at: Annotated[str | None, typer.Option(help="Height x width; by default the report's size.")] = None,
-    reach: Annotated[bool, typer.Option("--reach", help="Run it once to see how far a pixel reaches.")] = False,
+    reach: Annotated[
+        bool, typer.Option("--reach", help="Run it to see how far a pixel reaches, and what tiles change.")
+    ] = False,
+    tile: Annotated[int, typer.Option(min=1, help="Side of the tiles that --reach tries.")] = 128,
     as_json: AsJson = False,
 ) -> None:
-    """Count a method's parameters and multiply-adds, beside what its report claims; works without weights or a GPU."""
+    """Count a method's parameters, multiply-adds by three counters, activations and memory, beside what its report claims
+    and its track allows; works without weights or a GPU. Exit code 1 over budget, or when counters disagree.
+    """
     from ntire.workflow import cost_of
 
-    found = cost_of(team, track, variant, _size(at), reach=reach)
+    found = cost_of(team, track, variant, _size(at), reach=reach, tile=tile)
     if as_json:
         _print_json(found)
-        return
+    else:
+        _print_cost(found)
+    problems = [*found["problems"], *found.get("reach_problems", ())]
+    if problems:
+        raise UserError("\n".join(f"{team}: {problem}" for problem in problems), exit_code=1)
+
+
+def _print_cost(found: dict[str, Any]) -> None:
     claimed, off = found["claimed"], found["difference"]
     for key, name in (("params", "parameters"), ("macs", "multiply-adds")):
         words = f"{name:14} {found[key]:>18,}"
@@ -147,11 +160,32 @@ def cost(
             words += f"   claimed {claimed[key]:>18,}   difference {off[key]:+.2%}"
         out.print(words, markup=False)
     out.print(f"for an image of {found['at'][0]} x {found['at'][1]}; 1 multiply-add is 2 FLOPs", markup=False)
-    if reach:
+    seen, own, written = found["counters"], found["parameters"], found["activations"]
+    apart = " = " if len({*seen.values()}) == 1 else ", "
+    rows = [
+        ("multiply-adds", apart.join(f"{macs:,} by {name}" for name, macs in seen.items())),
+        ("parameters", f"{own['trainable']:,} trainable, {own['unused']:,} unused by forward, {own['buffers']:,} in buffers"),
+        ("training only", f"{own['training_only']:,} parameters, {found['training_only_macs']:,} multiply-adds"),
+        ("activations", f"{written['convolutions']:,} values written by convolutions, {written['all']:,} by all operators"),
+        ("memory", f"{found['peak_memory_mb']:,} MB at the peak in float32, whole image, parameters included"),
+        *(("as nothing", name) for name in found["count_as_nothing"]),
+    ]  # fmt: skip
+    for one in found["budgets"]:
+        rows.append(("budget", f"{one['name']} {one['value']:.10g} of {one['limit']:.10g}: {one['margin']:.3%} left"))
+    for name, words in rows:
+        out.print(f"{name:14} {words}", markup=False)
+    if "reach" in found:
         far = "the whole image" if found["reach"] is None else f"{found['reach']} pixels"
         out.print(f"an input pixel reaches {far}; declared: {found['tiling']}, halo {found['halo']}", markup=False)
-        if found["tiling"] == "exact" and (found["reach"] is None or found["reach"] > found["halo"]):
-            raise UserError(f"{team}: its halo of {found['halo']} is less than its reach.", exit_code=1)
+        seams = found["seams"]
+        if seams:
+            alike = "the same bits" if seams["psnr_db"] is None else f"{seams['psnr_db']:.2f} dB"
+            out.print(
+                f"tiles of {seams['tile']} against the whole {seams['height']} x {seams['width']}: at most "
+                f"{seams['max_levels']:.4g} levels of 255 off, {seams['mean_levels']:.4g} on average, {alike} "
+                f"({seams['weights']} weights)",
+                markup=False,
+            )
     for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"])):
         out.print(f"- {line}", markup=False)
 
@@ -435,24 +469,121 @@ def pack(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: [bold]ntire bench --scorer[/]")
+@app.command(
+    epilog="Examples: [bold]ntire bench --team MiAlgo --track srgb photos/[/]; [bold]ntire bench --scorer[/]; exit code 1 if "
+    "the figures cannot stand or a budget is exceeded"
+)
 def bench(
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(help="Files or folders. Default: $NTIRE_DATA, else the built-in samples.")
+    ] = None,
+    team: Annotated[str | None, typer.Option(help="A team's name, or the path of a folder with a method.py.")] = None,
+    track: Annotated[str | None, typer.Option(help="raw, srgb, a track's full name, or the path of its TOML.")] = None,
+    variant: Variant = None,
+    against: Annotated[
+        str | None, typer.Option(help="TEAM or TEAM:variant to take turns with, or none. Default: Copy.")
+    ] = None,
+    entry: Annotated[
+        Path | None, typer.Option(help="A run over the same pictures to compare pixels with. Default: makes one first.")
+    ] = None,
+    device: Device = "auto",
+    precision: PrecisionName = "fp32",
+    tile: Annotated[str, typer.Option(help="Side of the tiles in pixels, auto, or off for the whole image.")] = "auto",
+    weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of each side on the CPU.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="See that it runs; the figures are not to be quoted.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the order of the pictures.")] = 0,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one picture may take.")] = 600.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
     scorer: Annotated[
         bool, typer.Option("--scorer", help="The scorer against the plain loop, on random weights.")
     ] = False,
-    metrics: Annotated[str, typer.Option(help="Which, separated by commas.")] = "niqe,clipiqa,musiq,fid,adaface",
-    images: Annotated[int, typer.Option(min=2, help="Pictures of 512 x 512 in each entry.")] = 8,
-    entries: Annotated[int, typer.Option(min=1)] = 4,
-    rounds: Annotated[int, typer.Option(min=1, help="Of both sides, in alternating order.")] = 3,
+    metrics: Annotated[str, typer.Option(help="Of --scorer, separated by commas.")] = "niqe,clipiqa,musiq,fid,adaface",
+    images: Annotated[int, typer.Option(min=2, help="Of --scorer: pictures of 512 x 512 in each entry.")] = 8,
+    entries: Annotated[int, typer.Option(min=1, help="Of --scorer.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Of --scorer: both sides, in alternating order.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Measure speed: ratios of CPU time on one thread, both sides in one run."""
+    """Time a method in a process of its own, in turn with a baseline; or the scorer against the plain loop.
+
+    At least 5 passes and 30 s in shuffled order after a warm-up at every size; what is made while the clock runs must be what
+    `ntire run` writes. On a CPU quote the ratio of CPU times.
+    """
+    if scorer:
+        _bench_scorer(metrics, images, entries, rounds, as_json)
+        return
+    if team is None or track is None:
+        raise UserError("say what to measure: --team T --track K times a method; --scorer times the scorer.")
+    from ntire.environment import choose_device
+    from ntire.prepare import Options
+    from ntire.timing import FULL, QUICK
+    from ntire.workflow import BenchOptions, bench_method
+
+    options = BenchOptions(
+        Options(choose_device(device), precision, _tile(tile), weights=weights),
+        threads, against, entry, QUICK if quick else FULL, seed, timeout,
+    )  # fmt: skip
+    report, spent = bench_method(team, track, variant, inputs or [], limit, options, _say)
+    if as_json:
+        _print_json(report.as_json() | {"track": track, "budgets": [one.as_json() for one in spent]})
+    else:
+        _print_bench(report)
+        for one in spent:
+            out.print(one.in_words(), markup=False)
+    problems = [*report.problems, *(one.in_words() for one in spent if one.over)]
+    if problems:
+        raise UserError("\n".join(problems), exit_code=1)
+
+
+def _print_bench(report: "BenchReport") -> None:
+    from ntire.timing import Times
+
+    rows = []
+    for side in filter(None, (report.side, report.against)):
+        for what, times in (("end to end", side.walls), ("networks", side.forwards)):
+            if times:
+                found = Times.of(times)
+                low, high = found.quartiles_ms
+                rows.append([
+                    side.name, what, f"{found.median_ms:.2f}", f"{found.low_ms:.2f} .. {found.high_ms:.2f}",
+                    f"{found.p90_ms:.2f}", f"{found.mean_ms:.2f}", f"{low:.2f} .. {high:.2f}", str(found.calls),
+                ])  # fmt: skip
+    _print_table(["method", "", "median ms", "95 %", "p90", "mean", "quartiles", "calls"], rows)
+    rows = []
+    for side in filter(None, (report.side, report.against)):
+        for phase, peaks in side.peaks.items():
+            on_device = peaks["device_mb"]
+            took = {"load": f"{side.load_s * 1e3:.0f} ms", "warm-up": f"first call {side.first_ms:.1f} ms"}.get(
+                phase, ""
+            )
+            host = f"{peaks['host_mb'] or 0:.0f} MB"
+            rows.append([side.name, phase, took, host, "" if on_device is None else f"{on_device:.0f} MB"])
+    _print_table(["method", "phase", "took", "host memory, peak", "device memory, peak"], rows)
+    if report.against and report.cpu_ratio and report.wall_ratio:
+        for what, ratio in (("CPU time", report.cpu_ratio), ("wall time", report.wall_ratio)):
+            out.print(
+                f"{report.side.name} / {report.against.name}, {what}: {ratio.median:.3f}, 5 to 95 %: {ratio.p5:.3f} .. "
+                f"{ratio.p95:.3f}, {ratio.pairs} pairs",
+                markup=False,
+            )
+    facts = report.side.facts
+    out.print(
+        f"{facts['device']}, {facts['processor']}, torch {facts['torch']}, {facts['threads']} thread(s), {facts['precision']}; "
+        f"seed {report.seed}, {report.passes} passes in {report.seconds:.1f} s; pixels of {report.compared} picture(s) "
+        "compared with a run's",
+        markup=False,
+    )
+    for warning in report.warnings:
+        out.print(f"note: {warning}", markup=False)
+    if report.protocol.quick:
+        out.print("note: --quick shows that it runs; its figures are not to be quoted", markup=False)
+
+
+def _bench_scorer(metrics: str, images: int, entries: int, rounds: int, as_json: bool) -> None:
     from dataclasses import asdict
 
     from ntire.workflow import bench_scorer
 
-    if not scorer:
-        raise UserError("say what to measure: --scorer compares the scorer with the plain loop.")
     report = bench_scorer([name.strip() for name in metrics.split(",")], images, entries, rounds)
     if as_json:
         _print_json(asdict(report))

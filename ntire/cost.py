@@ -1,61 +1,30 @@
 """What a method costs, counted on the meta device: no memory is needed, so full-size frames can be counted anywhere."""
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
+from ntire.counters import look
 from ntire.method import Cost, Method
 
-T = TypeVar("T")
 
-
-class _Counter(FlopCounterMode):
-    """PyTorch's counter, and what rounds add that cost as much as one that was run."""
-
-    def __init__(self) -> None:
-        super().__init__(display=False)
-        self.skipped = 0
-
-    def total(self) -> int:
-        """Floating-point operations so far, two for each multiply-add."""
-        return self.get_total_flops() + self.skipped
-
-
-_counting: ContextVar[_Counter | None] = ContextVar("_counting", default=None)
-
-
-def alike(rounds: Sequence[T], device: torch.device) -> Iterator[T]:
-    """The rounds of a loop that cost the same each, such as the steps of a sampler.
-
-    On the meta device only the first is run, and counted as often as there are rounds.
-    """
-    if device.type != "meta":
-        yield from rounds
-        return
-    counter = _counting.get()
-    before = counter.total() if counter else 0
-    yield from rounds[:1]
-    if counter:
-        counter.skipped += (len(rounds) - 1) * (counter.total() - before)
-
-
-def on_meta(method: type[Method]) -> Method:
-    """The method at full size as it runs, with parameters that have shapes but no values."""
+def on_meta(method: type[Method], *, deployed: bool = True) -> Method:
+    """The method at full size as it runs, or as it is trained, with parameters that have shapes but no values."""
     try:
         with torch.device("meta"):
             built = method()
     except (RuntimeError, NotImplementedError):
         # Some constructors compute with values: those are built for real, then lose them.
         built = method().to("meta")
-    built.eval().deploy()
+    built.eval()
+    if deployed:
+        built.deploy()
     return built
 
 
@@ -68,25 +37,24 @@ def count(method: type[Method], at: tuple[int, int], *, as_claimed: bool = False
     is there already.
     """
     built = on_meta(method) if built is None else built
-    height, width = (size + -size % method.stride for size in at)
-    lq = torch.empty(1, method.lq_channels(), height, width, device="meta")
+    lq = lq_on_meta(method, at)
     trained_only = as_claimed and method.claimed is not None and method.claimed.trained_only
-    counter = _Counter()
-    outer = _counting.set(counter)
-    try:
-        with torch.no_grad(), counter:
-            built.as_claimed(lq) if as_claimed else built(lq)
-    finally:
-        _counting.reset(outer)
+    seen = look(built, lq, call=built.as_claimed if as_claimed else None)
     return Cost(
         source="counted by dispatch",
         params_m=sum(
             parameter.numel() for parameter in built.parameters() if parameter.requires_grad or not trained_only
         )
         / 1e6,
-        macs_g=counter.total() / 2e9,
+        macs_g=seen.dispatch.total() / 1e9,
         at=at,
     )
+
+
+def lq_on_meta(method: type[Method], at: tuple[int, int]) -> Tensor:
+    """An input (1, C, H, W) of `at` (height, width), padded to the method's stride, without values."""
+    height, width = (size + -size % method.stride for size in at)
+    return torch.empty(1, method.lq_channels(), height, width, device="meta")
 
 
 @cache
@@ -99,10 +67,11 @@ def bytes_per_pixel(method: type[Method], dtype: torch.dtype) -> float:
     built = on_meta(method).to(dtype)
     lq = torch.empty(1, method.lq_channels(), side, side, device="meta", dtype=dtype)
     with torch.no_grad():
-        return _peak_bytes(built, lq) / side**2
+        return peak_bytes(built, lq) / side**2
 
 
-def _peak_bytes(network: Callable[[Tensor], Tensor], lq: Tensor) -> int:
+def peak_bytes(network: Callable[[Tensor], Tensor], lq: Tensor) -> int:
+    """Bytes of activations that are alive at once at most while `network` runs on `lq`, input and output included."""
     with _LiveBytes() as live:
         live.see(lq)
         network(lq)

@@ -110,14 +110,24 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def facts_of(method: type[Method], at: tuple[int, int] | None = None) -> dict[str, Any]:
-    """One object of `facts`, counted at the report's size or at another one, for which no multiply-adds are claimed."""
+def usual_size(method: type[Method]) -> tuple[int, int]:
+    """Height and width at which a method is counted: its report's, else its track's usual ones."""
+    if method.claimed and method.claimed.at:
+        return method.claimed.at
+    return FACE_SIZE if method.track == "face" else USUAL_SIZE
+
+
+def facts_of(method: type[Method], at: tuple[int, int] | None = None, *, built: Method | None = None) -> dict[str, Any]:
+    """One object of `facts`, counted at the report's size or at another one, for which no multiply-adds are claimed.
+
+    `built` is what `on_meta` gave, where it is there already.
+    """
     claimed = method.claimed
-    stated = claimed.at if claimed and claimed.at else FACE_SIZE if method.track == "face" else USUAL_SIZE
+    stated = usual_size(method)
     at = at or stated
     if claimed and at != stated:
         claimed = replace(claimed, macs_g=None)
-    built = on_meta(method)
+    built = built or on_meta(method)
     counted = count(method, at, built=built)
     as_claimed = count(method, at, as_claimed=True, built=built) if claimed else counted
     return {

@@ -1,9 +1,15 @@
 """How far an input pixel reaches: a NaN spreads to all that depends on it, so one spoiled pixel shows reach and globality."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from torch import Tensor
 
 from ntire.method import Method
-from ntire.tiling import tiled
+from ntire.tiling import pad_reflect, tiled
+
+SEAM_TILE = 128
 
 
 @torch.no_grad()
@@ -33,3 +39,51 @@ def reach_of(method: Method) -> int | None:
         for distance in (middle - int(axis.min()), int(axis.max()) - middle - stride + 1)
     ]
     return max(farthest)
+
+
+@dataclass(frozen=True)
+class Seams:
+    """What tiles change, in levels of 255, over all channels of a picture."""
+
+    tile: int
+    height: int
+    width: int
+    max_levels: float
+    mean_levels: float
+    psnr_db: float | None
+    """Of the tiled picture to the whole one; None where they are the same to the bit."""
+
+
+@torch.no_grad()
+def seam_error(method: Method, tile: int = SEAM_TILE) -> Seams:
+    """A photograph, two and a half tiles on each side, in tiles and whole: how far the tiled one is off.
+
+    It is scikit-image's astronaut with a little noise, repeated by reflection as far as needed; on the raw track a mosaic of
+    it.
+    """
+    step = method.stride
+    tile = max(tile // step, 1) * step
+    side = (5 * tile // 2) // step * step
+    lq = _photograph(side)
+    if method.lq_channels() == 1:
+        row, column = (axis % 2 for axis in torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"))
+        lq = lq.gather(0, (row + column)[None])  # RGGB
+    lq = lq.to(method.device, method.dtype)
+    pieces, whole = (
+        tiled(method, lq, tile=one, halo=method.halo, stride=step, blend=method.tiling == "global").float()
+        for one in (tile, None)
+    )
+    off = (pieces - whole).abs().double() * 255
+    mean_square = float((off / 255).square().mean())
+    psnr = None if mean_square == 0 else -10 * float(np.log10(mean_square))
+    return Seams(tile, side, side, float(off.max()), float(off.mean()), psnr)
+
+
+def _photograph(side: int) -> Tensor:
+    from skimage import data
+
+    picture = torch.from_numpy(data.astronaut()).permute(2, 0, 1) / 255  # type: ignore[no-untyped-call]
+    missing = max(side - picture.shape[-1], 0)
+    picture = pad_reflect(picture, 0, missing, 0, missing)[:, :side, :side]
+    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
+    return (picture + noise * 4 / 255).clamp(0, 1)

@@ -30,6 +30,9 @@ class Claims(_Section):
     """Height and width that macs_g is for."""
     runtime_ms: Annotated[float, Field(ge=0)] | None = None
     runtime_at: tuple[int, int] | None = None
+    memory_mb: Annotated[float, Field(ge=0)] | None = None
+    """At the peak, of the device; 2^20 bytes."""
+    memory_at: tuple[int, int] | None = None
     device: str | None = None
 
 

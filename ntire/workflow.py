@@ -3,9 +3,11 @@
 import itertools
 import math
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -14,23 +16,30 @@ import torch
 
 from ntire import UserError, catalogue
 from ntire.behind import Behind, clean_tree, method_behind
+from ntire.bench import Picture, bench, scored_pixels
+from ntire.bench import Report as Timed
+from ntire.breakdown import Breakdown, break_down, planned_bytes
 from ntire.check import InputsOf, check
 from ntire.check import Report as Checked
+from ntire.cost import count, lq_on_meta
 from ntire.faces import face_finder
-from ntire.facts import Declared, facts_of, weights_of_methods
+from ntire.facts import Declared, facts_of, usual_size, weights_of_methods
 from ntire.files import sha256_of, writable_folder
 from ntire.iqa import build
+from ntire.journal import read_journal
 from ntire.limits import Limits
 from ntire.method import Method
 from ntire.pack import Packed, pack
 from ntire.prepare import Options, prepare
-from ntire.reach import reach_of
+from ntire.reach import SEAM_TILE, reach_of, seam_error
 from ntire.runner import Input, Result, Summary, find_inputs, run
 from ntire.samples import add_noise, sample_set
 from ntire.sandbox import Backend, choose
 from ntire.sheet import Column, contact_sheet
-from ntire.submission import IMAGES, Submission, find_submissions, open_submission
+from ntire.submission import IMAGES, JOURNAL, Submission, find_submissions, open_submission
 from ntire.text import printable
+from ntire.timed import Setup
+from ntire.timing import FULL, Protocol
 from ntire.training import Recipe
 from ntire.training.discriminator import UNetDiscriminator
 from ntire.training.loop import Settings, Step
@@ -42,6 +51,8 @@ from ntire.verify import Options as VerifyOptions
 from ntire.verify import Scored as BothScored
 from ntire.verify import Verification, verify
 from ntire.weights import Weights, fill, locate, require
+from scoring.budgets import Budgets, Spent
+from scoring.budgets import Name as BudgetName
 from scoring.cache import Cache, default_path
 from scoring.calibration import refuse_drift
 from scoring.detect import find_landmarks, retinaface
@@ -365,6 +376,102 @@ def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -
             return bench.bench_scorer(folder / "bench", names, images, entries, rounds)
 
 
+@dataclass(frozen=True)
+class BenchOptions:
+    """How to measure, apart from what."""
+
+    run: Options
+    threads: int = 1
+    against: str | None = None
+    """A team of the same track, "TEAM" or "TEAM:variant"; "none"; by default the baseline Copy where there is one."""
+    entry: Path | None = None
+    """A run over the same pictures; by default one is made first."""
+    protocol: Protocol = FULL
+    seed: int = 0
+    timeout: float = 600.0
+
+
+def bench_method(
+    team: str,
+    track_name: str,
+    variant: str | None,
+    given: Sequence[Path],
+    limit: int | None,
+    options: BenchOptions,
+    say: Say,
+) -> tuple[Timed, list[Spent]]:
+    """Time a method by the protocol of `ntire.bench`, and hold it against its track's budgets of runtime and memory.
+
+    Raises UserError as `plan` and `ntire.bench.bench` do, and if the run that is compared with fails.
+    """
+    job = plan(team, track_name, given, None, variant, limit, say)
+    budgets = load_track(track_name).budgets
+    pictures = [Picture(item.name, item.path) for item in job.inputs]
+    setup = _setup(team, job.track, variant, options)
+    against = _against(options, job.track)
+    with tempfile.TemporaryDirectory() as name:
+        entry = options.entry
+        if entry is None:
+            entry = Path(name) / "entry"
+            say("making what is scored: the same pictures through `ntire run`")
+            _run_apart(team, track_name, variant, given, limit, options.run, entry)
+        lines = read_journal(entry / JOURNAL)
+        scored = scored_pixels(entry, pictures, {line["image"]: line["output_sha256"] for line in lines})
+        report = bench(
+            setup, against, pictures, scored, options.protocol, seed=options.seed, timeout=options.timeout, say=say
+        )
+    at_runtime, at_memory = report.measured_at(budgets.runtime_at), report.measured_at(budgets.memory_at)
+    spent = budgets.hold(
+        {
+            "runtime_ms": at_runtime.median_ms if at_runtime else None,
+            "memory_mb": report.side.peaks["timed"]["device_mb"] if at_memory else None,
+        }
+    )
+    return report, [one for one in spent if one.name in ("runtime_ms", "memory_mb")]
+
+
+def _setup(team: str, track: Track, variant: str | None, options: BenchOptions, weights: bool = True) -> Setup:
+    run = options.run
+    own = {"device": run.device, "precision": run.precision, "tile": run.tile, "bits": run.bits}
+    own["weights"] = str(run.weights) if weights and run.weights else None
+    return Setup(team, track.inputs, variant, own, options.threads)
+
+
+def _against(options: BenchOptions, track: Track) -> tuple[str, Setup] | None:
+    if options.against == "none":
+        return None
+    team, _, variant = (options.against or "Copy").partition(":")
+    try:
+        _method(team, track, variant or None)
+    except UserError:
+        if options.against is None:
+            return None
+        raise
+    return options.against or "Copy", _setup(team, track, variant or None, options, weights=False)
+
+
+def _run_apart(
+    team: str, track_name: str, variant: str | None, given: Sequence[Path], limit: int | None, run: Options, out: Path
+) -> None:
+    """`ntire run` as a process of its own, so that nothing of it is in the memory that is measured."""
+    words = ["run", "--team", team, "--track", track_name, *map(str, given), "-o", str(out), "--device", run.device]
+    words += [
+        "--precision",
+        run.precision,
+        "--tile",
+        "off" if run.tile is None else str(run.tile),
+        "--bits",
+        str(run.bits),
+    ]
+    words += ["--variant", variant] if variant else []
+    words += ["--weights", str(run.weights)] if run.weights else []
+    words += ["--limit", str(limit)] if limit else []
+    ran = subprocess.run([sys.executable, "-m", "ntire", *words], capture_output=True, text=True)
+    if ran.returncode:
+        said = "\n  ".join((ran.stdout + ran.stderr).strip().splitlines()[-8:])
+        raise UserError(f"`ntire run` fails on these pictures, so there is nothing to time:\n  {said}", exit_code=3)
+
+
 def check_entry(entry: Path, track_name: str | None, lq: Path | None, sandbox: str | None = None) -> Checked:
     """Hold an entry against the rules of its track, or of the one named; see `ntire.check.check`.
 
@@ -488,16 +595,67 @@ def _called(one: Declared) -> str:
 
 
 def cost_of(
-    team: str, track_name: str, variant: str | None, at: tuple[int, int] | None, *, reach: bool = False
+    team: str,
+    track_name: str,
+    variant: str | None,
+    at: tuple[int, int] | None,
+    *,
+    reach: bool = False,
+    tile: int = SEAM_TILE,
 ) -> dict[str, Any]:
-    """What a method costs at a size, beside its claims; see `ntire.facts.facts`. With `reach`, also its declared halo and
-    the one that it turns out to need (None: it sees the whole image).
+    """What a method costs at a size, beside its claims and its track's budgets; see `ntire.facts.facts`.
+
+    With `reach`, also its declared halo, the one that it turns out to need (None: it sees the whole image), and what tiles
+    of that side change, with the weights that are here, else random ones. `problems` has a sentence for each reason not to
+    believe the counts or to refuse the method.
     """
-    method = _method(team, load_track(track_name), variant)
-    found = facts_of(method, at)
+    track = load_track(track_name)
+    method = _method(team, track, variant)
+    breakdown, built = break_down(method, at or usual_size(method))
+    spent = _counted_budgets(track.budgets, method, breakdown, built)
+    found = facts_of(method, at, built=built)
+    found |= {
+        "counters": {"dispatch": breakdown.dispatch, "modules": breakdown.modules, "trace": breakdown.trace},
+        "disagreements": [asdict(one) for one in breakdown.disagreements],
+        "short": [asdict(one) for one in breakdown.short],
+        "count_as_nothing": list(breakdown.count_as_nothing),
+        "parameters": asdict(breakdown.parameters),
+        "training_only_macs": breakdown.training_only,
+        "activations": {"convolutions": breakdown.convolved, "all": breakdown.written},
+        "peak_memory_mb": round(breakdown.peak_bytes / 2**20, 1),
+        "budgets": [one.as_json() for one in spent],
+        "problems": [*breakdown.problems, *(one.in_words() for one in spent if one.over)],
+    }
     if reach:
-        found |= {"tiling": method.tiling, "halo": method.halo, "reach": reach_of(method().eval())}
+        found |= _reach_of(method, tile)
     return found
+
+
+def _counted_budgets(budgets: Budgets, method: type[Method], breakdown: Breakdown, built: Method) -> list[Spent]:
+    """Limits on what can be counted, each at its own size; a runtime is for `ntire bench`."""
+    values: dict[BudgetName, float | None] = {"params_m": breakdown.parameters.all / 1e6}
+    if budgets.at:
+        values["macs_g"] = count(method, budgets.at, built=built).macs_g
+    if budgets.memory_at:
+        values["memory_mb"] = planned_bytes(built, lq_on_meta(method, budgets.memory_at)) / 2**20
+    return [one for one in budgets.hold(values) if one.value is not None]
+
+
+def _reach_of(method: type[Method], tile: int) -> dict[str, Any]:
+    try:
+        filled, weights = prepare(method, Options()), "its own"
+    except UserError:
+        filled, weights = method().eval(), "random"
+    far = reach_of(filled)
+    seams = None if method.tiling == "method" else seam_error(filled, tile)
+    too_short = method.tiling == "exact" and (far is None or far > method.halo)
+    return {
+        "tiling": method.tiling,
+        "halo": method.halo,
+        "reach": far,
+        "seams": asdict(seams) | {"weights": weights} if seams else None,
+        "reach_problems": [f"its halo of {method.halo} is less than its reach."] if too_short else [],
+    }
 
 
 def sheet_of(entries: Sequence[Path], gt: Path | None, out: Path) -> Path:

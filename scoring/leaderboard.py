@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ntire import UserError
-from ntire.submission import Claims, content_of
+from ntire.submission import content_of
+from scoring.budgets import Spent
 from scoring.metrics import METRICS
 from scoring.score import Row, Scored
 from scoring.statistics import Sample, Uncertainty, mean, order, uncertainties
@@ -40,21 +41,6 @@ class GateResult:
 
 
 @dataclass(frozen=True)
-class BudgetResult:
-    """How an entry stands against a limit of its track."""
-
-    name: str
-    value: float | None
-    """As the entry claims; None where it does not say, or says it for another size."""
-    limit: float
-
-    @property
-    def margin(self) -> float | None:
-        """Share of the limit that is left; negative over budget."""
-        return None if self.value is None else 1 - self.value / self.limit
-
-
-@dataclass(frozen=True)
 class Line:
     """One submission on the leaderboard."""
 
@@ -72,7 +58,7 @@ class Line:
     """Why it is not valid; empty if it is."""
     notes: tuple[str, ...] = ()
     gates: tuple[GateResult, ...] = ()
-    budgets: tuple[BudgetResult, ...] = ()
+    budgets: tuple[Spent, ...] = ()
     reproduced: str = ""
     """The verdict of `ntire verify`, if it was asked."""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -121,7 +107,7 @@ def line_of(
         scored=len(expected) - len(bad),
         notes=_notes(scored.rows, as_published),
         gates=gates,
-        budgets=_budget_results(track, scored.submission.manifest.claims),
+        budgets=track.budgets.hold_claims(scored.submission.manifest.claims),
         reproduced=_verdict(scored.submission.root),
         versions=versions,
         sample=sample,
@@ -254,16 +240,6 @@ def _gate_result(gate: Gate, rows: Sequence[Row], missing_fails: bool) -> GateRe
     return GateResult(gate, failed, min(margins, default=None), histogram)
 
 
-def _budget_results(track: Track, claims: Claims) -> tuple[BudgetResult, ...]:
-    budgets = track.budgets
-    stated = {
-        "params_m": claims.params_m,
-        "macs_g": claims.macs_g if claims.at == budgets.at else None,
-        "runtime_ms": claims.runtime_ms if claims.runtime_at == budgets.runtime_at else None,
-    }
-    return tuple(BudgetResult(name, stated[name], limit) for name, limit in budgets.limits().items())
-
-
 def _problems(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
     counts: dict[str, list[str]] = {}
     for row in bad:
@@ -277,9 +253,9 @@ def _problems(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
             found.append(f"gate {result.gate.name}: {result.failed} failed, {result.gate.max_failures} allowed")
     for budget in line.budgets:
         if budget.value is None:
-            found.append(f"budget {budget.name}: not stated, {budget.limit:g} allowed")
-        elif budget.value > budget.limit:
-            found.append(f"budget {budget.name}: {budget.value:g}, {budget.limit:g} allowed")
+            found.append(f"budget {budget.name}: not stated, {budget.limit:.10g} allowed")
+        elif budget.over:
+            found.append(budget.in_words())
     return tuple(found)
 
 

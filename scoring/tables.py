@@ -106,10 +106,7 @@ def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
                 }
                 for result in line.gates
             ],
-            "budgets": [
-                {"name": result.name, "value": result.value, "limit": result.limit, "margin": result.margin}
-                for result in line.budgets
-            ],
+            "budgets": [result.as_json() for result in line.budgets],
             "uncertainty": None
             if line.uncertainty is None
             else {

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ntire import UserError
 from ntire.files import read_toml
+from scoring.budgets import Budgets as Budgets
+from scoring.budgets import Positive
 from scoring.metrics import METRICS
 
 RULES = Path(str(files("scoring"))) / "tracks"
-Positive = Annotated[float, Field(gt=0)]
 
 
 class _Rules(BaseModel):
@@ -57,22 +58,6 @@ class Gate(_Rules):
     """By subset; an image fails strictly below it."""
     max_failures: Annotated[int, Field(ge=0)]
     """An entry with more failed images is not valid. A missing or unreadable image has failed."""
-
-
-class Budgets(_Rules):
-    """What a method may cost; checked on unrounded numbers."""
-
-    params_m: Positive | None = None
-    macs_g: Positive | None = None
-    at: tuple[int, int] | None = None
-    """Height and width that macs_g is for."""
-    runtime_ms: Positive | None = None
-    runtime_at: tuple[int, int] | None = None
-
-    def limits(self) -> dict[str, float]:
-        """The limits that are set, by name."""
-        found = {"params_m": self.params_m, "macs_g": self.macs_g, "runtime_ms": self.runtime_ms}
-        return {name: value for name, value in found.items() if value is not None}
 
 
 class Noise(_Rules):
@@ -140,8 +125,6 @@ class Track(_Rules):
                 raise ValueError(f"gate {gate.name!r} needs one threshold for each of: {', '.join(self.subsets)}")
             if METRICS[gate.metric].over == "set":
                 raise ValueError(f"gate {gate.name!r}: {gate.metric!r} has no value for an image")
-        if (self.budgets.macs_g is None) != (self.budgets.at is None):
-            raise ValueError("a budget of macs_g needs the size `at` that it is for, and the other way round")
         if not self.verified and not self.remark:
             raise ValueError("a track that is not verified needs a remark that says why")
         return self
@@ -211,10 +194,8 @@ def in_words(track: Track) -> str:
             f"gate       {gate.name}: an image fails with {gate.metric} below {thresholds}; "
             f"more than {gate.max_failures} failed images are not valid"
         )
-    for name, limit in track.budgets.limits().items():
-        at = {"macs_g": track.budgets.at, "runtime_ms": track.budgets.runtime_at}.get(name)
-        lines.append(f"budget     {name} <= {limit:g}{f' at {at[0]} x {at[1]}' if at else ''}")
     lines += [
+        *(f"budget     {limit.rule}" for limit in track.budgets.hold({})),
         f"ties       {', then '.join(track.tie_break) or 'share a rank'}",
         f"rounding   {track.decimals} decimals, half to even, for display only",
         f"source     {track.source}",

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ntire.cost import alike
+from ntire.counters import alike
 from ntire.weights import Weights, fill, read_state_dict
 from teams.parts.clip_text import VOCABULARY
 from teams.parts.colour import wavelet_colour

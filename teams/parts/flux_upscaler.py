@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntire.cost import alike
+from ntire.counters import alike
 from ntire.tiling import pad_reflect
 from ntire.weights import Weights, fill, read_state_dict
 from teams.parts.ldm_names import vae_names

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from ntire.cost import alike, bytes_per_pixel, count
+from ntire.cost import bytes_per_pixel, count
+from ntire.counters import alike
 from ntire.method import Method
 
 

@@ -3,7 +3,10 @@ import torch
 from torch import nn
 
 from ntire.method import Method
-from ntire.reach import reach_of
+from ntire.reach import reach_of, seam_error
+
+ROUNDING = 1e-3
+"""Levels of 255: a library may sum a small tile in another order."""
 
 
 def method(net, tiling_="exact", halo_=8, stride_=1):
@@ -79,3 +82,28 @@ def test_the_image_of_the_probe_leaves_the_random_numbers_alone():
     before = torch.random.get_rng_state()
     reach_of(method(nn.Identity()))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_tiles_of_a_local_network_change_nothing_and_of_a_global_one_something():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
+    exact = seam_error(method(net, halo_=2), tile=32)
+    assert (exact.tile, exact.height, exact.width) == (32, 80, 80)
+    assert exact.max_levels < ROUNDING
+
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x - x.mean((2, 3), keepdim=True)
+
+    seams = seam_error(method(Mean(), "global"), tile=32)
+    assert 0 < seams.mean_levels < seams.max_levels
+    assert -20 * torch.tensor(seams.max_levels / 255).log10() < seams.psnr_db
+
+
+def test_a_halo_that_is_too_short_shows_in_the_seams():
+    assert seam_error(method(nn.Conv2d(3, 3, 9, padding=4), halo_=1), tile=32).max_levels > 0.1
+
+
+def test_the_cost_command_tells_how_far_tiles_of_a_size_are_off(ntire):
+    found = ntire("cost", "--team", "MiAlgo", "--track", "srgb", "--reach", "--tile", "64", "--json").json()
+    assert (found["seams"]["tile"], found["seams"]["height"], found["seams"]["weights"]) == (64, 160, "its own")
+    assert found["seams"]["max_levels"] < ROUNDING

@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 
 import teams
 from ntire import UserError, catalogue
-from ntire.cost import count
+from ntire.breakdown import break_down_built
+from ntire.cost import count, lq_on_meta
+from ntire.counters import look
 from ntire.image import as_pixels
 from ntire.prepare import Options, prepare
 from ntire.reach import reach_of
@@ -24,6 +26,8 @@ from ntire.weights import fill, locate, read_state_dict
 from tests.made import scene, write_png
 
 METHODS = catalogue.methods()
+MOST_TRACED = 700
+"""Operators; a trace of thousands takes seconds and shows the same blocks again."""
 SEAMS = 0.05
 """Mean difference that tiles may make to a network that sees the whole image, of 1."""
 BIBLIOGRAPHY = (Path(next(iter(teams.__path__))) / "references.bib").read_text()
@@ -73,6 +77,17 @@ def test_its_counts_meet_the_report(method_class):
         assert meets != (figure in claimed.unmatched), f"{figure}: counted {getattr(counted, figure)}, stated {stated}"
     if claimed.unmatched:
         assert any("%" in caveat for caveat in method_class.caveats), "a caveat says how far off ours are"
+
+
+def test_three_counters_agree_on_it_and_no_layer_is_missed(method_class):
+    built = method_class(**method_class.tiny).eval()
+    built.deploy()
+    side = max(64, 2 * method_class.stride)
+    lq = lq_on_meta(method_class, (side, side))
+    seen = look(built.to("meta"), lq)
+    assert +seen.dispatch == +seen.modules
+    if seen.operators <= MOST_TRACED:
+        assert break_down_built(built, lq).problems == []
 
 
 def half_a_digit(stated):

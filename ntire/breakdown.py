@@ -1,0 +1,174 @@
+"""What a method costs, in full: whose parameters, multiply-adds by three counters, activations, memory."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ntire.cost import lq_on_meta, on_meta, peak_bytes
+from ntire.counters import Seen, look, look_at_trace
+from ntire.method import Method
+
+SHOWN = 5
+"""Modules that a message names before it only says how many more there are."""
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Multiply-adds that a module asked for itself, as the three counters see them."""
+
+    module: str
+    """Its name; "" for the method's own forward."""
+    dispatch: int
+    modules: int
+    trace: int
+
+
+@dataclass(frozen=True)
+class Short:
+    """A layer that was called and does less than its parameters at every position ask for, or hides what it does."""
+
+    module: str
+    counted: int
+    least: int
+    """Parameters x positions; parameters alone where an operator hides at how many positions they work."""
+    operators: tuple[str, ...] = ()
+    """That nobody can look into."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Whole numbers of values."""
+
+    all: int
+    """As the method runs."""
+    trainable: int
+    """Of these, what a new method would train."""
+    unused: int
+    """Of these, what its forward never reads."""
+    buffers: int
+    """Beside them: constants and statistics."""
+    training_only: int
+    """Beside them: what is folded or dropped before it runs."""
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """All of it for one image, at one size."""
+
+    parameters: Parameters
+    dispatch: int
+    modules: int
+    trace: int
+    training_only: int
+    """Multiply-adds that the method does beside these before it is folded."""
+    disagreements: tuple[Disagreement, ...]
+    short: tuple[Short, ...]
+    count_as_nothing: tuple[str, ...]
+    """Operators that ran, are work, and count as nothing by convention, such as FFTs."""
+    convolved: int
+    """Values that convolutions write: the activations of the efficiency challenges."""
+    written: int
+    """Values that all operators write."""
+    peak_bytes: int
+    """float32: activations alive at once, input and output included, and parameters and buffers."""
+
+    @property
+    def problems(self) -> list[str]:
+        """Why these counts cannot be believed, a sentence each; empty if they can."""
+        found = []
+        if self.disagreements:
+            named = [
+                f"{one.module or 'its own forward'} (dispatch {one.dispatch:,}, modules {one.modules:,}, trace {one.trace:,})"
+                for one in self.disagreements[:SHOWN]
+            ]
+            found.append(
+                f"the counters disagree on {len(self.disagreements)} module(s): {_listed(named, len(self.disagreements))}. "
+                "The least of them is blind to an operator: write it in PyTorch's own, or count it by hand."
+            )
+        if self.short:
+            named = [
+                f"{one.module or 'its own forward'} (counted {one.counted:,}, at least {one.least:,}"
+                + (f"; hidden in {', '.join(one.operators)})" if one.operators else ")")
+                for one in self.short[:SHOWN]
+            ]
+            found.append(
+                "fewer multiply-adds than parameters x positions in "
+                f"{len(self.short)} module(s): {_listed(named, len(self.short))}. Something they do is not counted."
+            )
+        return found
+
+
+def break_down(method: type[Method], at: tuple[int, int]) -> tuple[Breakdown, Method]:
+    """Count a method at a size (height, width), and hand over what was built on the meta device for it."""
+    built = on_meta(method, deployed=False)
+    lq = lq_on_meta(method, at)
+    folded = type(built).deploy is not Method.deploy
+    trained_params = sum(parameter.numel() for parameter in built.parameters())
+    trained_macs = look(built, lq).dispatch.total() if folded else 0
+    built.deploy()
+    return break_down_built(built, lq, trained_params, trained_macs if folded else None), built
+
+
+def break_down_built(
+    built: Method, lq: Tensor, trained_params: int | None = None, trained_macs: int | None = None
+) -> Breakdown:
+    """Count a method that is on the meta device as it runs; what it had and did in training is compared where it is known."""
+    seen = look(built, lq)
+    look_at_trace(built, lq, seen)
+    params = sum(parameter.numel() for parameter in built.parameters())
+    macs = seen.dispatch.total()
+    return Breakdown(
+        parameters=Parameters(
+            all=params,
+            trainable=sum(one.numel() for one in built.parameters() if one.requires_grad),
+            unused=sum(one.numel() for one in built.parameters() if one.untyped_storage()._cdata not in seen.used),
+            buffers=sum(one.numel() for one in built.buffers()),
+            training_only=0 if trained_params is None else trained_params - params,
+        ),
+        dispatch=macs,
+        modules=seen.modules.total(),
+        trace=seen.trace.total(),
+        training_only=0 if trained_macs is None else trained_macs - macs,
+        disagreements=tuple(_disagreements(seen)),
+        short=tuple(_short(built, seen)),
+        count_as_nothing=tuple(sorted(seen.nothing)),
+        convolved=seen.convolved,
+        written=seen.written,
+        peak_bytes=planned_bytes(built, lq),
+    )
+
+
+def planned_bytes(built: Method, lq: Tensor) -> int:
+    """Peak of activations, input and output included, and parameters and buffers beside them."""
+    return peak_bytes(built, lq) + sum(
+        one.numel() * one.element_size() for one in (*built.parameters(), *built.buffers())
+    )
+
+
+def _disagreements(seen: Seen) -> list[Disagreement]:
+    found = (
+        Disagreement(name, seen.dispatch[name], seen.modules[name], seen.trace[name])
+        for name in sorted({*seen.dispatch, *seen.modules, *seen.trace})
+    )
+    return [one for one in found if not one.dispatch == one.modules == one.trace]
+
+
+def _short(built: Method, seen: Seen) -> list[Short]:
+    """By rule: a layer does all its weights at each position; what goes into an operator that nobody can look into is done
+    at one position at least. Weights that other operators read (scales, tables, prompts) are not multiplied and added.
+    """
+    layers = [
+        Short(name, seen.dispatch[name], least) for name, least in seen.least.items() if seen.dispatch[name] < least
+    ]
+    hidden = []
+    for name, operators in sorted(seen.opaque.items()):
+        read = set().union(*operators.values())
+        weights = {one for one in built.parameters() if one.ndim > 1 and one.untyped_storage()._cdata in read}
+        least = sum(weight.numel() for weight in weights)
+        if seen.dispatch[name] < least:
+            hidden.append(Short(name, seen.dispatch[name], least, tuple(sorted(operators))))
+    return layers + hidden
+
+
+def _listed(named: list[str], count: int) -> str:
+    return ", ".join(named) + (f" and {count - len(named)} more" if count > len(named) else "")
