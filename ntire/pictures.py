@@ -119,7 +119,7 @@ def _input(wanted: Wanted) -> tuple[bytes | None, tuple[int, int] | None]:
     if wanted.lq is None:
         return None, None
     if wanted.raw:
-        height, width = raw.read_raw(wanted.lq).mosaic.shape[-2:]
+        height, width = raw.read_raw(wanted.lq).samples.shape[-2:]
         return None, (int(height), int(width))
     data = read_bytes(wanted.lq)
     header = header_of(wanted.lq, data)
