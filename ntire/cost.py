@@ -61,10 +61,11 @@ def bytes_per_pixel(method: type[Method], dtype: torch.dtype) -> float:
     built = on_meta(method).to(dtype)
     lq = torch.empty(1, method.lq_channels(), side, side, device="meta", dtype=dtype)
     with torch.no_grad():
-        return _peak_bytes(built, lq) / side**2
+        return peak_bytes(built, lq) / side**2
 
 
-def _peak_bytes(network: Callable[[Tensor], Tensor], lq: Tensor) -> int:
+def peak_bytes(network: Callable[[Tensor], Tensor], lq: Tensor) -> int:
+    """Bytes of the tensors that live at once while `network` works on `lq`, input and output included."""
     with _LiveBytes() as live:
         live.see(lq)
         network(lq)

@@ -147,24 +147,25 @@ class Rounding:
 
     def __init__(self, bits: int) -> None:
         self.bits = bits
-        self._finite: Tensor | None = None
+        self.finite = torch.ones((), dtype=torch.bool)
+        """Whether all values so far were numbers, on the device of the pieces."""
 
     def __call__(self, image: Tensor) -> Tensor:
         """Float (3, h, w) to integers (3, h, w) of 8 or 16 bits: clipped to [0, 1], rounded once, half to even."""
         values = image.detach().float()
         if values.numel():
             low, high = values.aminmax()
-            finite = torch.isfinite(low) & torch.isfinite(high)
-            self._finite = finite if self._finite is None else self._finite & finite
+            self.finite = self.finite.to(low.device, non_blocking=True) & torch.isfinite(low) & torch.isfinite(high)
         levels = values.clamp(0, 1).mul_(2**self.bits - 1).round_()
         if self.bits == 8:
             return levels.to(torch.uint8)
         return levels.to(torch.int32).to(torch.uint16)
 
-    def check(self) -> None:
-        """Raises ValueError if a piece held NaN or infinity, which became some innocent colour; waits for the device."""
-        if self._finite is not None and not bool(self._finite):
-            raise ValueError("values of the image are NaN or infinite")
+
+def check_finite(finite: Tensor) -> None:
+    """Raises ValueError if a piece held NaN or infinity, which became some innocent colour; waits for the device."""
+    if not bool(finite):
+        raise ValueError("values of the image are NaN or infinite")
 
 
 def as_pixels(image: Tensor, bits: int = 8) -> Pixels:
@@ -176,7 +177,7 @@ def as_pixels(image: Tensor, bits: int = 8) -> Pixels:
         raise ValueError(f"expected an image (3, H, W), found {tuple(image.shape)}")
     rounding = Rounding(bits)
     integers = rounding(image)
-    rounding.check()
+    check_finite(rounding.finite)
     pixels: Pixels = integers.permute(1, 2, 0).contiguous().cpu().numpy()
     return pixels
 

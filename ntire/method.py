@@ -94,6 +94,10 @@ class Method(nn.Module):
     """How many tiles of one size go through the networks together."""
     same_size: bool = False
     """Whether all tiles read equally large areas, as batches, compilers and CUDA graphs want it."""
+    memory_format: torch.memory_format = torch.contiguous_format
+    """How what enters the networks lies in memory."""
+    network: Callable[[Tensor], Tensor] | None = None
+    """Runs instead of calling the method, as a recorded CUDA graph does."""
 
     def __init_subclass__(cls, abstract: bool = False) -> None:
         super().__init_subclass__()
@@ -182,7 +186,7 @@ class Method(nn.Module):
         floats, where a method does not do it its own way.
         """
         if type(self).enhance is not Method.enhance:
-            return rounding(self.enhance(_as_floats(frame)))
+            return rounding(self.enhance(as_floats(frame)))
         return self._enhanced(frame, rounding)
 
     def restore(self, path: Path) -> Tensor:
@@ -190,7 +194,7 @@ class Method(nn.Module):
 
         Raises UnreadableImage for a file that cannot be read.
         """
-        return self.enhance(_as_floats(self.read(path)))
+        return self.enhance(as_floats(self.read(path)))
 
     def in_tiles(self, lq: Tensor) -> Tensor:
         """Run `forward` over (C, H, W) in tiles of `self.tile`; returns float32 (3, H, W)."""
@@ -212,8 +216,9 @@ class Method(nn.Module):
         return self._tiled(lq, finish)
 
     def _tiled(self, lq: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
+        network = self.network or self
         return tiled(
-            lambda pieces: self(as_image(pieces).to(self.dtype)).float(),
+            lambda pieces: network(as_image(pieces).to(self.dtype, memory_format=self.memory_format)).float(),
             lq.to(self.device),
             tile=None if self.tiling == "method" else self.tile,
             halo=self.halo,
@@ -229,5 +234,6 @@ class Method(nn.Module):
         self.tile = side
 
 
-def _as_floats(frame: Frame) -> Frame:
+def as_floats(frame: Frame) -> Frame:
+    """What `Method.enhance` takes of what `Method.read` gave."""
     return frame if isinstance(frame, RawFrame) else as_image(frame)

@@ -182,12 +182,14 @@ def _canvas(piece: Tensor, size: tuple[int, ...]) -> Tensor:
 
 def _attempt(network: Callable[[Tensor], Tensor], lq: Tensor, group: Sequence[Tile]) -> Tensor | None:
     """The network's output for a group of tiles, or None if the memory does not suffice for it."""
+    areas = [lq[None, :, row.first : row.last, column.first : column.last] for row, column in group]
     try:
-        return network(
-            torch.stack([lq[:, row.first : row.last, column.first : column.last] for row, column in group])
-            if len(group) > 1
-            else lq[None, :, group[0][0].first : group[0][0].last, group[0][1].first : group[0][1].last]
-        )
+        pieces = network(torch.cat(areas) if len(areas) > 1 else areas[0])
+        if pieces.shape[2:] != areas[0].shape[2:]:
+            height, width = areas[0].shape[2:]
+            found = " x ".join(map(str, pieces.shape[2:]))
+            raise ValueError(f"the network returned {found} for an input of {height} x {width}")
+        return pieces
     except RuntimeError as error:
         if not out_of_memory(error):
             raise

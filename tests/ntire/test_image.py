@@ -12,6 +12,7 @@ from ntire.image import (
     UnreadableImage,
     as_image,
     as_pixels,
+    check_finite,
     encode_png,
     read_header,
     read_image,
@@ -145,12 +146,12 @@ def test_pieces_rounded_one_by_one_are_the_whole_and_one_bad_value_among_them_is
     for bits in (8, 16):
         rounding = Rounding(bits)
         pieces = torch.cat([rounding(image[:, :, :3]), rounding(image[:, :, 3:])], 2)
-        rounding.check()
+        check_finite(rounding.finite)
         assert np.array_equal(pieces.permute(1, 2, 0).numpy(), as_pixels(image, bits))
     rounding(image / 0)
     rounding(image)
     with pytest.raises(ValueError, match="NaN or infinite"):
-        rounding.check()
+        check_finite(rounding.finite)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
