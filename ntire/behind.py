@@ -15,6 +15,7 @@ from ntire import UserError, __version__
 from ntire.archive import survey
 from ntire.catalogue import module_name
 from ntire.decoder import decoders
+from ntire.device import fingerprint_of
 from ntire.environment import environment
 from ntire.files import open_regular
 from ntire.findings import Finding
@@ -23,7 +24,6 @@ from ntire.limits import Limits
 from ntire.method import Method
 from ntire.pictures import Wanted
 from ntire.raw import facts_file, read_raw
-from ntire.runner import fingerprint_of
 from ntire.sandbox import Answer, Backend, Child, Place, describe
 from ntire.shipped import METHOD
 from ntire.submission import Manifest
@@ -183,7 +183,7 @@ def weights_at_hand(manifest: Manifest) -> dict[str, Path]:
 def size_of(path: Path, inputs: str) -> tuple[int, int]:
     """Height and width that the result of an input must have; raises UserError if it cannot be read."""
     if inputs == "raw":
-        height, width = read_raw(path).mosaic.shape[-2:]
+        height, width = read_raw(path).samples.shape[-2:]
         return int(height), int(width)
     header = read_header(path)
     return header.height, header.width

@@ -24,6 +24,7 @@ import numpy as np
 import tomli_w
 
 from ntire import UserError, nvidia, raw
+from ntire.device import fingerprint_of
 from ntire.files import sha256_of, write_atomically
 from ntire.image import encode_png, read_header, read_pixels
 from ntire.timed import Setup, pixels_sha256
@@ -272,7 +273,11 @@ class _Child:
         self.side.peaks[phase] = self.ask({"do": "peaks"}, phase)
 
     def _restore(self, picture: Picture) -> tuple[float, float, dict[str, Any]]:
-        request = {"do": "restore", "path": str(picture.path), "seed": seed_of(picture.path, self.side.setup.track)}
+        request = {
+            "do": "restore",
+            "path": str(picture.path),
+            "fingerprint": fingerprint_of(picture.path, self.side.setup.track),
+        }
         cpu, wall = self._cpu_ns(), time.perf_counter_ns()
         own = self.ask(request, picture.name)
         wall, cpu = time.perf_counter_ns() - wall, self._cpu_ns() - cpu
@@ -330,15 +335,6 @@ class _Child:
         self.said.close()
 
 
-def seed_of(path: Path, track: str) -> int:
-    """The seed that `ntire run` sets before a picture: it follows the file's bytes and, for a raw frame, its TOML's."""
-    found = sha256_of(path)
-    facts = raw.facts_file(path) if track == "raw" else None
-    if facts:
-        found = sha256_of(f"{found} {sha256_of(facts)}".encode())
-    return int(found[:15], 16)
-
-
 def _commit() -> str | None:
     """The commit of the ntire that runs, if it runs from a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
@@ -382,7 +378,7 @@ def _warm_ups(pictures: Sequence[Picture], track: str, folder: Path) -> list[Pic
 
 def _size_of(path: Path, track: str) -> tuple[int, int]:
     if track == "raw":
-        height, width = raw.read_raw(path).mosaic.shape[-2:]
+        height, width = raw.read_raw(path).samples.shape[-2:]
         return height, width
     header = read_header(path)
     return header.height, header.width

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ntire import UserError, __version__
+from ntire.pipeline import LeftAtOnce
 from ntire.text import printable
 
 if TYPE_CHECKING:
@@ -217,10 +218,21 @@ def run(
     ] = None,
     variant: Variant = None,
     weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
-    device: Device = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:N; several, as cuda:0,cuda:1, share the pictures.")
+    ] = "auto",
     precision: PrecisionName = "fp32",
     tile: Annotated[str, typer.Option(help="Side of the tiles in pixels, auto, or off for the whole image.")] = "auto",
     bits: Annotated[Literal["8", "16"], typer.Option(help="Bits a sample of the PNGs; the challenges want 8.")] = "8",
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Another memory layout; says what it changes.")
+    ] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="torch.compile the networks; says what it changes.")
+    ] = False,
+    cuda_graphs: Annotated[
+        bool, typer.Option("--cuda-graphs", help="Replay recorded kernels; says what it changes.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run finished.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
     whole: Annotated[
@@ -233,16 +245,25 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; goes on where it was stopped."""
-    from ntire.environment import choose_device
+    from ntire.environment import choose_devices
     from ntire.prepare import Options
     from ntire.workflow import plan, restore
 
     depth: Literal[8, 16] = 16 if bits == "16" else 8
-    options = Options(choose_device(device), precision, _tile(tile), depth, weights, fresh, max_memory)
-    if walled and (whole or max_memory):
-        raise UserError(
-            "--whole and --max-memory do not go with --sandbox: what runs behind the wall reads for itself."
-        )
+    options = Options(
+        device=choose_devices(device),
+        precision=precision,
+        tile=_tile(tile),
+        bits=depth,
+        weights=weights,
+        fresh=fresh,
+        max_memory_gb=max_memory,
+        channels_last=channels_last,
+        compiled=compiled,
+        cuda_graphs=cuda_graphs,
+    )
+    if walled and (whole or max_memory or options.inexact):
+        raise UserError("--sandbox goes without --whole, --max-memory and whatever may change pixels: leave them out.")
     if walled:
         summary = _run_walled(Path(team), track, inputs or [], folder, limit, options)
     else:
@@ -253,7 +274,17 @@ def run(
     if as_json:
         from dataclasses import asdict
 
-        _print_json([asdict(result) for result in summary.results])
+        bottleneck = summary.bottleneck.name if summary.bottleneck else None
+        _print_json(
+            {
+                "images": [asdict(result) for result in summary.results],
+                "computed": summary.computed,
+                "seconds": round(summary.seconds, 3),
+                "stages": [asdict(stage) for stage in summary.stages],
+                "bottleneck": bottleneck,
+                "effect": asdict(summary.effect) if summary.effect else None,
+            }
+        )
     else:
         kept = len(summary.results) - summary.computed
         done = len(summary.results) - len(summary.failed)
@@ -262,6 +293,11 @@ def run(
             f" in {summary.seconds:.1f} s ({kept} were there)",
             markup=False,
         )
+        if summary.bottleneck:
+            shares = ", ".join(f"{stage.name} {stage.share:.0%} ({stage.workers})" for stage in summary.stages)
+            out.print(f"busy (threads): {shares}; the bottleneck is {summary.bottleneck.name}", markup=False)
+        if summary.effect:
+            out.print(str(summary.effect), markup=False)
         if summary.failed:
             _print_table(
                 ["image", "status", "problem"], [[one.image, one.status, one.problem or ""] for one in summary.failed]
@@ -786,8 +822,13 @@ def _bars() -> Iterator[Progress]:
     try:
         with bars:
             yield bars
-    except KeyboardInterrupt:
-        _say("stopped; what is finished stays. Run the same command again to go on.")
+    except KeyboardInterrupt as stopped:
+        there = str(stopped) or "what is finished stays"
+        _say(f"stopped. {there[0].upper()}{there[1:]}. Run the same command again to go on.")
+        if isinstance(stopped, LeftAtOnce):
+            sys.stdout.flush()
+            # Threads that still compute would bring a dying interpreter down.
+            os._exit(130)
         raise typer.Exit(130) from None
 
 

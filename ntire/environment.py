@@ -67,6 +67,11 @@ def choose_device(wanted: str) -> str:
     return str(device)
 
 
+def choose_devices(wanted: str) -> str:
+    """The same for several devices, separated by commas."""
+    return ",".join(choose_device(one.strip()) for one in wanted.split(","))
+
+
 def memory_to_use(device: str) -> int:
     """Bytes of activations that one image may take: on a GPU most of what is free; on the host at most 2 GiB."""
     import torch

@@ -116,15 +116,67 @@ def read_image(path: Path) -> "Tensor":
     return as_image(read_pixels(path))
 
 
-def as_image(pixels: Pixels) -> "Tensor":
-    """Integers (H, W, 3), uint8 or uint16, to float32 [0, 1], (3, H, W)."""
+def read_integers(path: Path) -> "Tensor":
+    """The picture in `path` as integers (3, H, W), uint8 or uint16 as in the file: what threads and devices hand over."""
+    return as_tensor(read_pixels(path))
+
+
+def as_tensor(pixels: Pixels) -> "Tensor":
+    """Integers (H, W, 3) as a tensor (3, H, W) of the same numbers, which lie in memory as before."""
     # Processes that only look at files start without PyTorch.
     import torch
 
-    top = np.iinfo(pixels.dtype).max
-    # A division, not a multiplication by 1 / top: the two differ in the last bit, and scores with them.
-    scaled = pixels.astype(np.float32) / np.float32(top)
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+    # A decoder's own memory may be read-only or mirrored, which a tensor cannot be.
+    return torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)
+
+
+def as_image(pixels: "Pixels | Tensor") -> "Tensor":
+    """Integers, an array (H, W, 3) or a tensor (..., H, W), uint8 or uint16, to float32 [0, 1], a tensor (..., H, W) on the
+    same device; a tensor of floats is an image already.
+    """
+    import torch
+
+    integers = pixels if isinstance(pixels, torch.Tensor) else as_tensor(pixels)
+    if integers.dtype.is_floating_point:
+        return integers
+    values = integers.to(torch.float32, memory_format=torch.contiguous_format)
+    # A division by a number on the device, as a GPU would multiply by the inverse of one on the host: the two differ in the
+    # last bit, and scores with them.
+    top = {torch.uint8: 255.0, torch.uint16: 65535.0}[integers.dtype]
+    return values.div_(torch.full((), top, device=values.device))
+
+
+class Rounding:
+    """Rounds pieces of an image where they are, and remembers on their device whether all values were numbers.
+
+    So a device that rounds piece after piece need not be waited for until the end.
+    """
+
+    def __init__(self, bits: int) -> None:
+        import torch
+
+        self.bits = bits
+        self.finite = torch.ones((), dtype=torch.bool)
+        """Whether all values so far were numbers, on the device of the pieces."""
+
+    def __call__(self, image: "Tensor") -> "Tensor":
+        """Float (3, h, w) to integers (3, h, w) of 8 or 16 bits: clipped to [0, 1], rounded once, half to even."""
+        import torch
+
+        values = image.detach().float()
+        if values.numel():
+            low, high = values.aminmax()
+            self.finite = self.finite.to(low.device, non_blocking=True) & torch.isfinite(low) & torch.isfinite(high)
+        levels = values.clamp(0, 1).mul_(2**self.bits - 1).round_()
+        if self.bits == 8:
+            return levels.to(torch.uint8)
+        return levels.to(torch.int32).to(torch.uint16)
+
+
+def check_finite(finite: "Tensor") -> None:
+    """Raises ValueError if a piece held NaN or infinity, which became some innocent colour; waits for the device."""
+    if not bool(finite):
+        raise ValueError("values of the image are NaN or infinite")
 
 
 def as_pixels(image: "Tensor", bits: int = 8) -> Pixels:
@@ -132,18 +184,13 @@ def as_pixels(image: "Tensor", bits: int = 8) -> Pixels:
 
     Raises ValueError for NaN or infinity, which would otherwise become some innocent colour.
     """
-    import torch
-
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"expected an image (3, H, W), found {tuple(image.shape)}")
-    values = image.detach().float()
-    low, high = values.aminmax() if values.numel() else (torch.zeros(()), torch.zeros(()))
-    if not bool(torch.isfinite(low) & torch.isfinite(high)):
-        raise ValueError(f"{int((~torch.isfinite(values)).sum())} values of the image are NaN or infinite")
-    # Rounded where the image is, so that a device hands over integers.
-    scaled = values.clamp(0, 1).mul_(2**bits - 1).round_().to({8: torch.uint8, 16: torch.int32}[bits])
-    pixels: Pixels = scaled.permute(1, 2, 0).contiguous().cpu().numpy()
-    return pixels if bits == 8 else pixels.astype(np.uint16)
+    rounding = Rounding(bits)
+    integers = rounding(image)
+    check_finite(rounding.finite)
+    pixels: Pixels = integers.permute(1, 2, 0).contiguous().cpu().numpy()
+    return pixels
 
 
 def write_image(path: Path, image: "Tensor", bits: int = 8) -> None:

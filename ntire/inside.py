@@ -14,8 +14,7 @@ from ntire import UserError, __version__
 from ntire.limits import Limits, apply_rlimits
 
 if TYPE_CHECKING:
-    from ntire.method import Method
-    from ntire.prepare import Options
+    from ntire.device import Device
 
 LONGEST = 500
 """Characters of a message."""
@@ -51,8 +50,7 @@ class _Server:
         self._answers = answers
         self._device = "cpu"
         self._code = self._out = Path()
-        self._method: Method | None = None
-        self._options: Options | None = None
+        self._ready: Device | None = None
 
     def answer(self, request: dict[str, Any]) -> None:
         """Do what one request asks for."""
@@ -91,6 +89,7 @@ class _Server:
     def _load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Import the code and, unless it is only asked for that, build the method and fill it."""
         from ntire.catalogue import declared_in
+        from ntire.device import Device, Turns
         from ntire.prepare import Options, prepare
 
         try:
@@ -114,23 +113,23 @@ class _Server:
         }
         if request["only"] == "import":
             return facts
-        self._options = Options(self._device, request["precision"], request["tile"], request["bits"])
+        options = Options(self._device, request["precision"], request["tile"], request["bits"])
         try:
-            self._method = prepare(found, self._options)
+            self._ready = Device(prepare(found, options), options, Turns())
         except BaseException as error:  # noqa: BLE001
             return {"status": "refused", "code": "E411", "problem": _why(error)}
         return facts
 
     def _restore(self, request: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
         """One picture to one PNG in the output folder."""
+        from ntire.device import restore_one
         from ntire.image import encode_png
-        from ntire.runner import restore_one
 
-        if self._method is None or self._options is None:
+        if self._ready is None:
             return {"status": "failed", "problem": "no method is loaded"}, None
         file = self._out / "restored.png"
         try:
-            result, pixels = restore_one(self._method, Path(request["path"]), request["fingerprint"], self._options)
+            result, pixels = restore_one(self._ready, Path(request["path"]), request["fingerprint"])
             if pixels is None:
                 return {"status": result.status, "problem": (result.problem or "")[:LONGEST]}, None
             file.write_bytes(encode_png(pixels))

@@ -4,6 +4,7 @@ The first line says what the run is (`Header`); a run with another header may no
 flushed to the disk before the work counts as done; a torn last line is cut off when the journal is opened again.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -49,10 +50,18 @@ class Journal:
             self.lines.clear()
 
     def append(self, line: Line) -> None:
-        """Add a line and flush it to the disk."""
-        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Add a line and flush it to the disk; raises OSError, with nothing added, if that has no room."""
+        text = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        file = self._file.fileno()
+        size = os.fstat(file).st_size
+        try:
+            # Past the buffer, which would keep what it could not write and try again when it is closed.
+            if os.write(file, text) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file)
+        except OSError:
+            os.ftruncate(file, size)
+            raise
         self.lines.append(line)
 
     def __enter__(self) -> Self:

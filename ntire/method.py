@@ -1,5 +1,6 @@
 """The contract: a method is a class that declares its facts, holds its networks, and restores a picture from a path."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from ntire.image import read_image
+from ntire.image import Rounding, as_image, read_integers
 from ntire.raw import RawFrame, balanced_rggb, correct_colours, demosaic, read_raw, srgb_encode
 from ntire.tiling import tiled
 from ntire.weights import Weights, fill, read_state_dict
@@ -21,7 +22,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Frame = Tensor | RawFrame
-"""What `Method.read` returns: an image (3, H, W), or a raw frame on the raw track."""
+"""What `Method.read` returns: a picture (3, H, W), as integers from a file (uint8, uint16) or as an image (float32, [0, 1]);
+or a raw frame on the raw track."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,15 @@ class Method(nn.Module):
     """Constructor arguments of a copy small enough for tests."""
 
     tile: int | None = None
-    """Side of the tiles that `restore` works in, in pixels; None for the whole image."""
+    """Side of the tiles that `restore` works in, in pixels; None for the whole image. Smaller after memory ran out."""
+    batch: int = 1
+    """How many tiles of one size go through the networks together."""
+    same_size: bool = False
+    """Whether all tiles read equally large areas, as batches, compilers and CUDA graphs want it."""
+    memory_format: torch.memory_format = torch.contiguous_format
+    """How what enters the networks lies in memory."""
+    network: Callable[[Tensor], Tensor] | None = None
+    """Runs instead of calling the method, as a recorded CUDA graph does."""
     runs_on: torch.device | None = None
     """Where its parts are moved to when they are called, if they take turns there; else where its parameters are."""
 
@@ -190,33 +200,69 @@ class Method(nn.Module):
 
         Raises UnreadableImage for a file that cannot be read.
         """
-        return read_raw(path) if self.track == "raw" else read_image(path)
+        return read_raw(path) if self.track == "raw" else read_integers(path)
 
     @torch.no_grad()
     def enhance(self, frame: Frame) -> Tensor:
-        """What `read` gave to the restored image: RGB, float32, [0, 1], (3, H, W), on the method's device."""
-        if isinstance(frame, RawFrame):
-            mosaic, (top, left) = balanced_rggb(frame)
-            lq = mosaic if self.lq_channels() == 1 else srgb_encode(demosaic(mosaic))
-            camera = self.in_tiles(lq)[:, top:, left:]
-            return correct_colours(camera, frame.ccm)
-        return self.in_tiles(frame).clamp(0, 1)
+        """A raw frame, or an image (3, H, W) in [0, 1], to the restored image: RGB, float32, [0, 1], (3, H, W), on the method's
+        device.
+        """
+        return self._enhanced(frame, Tensor.float)
+
+    @torch.no_grad()
+    def enhance_to_integers(self, frame: Frame, rounding: Rounding) -> Tensor:
+        """What `enhance` makes of what `read` gave, rounded on the method's device; piece by piece, with no whole image of
+        floats, where a method does not do it its own way.
+        """
+        if type(self).enhance is not Method.enhance:
+            return rounding(self.enhance(as_floats(frame)))
+        return self._enhanced(frame, rounding)
 
     def restore(self, path: Path) -> Tensor:
         """The restored image of the picture or raw frame in `path`: RGB, float32, [0, 1], (3, H, W).
 
         Raises UnreadableImage for a file that cannot be read.
         """
-        return self.enhance(self.read(path))
+        return self.enhance(as_floats(self.read(path)))
 
     def in_tiles(self, lq: Tensor) -> Tensor:
         """Run `forward` over (C, H, W) in tiles of `self.tile`; returns float32 (3, H, W)."""
-        restored = tiled(
-            self,
-            lq.to(self.device, self.dtype),
+        return self._tiled(lq, Tensor.float)
+
+    def _enhanced(self, frame: Frame, finish: Callable[[Tensor], Tensor]) -> Tensor:
+        """The restored image with `finish` applied to each value."""
+        frame = frame.to(self.device)
+        if isinstance(frame, RawFrame):
+            ccm = frame.ccm
+            mosaic, (top, left) = balanced_rggb(frame)
+            lq = mosaic if self.lq_channels() == 1 else srgb_encode(demosaic(mosaic))
+            return self._through(lq, lambda camera: finish(correct_colours(camera, ccm)))[:, top:, left:]
+        return self._through(frame, lambda restored: finish(restored.clamp(0, 1)))
+
+    def _through(self, lq: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
+        if type(self).in_tiles is not Method.in_tiles:
+            return finish(self.in_tiles(as_image(lq)))
+        return self._tiled(lq, finish)
+
+    def _tiled(self, lq: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
+        network = self.network or self
+        return tiled(
+            lambda pieces: network(as_image(pieces).to(self.dtype, memory_format=self.memory_format)).float(),
+            lq.to(self.device),
             tile=None if self.tiling == "method" else self.tile,
             halo=self.halo,
             stride=self.stride,
             blend=self.tiling == "global",
+            batch=self.batch,
+            same_size=self.same_size,
+            finish=finish,
+            shrunk=self._shrink,
         )
-        return restored.float()
+
+    def _shrink(self, side: int) -> None:
+        self.tile = side
+
+
+def as_floats(frame: Frame) -> Frame:
+    """What `Method.enhance` takes of what `Method.read` gave."""
+    return frame if isinstance(frame, RawFrame) else as_image(frame)

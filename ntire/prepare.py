@@ -1,4 +1,4 @@
-"""A method made ready to run: built, filled with its weights, put on its device, cut into tiles that fit."""
+"""A method made ready to run: built, filled with its weights, put on its device."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +8,11 @@ import torch
 
 from ntire import UserError
 from ntire.catalogue import folder_of
-from ntire.cost import bytes_per_pixel
-from ntire.environment import memory_to_use
 from ntire.files import sha256_of
-from ntire.method import DTYPES, Frame, Method, Precision
-from ntire.raw import RawFrame
+from ntire.method import DTYPES, Method, Precision
 from ntire.submission import WeightsUsed
 from ntire.turns import take_turns
 from ntire.weights import fill, fill_from, locate, require, verify
-
-CACHE_TILE = 512
-"""On a CPU, tiles of this side keep a light network's activations in the cache."""
-WORKSPACE = 1.25
-"""Memory that convolutions take beyond the activations that are counted."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +20,7 @@ class Options:
     """How to run, apart from what."""
 
     device: str = "cpu"
+    """Or several, separated by commas."""
     precision: Precision = "fp32"
     tile: int | Literal["auto"] | None = "auto"
     bits: Literal[8, 16] = 8
@@ -38,10 +31,36 @@ class Options:
     """Whether to forget what an earlier run finished."""
     max_memory_gb: float | None = None
     """10^9 bytes of weights that may be on the device at once; parts of a larger method take turns."""
+    channels_last: bool = False
+    """Whether the networks keep the channels of a pixel together in memory."""
+    compiled: bool = False
+    """Whether PyTorch compiles the networks."""
+    cuda_graphs: bool = False
+    """Whether a GPU replays the networks' kernels as one, for each size of tile."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(self.device.split(","))
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether every new size of input costs time of its own."""
+        return self.compiled or self.cuda_graphs
+
+    @property
+    def inexact(self) -> tuple[str, ...]:
+        """What is asked for that may change pixels, in the words of the command line."""
+        asked = {
+            self.precision: self.precision != "fp32",
+            "channels-last": self.channels_last,
+            "compile": self.compiled,
+            "cuda-graphs": self.cuda_graphs,
+        }
+        return tuple(word for word, yes in asked.items() if yes)
 
 
 def prepare(method_class: type[Method], options: Options) -> Method:
-    """Build a method, fill its networks strictly and put it on its device.
+    """Build a method, fill its networks strictly and put it on its device, the first of several.
 
     Raises UserError if its weights are missing, damaged or another network's, if nobody has published any, or if they do
     not go under the limit on memory.
@@ -67,40 +86,13 @@ def prepare(method_class: type[Method], options: Options) -> Method:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     method.requires_grad_(False)
-    device = torch.device(options.device)
+    device = torch.device(options.devices[0])
     if options.max_memory_gb is None:
         return method.to(device, DTYPES[options.precision])
-    if device.type == "cpu":
-        raise UserError("--max-memory limits what is on a GPU; on the CPU, weights stay in main memory. Leave it out.")
+    if device.type == "cpu" or len(options.devices) > 1:
+        raise UserError("--max-memory limits what is on one GPU: leave it out, or name one with --device.")
     take_turns(method, device, options.precision, options.max_memory_gb)
     return method
-
-
-def plan_tile(method: Method, frame: Frame | None, options: Options) -> tuple[int | None, tuple[str, ...]]:
-    """The side of the tiles for one frame (None: the whole image), and what the user should know about it.
-
-    With `auto`, the whole image where it fits into the memory to use; otherwise the largest tile that does. On a CPU a
-    local network takes tiles of CACHE_TILE, which give the same pixels sooner.
-    """
-    if options.tile != "auto":
-        return options.tile, ()
-    if frame is None or type(method).enhance is not Method.enhance or method.tiling == "method":
-        return None, ()
-    height, width = (frame.mosaic if isinstance(frame, RawFrame) else frame).shape[-2:]
-    try:
-        each = WORKSPACE * bytes_per_pixel(type(method), method.dtype)  # type: ignore[arg-type]  # mypy: a Module's hash
-    except (NotImplementedError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        return 1024, (f"its memory cannot be planned ({reason}): tiles of 1024",)
-    side = int((memory_to_use(options.device) / max(each, 1.0)) ** 0.5) - 2 * method.halo
-    if method.tiling == "exact" and method.device.type == "cpu":
-        side = min(side, CACHE_TILE)
-    side = max(side // method.stride * method.stride, 8 * method.stride)
-    if max(height, width) <= side:
-        return None, ()
-    if method.tiling == "global":
-        return side, (f"tiles of {side} change the result slightly, as this network sees the whole image",)
-    return side, ()
 
 
 def weights_used(method: Method, options: Options) -> tuple[WeightsUsed, ...]:

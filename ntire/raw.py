@@ -8,7 +8,7 @@ a PNG holds the mosaic in 16-bit gray. What such a file cannot say of itself sta
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -58,6 +58,7 @@ XYZ_FROM_SRGB = torch.tensor(
 )
 """IEC 61966-2-1, D65."""
 
+Levels = tuple[float, float, float, float]
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
@@ -81,10 +82,10 @@ class FrameFacts(BaseModel):
 
 @dataclass(frozen=True)
 class RawFrame:
-    """A Bayer mosaic with black level and white level taken out, and the colour facts of its camera."""
+    """A Bayer mosaic, and what its camera says of levels and colours."""
 
-    mosaic: Tensor
-    """(1, H, W) float32 in [0, 1], upright."""
+    samples: Tensor
+    """(1, H, W), upright: sensor values as uint16, or float32 in [0, 1] with the levels already taken out."""
     cfa: Cfa
     white_balance: tuple[float, float, float]
     """Gains of R, G, B, the smallest 1."""
@@ -93,9 +94,24 @@ class RawFrame:
     path: Path | None = None
     notes: tuple[str, ...] = field(default=())
     """What the file did not say and was assumed; shown to the user."""
+    black_level: Levels = (0.0, 0.0, 0.0, 0.0)
+    """Of sensor values, one for each of the four positions of `cfa`."""
+    white_level: float = 1.0
+
+    @property
+    def mosaic(self) -> Tensor:
+        """(1, H, W) float32 in [0, 1] after black level and white level, on the device of the samples; a new tensor."""
+        mosaic = self.samples.to(torch.float32, copy=True)
+        if self.samples.dtype.is_floating_point:
+            return mosaic
+        return _without_levels(mosaic, self.black_level, self.white_level)
+
+    def to(self, device: torch.device) -> "RawFrame":
+        """The frame with its samples on `device`."""
+        return replace(self, samples=self.samples.to(device, non_blocking=True))
 
     def __post_init__(self) -> None:
-        _, height, width = self.mosaic.shape
+        _, height, width = self.samples.shape
         if height < 2 or width < 2:
             raise UnreadableImage(
                 f"{self.path or 'raw frame'}: expected a mosaic of at least 2 x 2, found {height} x {width}."
@@ -126,7 +142,7 @@ def balanced_rggb(frame: RawFrame) -> tuple[Tensor, tuple[int, int]]:
     Other phases get one reflected row or column in front; the second value is (rows, columns) to cut off again.
     """
     gains = dict(zip("RGB", frame.white_balance, strict=True))
-    mosaic = frame.mosaic.clone()
+    mosaic = frame.mosaic
     for index, letter in enumerate(frame.cfa):
         mosaic[..., index // 2 :: 2, index % 2 :: 2] *= gains[letter]
     red = frame.cfa.index("R")
@@ -229,20 +245,30 @@ def _frame(
     levels = black if isinstance(black, tuple) else (black,) * 4
     if max(levels) >= white:
         raise UnreadableImage(f"{path}: expected the black level below the white level, found {black} and {white}.")
-    mosaic = torch.from_numpy(samples.astype(np.float32))[None]
-    for index, level in enumerate(levels):
-        mosaic[0, index // 2 :: 2, index % 2 :: 2].sub_(level).div_(white - level)
-    mosaic.clamp_(0, 1)
+    if samples.dtype in (np.uint8, np.uint16):
+        kept = torch.from_numpy(samples.astype(np.uint16))[None]
+    else:
+        kept = _without_levels(torch.from_numpy(samples.astype(np.float32))[None], levels, white)
+    frame = RawFrame(kept, cfa, (1.0, 1.0, 1.0), facts.ccm or IDENTITY, facts.iso, path, (), levels, white)
     if facts.white_balance is not None:
         if min(facts.white_balance) <= 0:
             raise UnreadableImage(f"{path}: expected white balance gains above 0, found {facts.white_balance}.")
         gains = _normalised(*facts.white_balance)
     else:
-        gains = gray_world(mosaic, cfa)
+        gains = gray_world(frame.mosaic, cfa)
         notes.append("white balance from the gray world, R {:.2f} G {:.2f} B {:.2f}".format(*gains))
     if facts.ccm is None:
         notes.append("no colour matrix")
-    return RawFrame(mosaic, cfa, gains, facts.ccm or IDENTITY, facts.iso, path, tuple(notes))
+    return replace(frame, white_balance=gains, notes=tuple(notes))
+
+
+def _without_levels(samples: Tensor, black: Levels, white: float) -> Tensor:
+    """Sensor values (1, H, W), float32, to [0, 1] in place."""
+    for index, level in enumerate(black):
+        # Divided by a number on the device: see `ntire.image.as_image`.
+        span = torch.full((), white - level, device=samples.device)
+        samples[0, index // 2 :: 2, index % 2 :: 2].sub_(level).div_(span)
+    return samples.clamp_(0, 1)
 
 
 def facts_file(path: Path) -> Path | None:

@@ -1,60 +1,40 @@
-"""Inputs to restored PNGs: read ahead, restore, write behind; what is done is in the journal and is not done twice."""
+"""Inputs to restored PNGs: decode ahead, restore, encode behind; what is done is in the journal and is not done twice.
 
+read: file -> integers | restore, one thread a device: integers -> integers | write: integers -> PNG | journal, in order
+"""
+
+import contextlib
+import copy
 import dataclasses
-import resource
+import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from ntire import UserError, __version__, raw
 from ntire import image as images
+from ntire.device import Decoded, Device, DeviceLost, Restored, Turns, fingerprint_of, finish, why
+from ntire.device import Input as Input
+from ntire.device import Result as Result
 from ntire.environment import environment
-from ntire.faces import Finder, restore_faces
+from ntire.faces import Finder
 from ntire.files import sha256_of, writable_folder, write_atomically
 from ntire.journal import Journal
-from ntire.method import Frame, Method
-from ntire.prepare import Options, code_sha256, plan_tile, weights_used
+from ntire.lane import pinned
+from ntire.method import Method
+from ntire.pipeline import LeftAtOnce, Pipeline, Settled, Stage, StageUse
+from ntire.prepare import Options, code_sha256, weights_used
+from ntire.speedups import Effect
 from ntire.submission import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, WeightsUsed, write_manifest
 
-AHEAD = 2
-"""Frames decoded before they are needed, and results that may wait to be written: bounds the memory of a run."""
-
-
-@dataclass(frozen=True)
-class Input:
-    """One picture to restore and the name its result gets, relative to `images/`, without a suffix."""
-
-    path: Path
-    name: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one input: one line of the journal."""
-
-    image: str
-    status: Literal["done", "unreadable", "failed"]
-    input_sha256: str | None
-    output_sha256: str | None = None
-    height: int | None = None
-    width: int | None = None
-    tile: int | None = None
-    seconds: float | None = None
-    """Restoring alone, without reading and writing."""
-    peak_memory_mb: float | None = None
-    """On a GPU of the device, for this image; else of the process so far."""
-    problem: str | None = None
-    """Why it is not done."""
-    notes: tuple[str, ...] = ()
-    """What was assumed of the input."""
+AHEAD = 1
+"""Pictures that may wait in front of the device, and in front of the writers: with those in work they bound the memory."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +47,15 @@ class Summary:
     computed: int
     """How many of them were restored now."""
     seconds: float
+    stages: tuple[StageUse, ...] = ()
+    """How busy reading, restoring and writing were."""
+    effect: Effect | None = None
+    """What precision and speed-ups cost, on the first picture restored; None where everything is exact."""
+
+    @property
+    def bottleneck(self) -> StageUse | None:
+        """The busiest stage; None if nothing was restored."""
+        return max(self.stages, key=lambda stage: stage.share) if self.computed and self.stages else None
 
     @property
     def failed(self) -> list[Result]:
@@ -125,70 +114,83 @@ def run(
     writable_folder(out / IMAGES)
     used = weights_used(method, options)
     results: dict[str, Result] = {}
-    kept = 0
-    with Journal(
-        out / JOURNAL, _header(method, track, options, used) | ({"whole": True} if find else {}), fresh=options.fresh
-    ) as journal:
+    kept, seconds = 0, 0.0
+
+    def note(outcome: Result | _Kept) -> None:
+        nonlocal kept, seconds
+        computed = isinstance(outcome, Result)
+        result = outcome if isinstance(outcome, Result) else outcome.result
+        if computed:
+            journal.append(dataclasses.asdict(result))
+            seconds += result.seconds or 0.0
+        kept += not computed
+        results[result.image] = result
+        report(result, computed)
+
+    turns = Turns()
+    devices = [Device(copied, options, turns, find) for copied in _copies(method, options)]
+    header = _header(method, track, options, used) | ({"whole": True} if find else {})
+    with Journal(out / JOURNAL, header, fresh=options.fresh) as journal:
         if options.fresh or not (out / MANIFEST).exists():
             write_manifest(out, _manifest(method, track, options, used, out.name))
-        for result, computed in _results(method, inputs, out, options, journal, find):
-            results[result.image] = result
-            kept += not computed
-            report(result, computed)
+        finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
+        stages = (
+            Stage("read", [partial(_read, method, finished, out)] * _threads(2)),
+            Stage("restore", [device.restore for device in devices]),
+            Stage("write", [partial(_write, out)] * _threads(4), ready=_arrived),
+        )
+        flow: Pipeline[Result | _Kept] = Pipeline(inputs, stages, AHEAD)
+        with flow:
+            try:
+                for outcome in flow:
+                    note(outcome)
+            except (KeyboardInterrupt, OSError, DeviceLost) as stopped:
+                _end(flow, note)
+                raise _why_stopped(stopped, out, results.values(), len(inputs)) from stopped
     ordered = tuple(results[item.name] for item in inputs)
-    return Summary(out, ordered, len(inputs) - kept, time.monotonic() - began)
+    effect = next((device.effect for device in devices if device.effect), None)
+    took = time.monotonic() - began
+    return Summary(out, ordered, len(inputs) - kept, took, flow.use({"restore": seconds}), effect)
 
 
-def restore_one(method: Method, path: Path, fingerprint: str, options: Options) -> tuple[Result, images.Pixels | None]:
-    """One picture, outside of a run: what `run` would write for an input of that sha256, which need not be the file's."""
-    item = Input(path, path.stem)
+def _end(flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], None]") -> None:
+    """Begin nothing new, and write what is restored; a second Ctrl-C does not wait for that."""
+    flow.stop()
+    # On a full disk the first error is told; what is not in the journal is done again.
     try:
-        frame = method.read(path) if type(method).restore is Method.restore else None
-    except UserError as error:
-        return Result(item.name, "unreadable", fingerprint, problem=str(error)), None
-    outcome = _restore(method, _Decoded(item, fingerprint, frame), options, None)
-    return (outcome.result, outcome.pixels) if isinstance(outcome, _Restored) else (outcome, None)
+        for outcome in flow:
+            with contextlib.suppress(OSError):
+                note(outcome)
+    except KeyboardInterrupt:
+        for outcome in flow.done_early():
+            with contextlib.suppress(OSError):
+                note(outcome)
+        raise LeftAtOnce from None
 
 
-def fingerprint_of(path: Path, track: str) -> str:
-    """The sha256 of an input and, for a raw frame, of the TOML that speaks for it; raises OSError."""
-    found = sha256_of(path)
-    facts = raw.facts_file(path) if track == "raw" else None
-    return sha256_of(f"{found} {sha256_of(facts)}".encode()) if facts else found
+def _threads(cores_each: int) -> int:
+    """Threads of a stage that is to have one for so many cores: two at least, as files make them wait, and eight at most."""
+    return min(max((os.cpu_count() or 1) // cores_each, 2), 8)
 
 
-def _results(
-    method: Method, inputs: Sequence[Input], out: Path, options: Options, journal: Journal, find: Finder | None
-) -> Iterator[tuple[Result, bool]]:
-    """Every result and whether it was computed now; one thread reads ahead, one writes behind."""
-    finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
-    waiting = deque(inputs)
-    reads: deque[Future[_Kept | _Decoded | Result]] = deque()
-    writes: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-        try:
-            while waiting or reads:
-                while waiting and len(reads) < AHEAD:
-                    reads.append(reader.submit(_read, method, waiting.popleft(), finished, out))
-                read = reads.popleft().result()
-                if isinstance(read, _Kept):
-                    yield read.result, False
-                    continue
-                outcome = _restore(method, read, options, find) if isinstance(read, _Decoded) else read
-                writes.append(writer.submit(_write, outcome, out, journal))
-                while len(writes) > AHEAD or (writes and writes[0].done()):
-                    yield writes.popleft().result(), True
-            while writes:
-                yield writes.popleft().result(), True
-        except OSError as error:
-            raise UserError(
-                f"{out}: cannot be written to: {error.strerror or error}. What is finished stays; "
-                "make room and run the same command again.",
-                exit_code=3,
-            ) from error
-        finally:
-            # On Ctrl-C or a full disk, nothing new begins, and what is being written is finished.
-            reader.shutdown(wait=False, cancel_futures=True)
+def _copies(method: Method, options: Options) -> list[Method]:
+    """The method on each of its devices."""
+    return [method, *(copy.deepcopy(method).to(torch.device(device)) for device in options.devices[1:])]
+
+
+def _why_stopped(
+    stopped: KeyboardInterrupt | OSError | DeviceLost, out: Path, results: Iterable[Result], of: int
+) -> UserError | KeyboardInterrupt:
+    """What is raised when a run ends early: it says why, what is there, and what to do."""
+    done = sum(result.status == "done" for result in results)
+    there = f"What is finished stays: {done} of {of} image(s)"
+    if isinstance(stopped, KeyboardInterrupt):
+        return KeyboardInterrupt(there)
+    if isinstance(stopped, OSError):
+        reason = f"{out}: cannot be written to: {stopped.strerror or stopped}. {there}; make room and run"
+    else:
+        reason = f"{stopped}. {there}; run"
+    return UserError(f"{reason} the same command again.", exit_code=3)
 
 
 @dataclass(frozen=True)
@@ -198,113 +200,43 @@ class _Kept:
     result: Result
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    """An input ready to be restored; no frame for a method that does its own reading in `restore`."""
-
-    item: Input
-    fingerprint: str
-    frame: Frame | None
-
-
-@dataclass(frozen=True)
-class _Restored:
-    """An image on the host, ready to be written."""
-
-    result: Result
-    pixels: images.Pixels
-
-
-def _read(method: Method, item: Input, finished: dict[str, dict[str, Any]], out: Path) -> _Kept | _Decoded | Result:
+def _read(
+    method: Method, finished: dict[str, dict[str, Any]], out: Path, item: Input
+) -> Decoded | Settled[Result | _Kept]:
     try:
         fingerprint = fingerprint_of(item.path, method.track)
     except OSError as error:
-        return Result(item.name, "unreadable", None, problem=f"{item.path}: cannot be read: {error.strerror or error}.")
+        problem = f"{item.path}: cannot be read: {error.strerror or error}."
+        return Settled(Result(item.name, "unreadable", None, problem=problem))
     line = finished.get(item.name)
     if line and line["input_sha256"] == fingerprint and _intact(out, line):
-        return _Kept(Result(**{**line, "notes": tuple(line["notes"])}))
+        return Settled(_Kept(Result(**{**line, "notes": tuple(line["notes"])})))
     if type(method).restore is not Method.restore:
-        return _Decoded(item, fingerprint, None)
+        return Decoded(item, fingerprint, None)
     try:
-        return _Decoded(item, fingerprint, method.read(item.path))
+        return Decoded(item, fingerprint, pinned(method.read(item.path), method.device.type))
     except UserError as error:
-        return Result(item.name, "unreadable", fingerprint, problem=str(error))
-
-
-def _restore(method: Method, decoded: _Decoded, options: Options, find: Finder | None) -> Result | _Restored:
-    item, fingerprint, frame = decoded.item, decoded.fingerprint, decoded.frame
-    # The seed follows the pixels: neither the name nor the place in the queue can matter.
-    torch.manual_seed(int(fingerprint[:15], 16))
-    on_gpu = method.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(method.device)
-    method.tile, notes = plan_tile(method, frame, options)
-    began = time.perf_counter()
-    try:
-        if isinstance(frame, Tensor) and find is not None:
-            restored, faces = restore_faces(frame.to(method.device), find, method.enhance)
-            notes = (*notes, f"{faces} face(s) restored, the rest left as it is")
-        else:
-            restored = method.restore(item.path) if frame is None else method.enhance(frame)
-        height, width = _checked(restored, frame)
-        pixels = images.as_pixels(restored, options.bits)
-    except images.UnreadableImage as error:
-        return Result(item.name, "unreadable", fingerprint, problem=str(error))
+        return Settled(Result(item.name, "unreadable", fingerprint, problem=str(error)))
     except Exception as error:  # noqa: BLE001 - a method may raise anything; the other images must not suffer
-        return Result(item.name, "failed", fingerprint, tile=method.tile, problem=_why(error))
-    seconds = time.perf_counter() - began
-    peak = torch.cuda.max_memory_allocated(method.device) if on_gpu else _resident_peak()
-    assumed = frame.notes if isinstance(frame, raw.RawFrame) else ()
-    result = Result(
-        item.name,
-        "done",
-        fingerprint,
-        height=height,
-        width=width,
-        tile=method.tile,
-        seconds=round(seconds, 4),
-        peak_memory_mb=round(peak / 2**20, 1),
-        notes=(*assumed, *notes),
-    )
-    return _Restored(result, pixels)
+        return Settled(Result(item.name, "unreadable", fingerprint, problem=f"{item.path}: {why(error)}"))
 
 
-def _write(outcome: Result | _Restored, out: Path, journal: Journal) -> Result:
-    """The picture first, then its line in the journal: a line always speaks of a file that is there."""
-    if isinstance(outcome, _Restored):
-        path = out / IMAGES / f"{outcome.result.image}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = images.encode_png(outcome.pixels)
-        write_atomically(path, data)
-        result = dataclasses.replace(outcome.result, output_sha256=sha256_of(data))
-    else:
-        result = outcome
-    journal.append(dataclasses.asdict(result))
-    return result
+def _arrived(restored: Restored) -> None:
+    restored.pixels.wait()
 
 
-def _checked(restored: Tensor, frame: Frame | None) -> tuple[int, int]:
-    """Height and width of what a method returned, or ValueError if that is not a picture of the input's size."""
-    if not isinstance(restored, Tensor) or restored.ndim != 3 or restored.shape[0] != 3:
-        found = tuple(restored.shape) if isinstance(restored, Tensor) else type(restored).__name__
-        raise ValueError(f"restore must return an image (3, H, W), it returned {found}")
-    size = int(restored.shape[1]), int(restored.shape[2])
-    if frame is not None:
-        expected = tuple((frame.mosaic if isinstance(frame, raw.RawFrame) else frame).shape[-2:])
-        if size != expected:
-            raise ValueError(f"restore returned {size[0]} x {size[1]} for an input of {expected[0]} x {expected[1]}")
-    return size
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, torch.OutOfMemoryError):
-        return "out of memory on the device: try a smaller --tile"
-    first = str(error).splitlines()[0] if str(error) else ""
-    return f"{type(error).__name__}: {first}"
-
-
-def _resident_peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _write(out: Path, restored: Restored) -> Result:
+    """The picture, before its line in the journal: a line always speaks of a file that is there."""
+    try:
+        result, pixels = finish(restored)
+    except (RuntimeError, ValueError) as error:
+        failed = restored.result
+        return Result(failed.image, "failed", failed.input_sha256, tile=failed.tile, problem=why(error))
+    path = out / IMAGES / f"{result.image}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = images.encode_png(pixels)
+    write_atomically(path, data)
+    return dataclasses.replace(result, output_sha256=sha256_of(data))
 
 
 def _intact(out: Path, line: dict[str, Any]) -> bool:
@@ -322,10 +254,12 @@ def _header(method: Method, track: str, options: Options, used: Sequence[Weights
         "variant": method.variant,
         "code": code_sha256(type(method)),
         "weights": [weights.sha256 for weights in used],
-        "device": environment(options.device)["device"],
+        # Whether one device or several like it: the bytes are the same.
+        "device": " and ".join(sorted({environment(device)["device"] for device in options.devices})),
         "precision": options.precision,
         "tile": options.tile,
         "bits": options.bits,
+        **({"inexact": list(options.inexact)} if options.fixed_shapes or options.channels_last else {}),
     }
 
 
@@ -350,5 +284,5 @@ def _manifest(method: Method, track: str, options: Options, used: tuple[WeightsU
         date=date.today(),
         claims=claims,
         method=MethodUsed(name=type(method).__name__, variant=method.variant, weights=used),
-        environment=environment(options.device),
+        environment=environment(options.devices[0]),
     )

@@ -4,14 +4,16 @@ A tile reads its own rectangle plus a halo, clipped at the border of the image, 
 local network this gives the same bits as the whole image on a CPU when (a) the halo is at least the reach, (b) tiles
 begin on the grid of the network's strides, (c) nothing is padded at inner borders. For a network with global operators
 (pooled or transposed attention) no halo suffices: neighbouring tiles are then blended over a linear ramp.
+
+Where the memory does not suffice after all, tiles are halved: what is written stays, as rectangles are never written twice.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -24,21 +26,36 @@ class Span:
     first: int
     last: int
 
+    @property
+    def inside(self) -> slice:
+        """What it writes, counted from what it reads."""
+        return slice(self.start - self.first, self.stop - self.first)
 
-def spans(length: int, tile: int, halo: int, stride: int) -> list[Span]:
-    """Cut `length` into the fewest spans of at most `tile`, then make them equal; all on the grid of `stride`.
 
-    `length` is a multiple of `stride`; `tile` is raised to one if it is smaller, `halo` is rounded up to one.
+def spans(
+    length: int, tile: int, halo: int, stride: int, *, within: tuple[int, int] | None = None, same_size: bool = False
+) -> list[Span]:
+    """Cut `length`, or what is `within` it, into the fewest spans of at most `tile`, then make them equal; all on the grid
+    of `stride`.
+
+    `length` is a multiple of `stride`; `tile` is raised to one if it is smaller, `halo` is rounded up to one. With
+    `same_size`, spans at the border read further into the image, so that all read equally much.
     """
-    if length % stride:
-        raise ValueError(f"expected a length on the grid of {stride}, found {length}")
-    count = math.ceil(length / max(tile // stride * stride, stride))
-    core = math.ceil(length / count / stride) * stride
+    begin, end = within or (0, length)
+    if length % stride or begin % stride or end % stride:
+        raise ValueError(f"expected lengths on the grid of {stride}, found {length} from {begin} to {end}")
+    count = math.ceil((end - begin) / max(tile // stride * stride, stride))
+    core = math.ceil((end - begin) / count / stride) * stride
     margin = math.ceil(halo / stride) * stride
-    return [
-        Span(start, min(start + core, length), max(start - margin, 0), min(start + core + margin, length))
-        for start in range(0, length, core)
-    ]
+    window = min(core + 2 * margin, length)
+    cut = []
+    for start in range(begin, end, core):
+        first, last = max(start - margin, 0), min(start + core + margin, length)
+        if same_size:
+            first = min(first, length - window)
+            last = first + window
+        cut.append(Span(start, min(start + core, end), first, last))
+    return cut
 
 
 def tiled(
@@ -49,30 +66,169 @@ def tiled(
     halo: int,
     stride: int,
     blend: bool = False,
+    batch: int = 1,
+    same_size: bool = False,
+    finish: Callable[[Tensor], Tensor] = lambda piece: piece,
+    shrunk: Callable[[int], None] = lambda side: None,
 ) -> Tensor:
     """Run `network` (B, C, H, W) -> (B, 3, H, W) over `lq` (C, H, W) in tiles; returns (3, H, W).
 
     `tile` is the side of the rectangle that a tile writes, in pixels; None takes the whole image. The image is padded
     by reflection to the grid of `stride` and cropped again, with and without tiles alike. With `blend`, tiles overlap
-    by half their halo on each side of a cut and are mixed over a linear ramp there.
+    by half their halo on each side of a cut and are mixed over a linear ramp there. Otherwise `batch` tiles that read equally
+    large areas go through the network together (`same_size` makes all of them so).
+
+    `finish` works on each value alone, such as rounding: it is applied to pieces (3, h, w) before they are put together, or
+    to the whole where that is blended. Out of memory, tiles are halved, which `shrunk` hears; OutOfMemoryError is raised
+    when that no longer helps.
     """
     height, width = lq.shape[-2:]
     lq = pad_reflect(lq, 0, -width % stride, 0, -height % stride)
-    if tile is None or (tile >= lq.shape[-2] and tile >= lq.shape[-1]):
-        return network(lq[None])[0, :, :height, :width]
-    restored = torch.zeros(3, *lq.shape[-2:], dtype=lq.dtype, device=lq.device)
-    rows = spans(lq.shape[-2], tile, halo, stride)
-    columns = spans(lq.shape[-1], tile, halo, stride)
-    for row in _with_ramps(rows, halo if blend else 0):
-        for column in _with_ramps(columns, halo if blend else 0):
-            piece = network(lq[None, :, row.span.first : row.span.last, column.span.first : column.span.last])[0]
-            piece = piece[:, row.inside, column.inside]
-            if blend:
-                piece = piece * row.weight.to(piece)[:, None] * column.weight.to(piece)
-                restored[:, row.outside, column.outside] += piece
+    side = max(lq.shape[-2:]) if tile is None else tile
+    smallest = max(2 * stride, halo // 2)
+    if not blend:
+        grid = _Grid(tuple(lq.shape[-2:]), halo, stride, smallest, same_size, shrunk)
+        return _exact(network, lq, grid, side, batch, finish)[:, :height, :width]
+    while True:
+        restored = _blended(network, lq, side, halo, stride)
+        if restored is not None:
+            return finish(restored[:, :height, :width])
+        side = _halved(side, smallest, stride, shrunk)
+
+
+Tile = tuple[Span, Span]
+"""Rows and columns."""
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """How a picture of `size` is cut."""
+
+    size: tuple[int, ...]
+    halo: int
+    stride: int
+    smallest: int
+    same_size: bool
+    shrunk: Callable[[int], None]
+
+    def cut(self, side: int, within: Tile | None = None) -> list[Tile]:
+        rows, columns = (
+            spans(
+                length,
+                side,
+                self.halo,
+                self.stride,
+                within=None if within is None else (within[axis].start, within[axis].stop),
+                same_size=self.same_size,
+            )
+            for axis, length in enumerate(self.size)
+        )
+        return [(row, column) for row in rows for column in columns]
+
+
+def _exact(
+    network: Callable[[Tensor], Tensor],
+    lq: Tensor,
+    grid: _Grid,
+    side: int,
+    batch: int,
+    finish: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Every tile written once, straight into its place."""
+    waiting = deque(grid.cut(side))
+    restored: Tensor | None = None
+    while waiting:
+        group = _alike(waiting, batch)
+        pieces = _attempt(network, lq, group)
+        if pieces is None:
+            # What failed is given up here, outside the handler: an exception keeps its frames and their tensors alive.
+            batch = 1
+            if len(group) > 1:
+                waiting.extendleft(reversed(group))
             else:
-                restored[:, row.outside, column.outside] = piece
-    return restored[:, :height, :width]
+                side = _halved(side, grid.smallest, grid.stride, grid.shrunk)
+                waiting = deque(part for tile in (*group, *waiting) for part in grid.cut(side, tile))
+            continue
+        for (row, column), piece in zip(group, pieces, strict=True):
+            done = finish(piece[:, row.inside, column.inside])
+            if restored is None:
+                if done.shape[1:] == grid.size:
+                    return done
+                restored = _canvas(done, grid.size)
+            restored[:, row.start : row.stop, column.start : column.stop] = done
+    assert restored is not None
+    return restored
+
+
+def _alike(waiting: deque[Tile], most: int) -> list[Tile]:
+    """Take the next tile from `waiting`, and up to `most` in all as long as they read areas of the same size."""
+    group = [waiting.popleft()]
+    while waiting and len(group) < most and _reads(waiting[0]) == _reads(group[0]):
+        group.append(waiting.popleft())
+    return group
+
+
+def _reads(tile: Tile) -> tuple[int, int]:
+    rows, columns = tile
+    return rows.last - rows.first, columns.last - columns.first
+
+
+def _canvas(piece: Tensor, size: tuple[int, ...]) -> Tensor:
+    """An empty picture for pieces like this one; integers lie as they do in a file, colour by colour of each pixel."""
+    if piece.dtype.is_floating_point:
+        return piece.new_empty(piece.shape[0], *size)
+    return piece.new_empty(*size, piece.shape[0]).permute(2, 0, 1)
+
+
+def _attempt(network: Callable[[Tensor], Tensor], lq: Tensor, group: Sequence[Tile]) -> Tensor | None:
+    """The network's output for a group of tiles, or None if the memory does not suffice for it."""
+    areas = [lq[None, :, row.first : row.last, column.first : column.last] for row, column in group]
+    try:
+        pieces = network(torch.cat(areas) if len(areas) > 1 else areas[0])
+        if pieces.shape[2:] != areas[0].shape[2:]:
+            height, width = areas[0].shape[2:]
+            found = " x ".join(map(str, pieces.shape[2:]))
+            raise ValueError(f"the network returned {found} for an input of {height} x {width}")
+        return pieces
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    if lq.is_cuda:
+        torch.cuda.empty_cache()
+    return None
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a device, or the host, had no memory left for a tensor."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _halved(side: int, smallest: int, stride: int, shrunk: Callable[[int], None]) -> int:
+    """Half of `side`, on the grid; raises OutOfMemoryError below `smallest`."""
+    half = side // 2 // stride * stride
+    if half < smallest:
+        raise torch.OutOfMemoryError(f"the memory does not suffice for tiles of {side}, and smaller ones need no less")
+    shrunk(half)
+    return half
+
+
+def _blended(network: Callable[[Tensor], Tensor], lq: Tensor, side: int, halo: int, stride: int) -> Tensor | None:
+    """Tiles mixed over ramps, or None if the memory does not suffice: smaller tiles have other ramps, so all are redone."""
+    rows = list(_with_ramps(spans(lq.shape[-2], side, halo, stride), halo))
+    columns = list(_with_ramps(spans(lq.shape[-1], side, halo, stride), halo))
+    restored: Tensor | None = None
+    for row in rows:
+        for column in columns:
+            pieces = _attempt(network, lq, [(row.span, column.span)])
+            if pieces is None:
+                return None
+            if len(rows) == len(columns) == 1:
+                return pieces[0]
+            if restored is None:
+                restored = pieces.new_zeros(pieces.shape[1], *lq.shape[-2:])
+            weight = row.weight.to(pieces)[:, None] * column.weight.to(pieces)
+            restored[:, row.outside, column.outside] += pieces[0][:, row.inside, column.inside] * weight
+    return restored
 
 
 def overlapping(
@@ -142,24 +298,22 @@ def _with_ramps(row: list[Span], halo: int) -> Iterator[_Ramped]:
 
 
 def pad_reflect(image: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-    """Pad (C, H, W) or (B, C, H, W) by reflection without repeating the edge, which keeps a mosaic's colours in step.
+    """Pad (..., H, W), of any dtype, by reflection without repeating the edge, which keeps a mosaic's colours in step.
 
-    Reflection cannot add more than the image has: small images are padded in several steps, and a single row or
-    column, which has nothing to reflect, is repeated.
+    A picture smaller than its padding is reflected to and fro; a single row or column, which has nothing to reflect, is
+    repeated.
     """
-    batched = image if image.ndim == 4 else image[None]
-    while left or right or top or bottom:
-        height, width = batched.shape[-2:]
-        now = [min(left, width - 1), min(right, width - 1), min(top, height - 1), min(bottom, height - 1)]
-        if width == 1 and (left or right):
-            now[:2] = left, right
-            batched = F.pad(batched, (left, right, 0, 0), mode="replicate")
-        else:
-            batched = F.pad(batched, (now[0], now[1], 0, 0), mode="reflect")
-        if height == 1 and (top or bottom):
-            now[2:] = top, bottom
-            batched = F.pad(batched, (0, 0, top, bottom), mode="replicate")
-        else:
-            batched = F.pad(batched, (0, 0, now[2], now[3]), mode="reflect")
-        left, right, top, bottom = left - now[0], right - now[1], top - now[2], bottom - now[3]
-    return batched if image.ndim == 4 else batched[0]
+    if not (left or right or top or bottom):
+        return image
+    if image.dtype == torch.uint16:  # older PyTorch cannot pick its elements
+        return pad_reflect(image.view(torch.int16), left, right, top, bottom).view(torch.uint16)
+    rows = _mirrored(image.shape[-2], top, bottom).to(image.device)
+    columns = _mirrored(image.shape[-1], left, right).to(image.device)
+    return image.index_select(-2, rows).index_select(-1, columns)
+
+
+def _mirrored(length: int, before: int, after: int) -> Tensor:
+    """Places in [0, length) of what is seen from `-before` to `length + after` between two mirrors on the outer pixels."""
+    period = max(2 * (length - 1), 1)
+    place = torch.arange(-before, length + after) % period
+    return torch.where(place < length, place, period - place)

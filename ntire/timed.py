@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from ntire import UserError, catalogue
+from ntire.device import Device, Turns, restore_one
 from ntire.environment import environment
 from ntire.files import sha256_of
-from ntire.image import Pixels, as_pixels
+from ntire.image import Pixels
 from ntire.method import Method
-from ntire.prepare import Options, code_sha256, plan_tile, prepare, weights_used
+from ntire.prepare import Options, code_sha256, prepare, weights_used
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,22 @@ class Timed:
         self.on_gpu = self.method.device.type == "cuda"
         self.forwards: list[Callable[[], float]] = []
         self.method.forward = self._around(self.method.forward)  # type: ignore[method-assign, assignment]
+        self.device = Device(self.method, self.options, Turns())
         self.pixels: Pixels | None = None
+        self.peak_mb = 0.0
         self.synchronise()
 
-    def restore(self, path: Path, seed: int) -> dict[str, Any]:
+    def restore(self, path: Path, fingerprint: str) -> dict[str, Any]:
         """Path to restored integers on the host; milliseconds of the whole and of the networks in it."""
         self.forwards.clear()
         cpu, wall = time.process_time_ns(), time.perf_counter_ns()
-        self.pixels = restored_pixels(self.method, path, seed, self.options)
+        result, self.pixels = restore_one(self.device, path, fingerprint)
         self.synchronise()
         wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
+        if self.pixels is None:
+            raise UserError(f"{path}: {result.problem}", exit_code=3)
+        if self.on_gpu:
+            self.peak_mb = max(self.peak_mb, result.peak_memory_mb or 0.0)
         height, width = self.pixels.shape[:2]
         return {
             "wall_ms": wall / 1e6,
@@ -81,8 +88,10 @@ class Timed:
         """Peak MB (2^20 bytes) since the last call, and begin again."""
         device = None
         if self.on_gpu:
-            device = torch.cuda.max_memory_allocated(self.method.device) / 2**20
+            # Each image begins by resetting the peak.
+            device = max(self.peak_mb, torch.cuda.max_memory_allocated(self.method.device) / 2**20)
             torch.cuda.reset_peak_memory_stats(self.method.device)
+            self.peak_mb = 0.0
         return {"device_mb": device, "host_mb": _resident_peak_mb()}
 
     def facts(self) -> dict[str, Any]:
@@ -127,17 +136,6 @@ class Timed:
         return timed
 
 
-def restored_pixels(method: Method, path: Path, seed: int, options: Options) -> Pixels:
-    """What `ntire run` writes for a picture, up to its encoding."""
-    torch.manual_seed(seed)
-    if type(method).restore is not Method.restore:
-        method.tile, _ = plan_tile(method, None, options)
-        return as_pixels(method.restore(path), options.bits)
-    frame = method.read(path)
-    method.tile, _ = plan_tile(method, frame, options)
-    return as_pixels(method.enhance(frame), options.bits)
-
-
 def pixels_sha256(pixels: Pixels) -> str:
     """The sha256 of a picture's values, and of its size and depth: files may differ, pixels not."""
     head = f"{pixels.shape[0]} {pixels.shape[1]} {pixels.dtype}\n".encode()
@@ -167,7 +165,7 @@ def main() -> None:
         for line in sys.stdin:
             request = json.loads(line)
             if request["do"] == "restore":
-                answer(timed.restore(Path(request["path"]), request["seed"]))
+                answer(timed.restore(Path(request["path"]), request["fingerprint"]))
             elif request["do"] == "hash" and timed.pixels is not None:
                 answer({"sha256": pixels_sha256(timed.pixels)})
             else:

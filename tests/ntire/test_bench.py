@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from ntire import UserError, nvidia
-from ntire.bench import Picture, bench, scored_pixels, seed_of
+from ntire.bench import Picture, bench, scored_pixels
 from ntire.bench import _turned_frame as turned_frame
 from ntire.bench import _warm_ups as warm_ups
+from ntire.device import fingerprint_of
 from ntire.files import sha256_of
 from ntire.image import read_pixels
 from ntire.raw import balanced_rggb, read_raw
@@ -153,10 +154,10 @@ def test_an_entry_is_compared_only_if_its_images_are_the_journals(pictures, tmp_
 
 def test_the_seed_follows_the_frame_and_its_toml(tmp_path):
     np.save(tmp_path / "a.npy", np.ones((4, 4), np.uint16))
-    seeds = {seed_of(tmp_path / "a.npy", "raw")}
+    seeds = {fingerprint_of(tmp_path / "a.npy", "raw")}
     for white in (10, 20):
         (tmp_path / "a.toml").write_text(f"white_level = {white}")
-        seeds.add(seed_of(tmp_path / "a.npy", "raw"))
+        seeds.add(fingerprint_of(tmp_path / "a.npy", "raw"))
     assert len(seeds) == 3
 
 

@@ -149,7 +149,7 @@ def test_bad_pictures_are_told_and_the_exit_code_is_one(ntire, pair):
     assert "3 of 4 image(s) restored" in ran.out
     assert "found text" in ran.out
     ran = ntire("run", "--team", "Copy", "--track", "srgb", pair / "lq", "--device", "cpu", "--json")
-    statuses = {result["image"]: result["status"] for result in ran.json()}
+    statuses = {result["image"]: result["status"] for result in ran.json()["images"]}
     assert statuses["text"] == "unreadable"
 
 

@@ -7,7 +7,19 @@ import torch
 from PIL import Image
 
 from ntire import UserError
-from ntire.image import UnreadableImage, as_image, as_pixels, read_header, read_image, read_pixels, write_image
+from ntire.image import (
+    Rounding,
+    UnreadableImage,
+    as_image,
+    as_pixels,
+    check_finite,
+    encode_png,
+    read_header,
+    read_image,
+    read_integers,
+    read_pixels,
+    write_image,
+)
 from tests.made import scene, write_png
 
 
@@ -116,11 +128,37 @@ def test_every_level_survives_the_way_to_float_and_back(bits):
     assert np.array_equal(as_pixels(as_image(pixels), bits), pixels)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_integers_are_handed_over_as_they_are_and_become_the_same_floats_on_any_device(tmp_path, dtype):
+    top = np.iinfo(dtype).max
+    levels = np.arange(top + 1, dtype=dtype).reshape(-1, 64, 1).repeat(3, 2)
+    (tmp_path / "a.png").write_bytes(encode_png(levels))
+    integers = read_integers(tmp_path / "a.png")
+    assert integers.dtype == {np.uint8: torch.uint8, np.uint16: torch.uint16}[dtype]
+    expected = levels.transpose(2, 0, 1).astype(np.float32) / np.float32(top)
+    assert np.array_equal(as_image(integers).numpy(), expected)
+    assert np.array_equal(as_image(integers[None, :, :3])[0].numpy(), expected[:, :3])
+    assert as_image(as_image(integers)).equal(as_image(integers))
+
+
+def test_pieces_rounded_one_by_one_are_the_whole_and_one_bad_value_among_them_is_found():
+    image = torch.rand(3, 8, 8) * 1.2 - 0.1
+    for bits in (8, 16):
+        rounding = Rounding(bits)
+        pieces = torch.cat([rounding(image[:, :, :3]), rounding(image[:, :, 3:])], 2)
+        check_finite(rounding.finite)
+        assert np.array_equal(pieces.permute(1, 2, 0).numpy(), as_pixels(image, bits))
+    rounding(image / 0)
+    rounding(image)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        check_finite(rounding.finite)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_values_that_are_no_numbers_are_refused_not_rounded(value):
     image = torch.zeros(3, 2, 2)
     image[1, 0, 1] = value
-    with pytest.raises(ValueError, match="1 values of the image are NaN or infinite"):
+    with pytest.raises(ValueError, match="values of the image are NaN or infinite"):
         as_pixels(image)
 
 

@@ -108,6 +108,7 @@ def test_packed_npy_is_unpacked_and_says_what_it_assumes(tmp_path):
     assert frame.mosaic.shape == (1, 6, 10)
     expected = torch.from_numpy(planes.astype(np.float32) / 4095).permute(2, 0, 1)
     assert torch.allclose(pack(frame.mosaic), expected)
+    assert frame.samples.dtype == torch.uint16, "sensor values are handed over as they are"
     assert any("12 bit" in note for note in frame.notes)
     assert any("gray world" in note for note in frame.notes)
 

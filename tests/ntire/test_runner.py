@@ -4,19 +4,20 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from ntire import UserError, catalogue, runner
+from ntire.files import sha256_of
 from ntire.image import read_pixels
 from ntire.journal import read_journal
-from ntire.method import Method
-from ntire.prepare import Options, plan_tile, prepare
+from ntire.prepare import Options, prepare
 from ntire.runner import Input, find_inputs, run
 from tests.made import scene, start, write_png
 
@@ -97,7 +98,7 @@ def test_one_bad_picture_does_not_hurt_the_others(plugin, pictures, tmp_path):
     [
         ("if lq.mean() > 0.45: raise KeyError('no such layer')", "KeyError: 'no such layer'"),
         ("if lq.mean() > 0.45: return lq * float('nan')", "NaN or infinite"),
-        ("if lq.mean() > 0.45: return lq[..., :-1]", "restore returned 16 x 15 for an input of 16 x 16"),
+        ("if lq.mean() > 0.45: return lq[..., :-1]", "returned 16 x 15 for an input of 16 x 16"),
         ("if lq.mean() > 0.45: raise torch.OutOfMemoryError('x')", "out of memory on the device"),
     ],
 )
@@ -131,6 +132,139 @@ def test_randomness_follows_the_pixels_not_the_name_or_the_order(plugin, tmp_pat
     assert [one[f"images/{name}.png"] for name in "abc"] == [two[f"images/{name}.png"] for name in "cab"]
 
 
+def test_the_number_of_devices_and_threads_changes_no_byte_and_no_order(plugin, tmp_path, monkeypatch):
+    for number in range(12):
+        write_png(tmp_path / "in" / f"{number:02}.png", scene(24 + number, 40, seed=number))
+    folder = plugin("lq = lq + torch.randn_like(lq) * 0.1")
+    restored_by(folder, tmp_path / "in", tmp_path / "one")
+    monkeypatch.setattr(runner, "_threads", lambda cores: 5)
+    summary, _ = restored_by(folder, tmp_path / "in", tmp_path / "three", device="cpu,cpu,cpu")
+    assert tree(tmp_path / "one") == tree(tmp_path / "three")
+    assert [result.image for result in summary.results] == [f"{number:02}" for number in range(12)]
+    one, three = (read_journal(tmp_path / name / "journal.jsonl") for name in ("one", "three"))
+    for key in ("image", "input_sha256", "output_sha256", "tile"):
+        assert [line[key] for line in one] == [line[key] for line in three]
+    assert [stage.workers for stage in summary.stages] == [5, 3, 5]
+    # The number of devices is no reason to start again.
+    assert restored_by(folder, tmp_path / "in", tmp_path / "three")[0].computed == 0
+
+
+def test_the_busiest_stage_is_named(slow, pictures, tmp_path):
+    summary, _ = restored_by(slow, pictures, tmp_path / "out")
+    assert summary.bottleneck.name == "restore"
+    assert summary.bottleneck.busy_seconds >= 3 * 0.15
+    assert {stage.name for stage in summary.stages} == {"read", "restore", "write"}
+    assert restored_by(slow, pictures, tmp_path / "out")[0].bottleneck is None
+
+
+COUNTED = """
+import threading, weakref
+lock, alive, most = threading.Lock(), set(), 0
+
+def watched(frame):
+    global most
+    with lock:
+        alive.add(id(frame))
+        most = max(most, len(alive))
+    weakref.finalize(frame, alive.discard, id(frame))
+    return frame
+"""
+
+
+@pytest.mark.parametrize("count", [15, 60])
+def test_the_memory_of_a_run_does_not_grow_with_the_number_of_pictures(plugin, tmp_path, count):
+    folder = plugin()
+    source = (folder / "method.py").read_text().replace("class Plus", f"{COUNTED}\nclass Plus")
+    (folder / "method.py").write_text(
+        f"{source}\n    def read(self, path):\n        return watched(super().read(path))\n"
+    )
+    for number in range(count):
+        write_png(tmp_path / "in" / f"{number}.png", scene(8, 8, seed=number))
+    options = Options()
+    method_class = catalogue.load(folder)
+    run(
+        prepare(method_class, options),
+        find_inputs([tmp_path / "in"], "srgb"),
+        tmp_path / "out",
+        "raim-2025-srgb",
+        options,
+    )
+    most = sys.modules[method_class.__module__].most
+    assert 1 <= most <= runner._threads(2) + runner.AHEAD + 1, (
+        "in the readers' hands, in front of the device, and in it"
+    )
+
+
+def test_a_reader_that_fails_on_one_picture_says_which_and_why(plugin, tmp_path):
+    folder = plugin()
+    failing = 'if path.stem == "07":\n            raise KeyError("no such tag")\n        return super().read(path)'
+    with (folder / "method.py").open("a") as file:
+        file.write(f"\n    def read(self, path):\n        {failing}\n")
+    for number in range(1, 21):
+        write_png(tmp_path / "in" / f"{number:02}.png", scene(8, 8, seed=number))
+    summary, _ = restored_by(folder, tmp_path / "in", tmp_path / "out")
+    assert [result.image for result in summary.failed] == ["07"]
+    assert str(tmp_path / "in" / "07.png") in summary.failed[0].problem
+    assert "KeyError: 'no such tag'" in summary.failed[0].problem
+    assert len(tree(tmp_path / "out")) == 19
+
+
+def test_memory_that_runs_out_in_the_middle_shrinks_the_tiles_and_changes_no_pixel(plugin, tmp_path):
+    for number in range(6):
+        write_png(tmp_path / "in" / f"{number}.png", scene(100, 150, seed=number))
+    narrow = "if self.calls.exists() and max(lq.shape[2:]) > 80: raise torch.OutOfMemoryError('2 GiB wanted')"
+    plain, tight = plugin(), plugin(narrow, name="tight")
+    restored_by(plain, tmp_path / "in", tmp_path / "plain")
+    summary, calls = restored_by(tight, tmp_path / "in", tmp_path / "tight")
+    assert tree(tmp_path / "tight") == tree(tmp_path / "plain")
+    assert [result.tile for result in summary.results] == [None] + [75] * 5
+    assert summary.results[1].notes == ("memory ran out with the whole image: went on with tiles of 75",)
+    # Learned once: the tiles of later pictures are planned so.
+    assert all(not result.notes for result in summary.results[2:])
+    assert calls == 1 + 5 * 4
+
+
+LOST = [
+    "RuntimeError('CUDA error: unspecified launch failure\\nCUDA kernel errors might be reported later')",
+    "getattr(torch, 'AcceleratorError', RuntimeError)('CUDA error: an illegal memory access was encountered')",
+]
+
+
+@pytest.mark.parametrize("error", LOST)
+def test_a_device_that_disappears_ends_the_run_and_what_is_finished_stays(plugin, tmp_path, error):
+    for number in range(8):
+        write_png(tmp_path / "in" / f"{number}.png", scene(12, 12, seed=number))
+    out = tmp_path / "out"
+    gone = plugin(f"if self.calls.exists() and len(self.calls.read_text().split()) >= 3: raise {error}")
+    with pytest.raises(
+        UserError, match=r"cpu was lost: .*CUDA error: .*What is finished stays: 3 of 8 image"
+    ) as caught:
+        restored_by(gone, tmp_path / "in", out)
+    assert caught.value.exit_code == 3
+    lines = read_journal(out / "journal.jsonl")
+    assert [line["status"] for line in lines] == ["done"] * 3 + ["failed"]
+    assert "CUDA error" in lines[3]["problem"]
+    assert len(tree(out)) == 3
+
+
+@pytest.mark.parametrize("error", LOST)
+def test_when_one_of_several_devices_disappears_the_others_do_the_rest(plugin, tmp_path, error):
+    for number in range(10):
+        write_png(tmp_path / "in" / f"{number}.png", scene(12, 12, seed=number))
+    once = f"""
+        try:
+            self.calls.with_name("lost").mkdir()
+        except FileExistsError:
+            pass
+        else:
+            raise {error}
+"""
+    summary, _ = restored_by(plugin(once), tmp_path / "in", tmp_path / "out", device="cpu,cpu")
+    assert len(summary.failed) == 1
+    assert "CUDA error" in summary.failed[0].problem
+    assert len(tree(tmp_path / "out")) == 9
+
+
 def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(plugin, pictures, tmp_path, monkeypatch):
     folder, out = plugin(), tmp_path / "out"
     write = runner.write_atomically
@@ -150,6 +284,37 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(plugin, pictures, 
     assert finished >= 1
     assert summary.computed == 3 - finished
     assert len(tree(out)) == 3
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system with room for a few pictures."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_is_really_full_loses_nothing_that_is_finished(plugin, small_disk, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        write_png(tmp_path / "in" / f"{number}.png", rng.integers(0, 200, (50, 60, 3), dtype=np.uint8))
+    folder, out = plugin(), small_disk / "out"
+    with pytest.raises(UserError, match="No space left on device.*What is finished stays: [1-9] of 10"):
+        restored_by(folder, tmp_path / "in", out)
+    finished = read_journal(out / "journal.jsonl")
+    for line in finished:
+        assert sha256_of(out / "images" / f"{line['image']}.png") == line["output_sha256"]
+    room = tmp_path / "room"
+    shutil.copytree(out, room)
+    summary, _ = restored_by(folder, tmp_path / "in", room)
+    assert len(summary.results) - summary.computed == len(finished)
+    assert not summary.failed
 
 
 @pytest.mark.parametrize("out", ["file/out", "/proc/ntire-out"])
@@ -184,35 +349,6 @@ def test_a_raw_frame_is_done_again_when_its_facts_change(tmp_path):
     assert go().computed == 1
 
 
-class Whole(Method):
-    team, track, cite = "Whole", "srgb", "raim2025"
-    tiling, halo, stride = "global", 16, 8
-
-    def forward(self, lq):
-        return lq - lq.mean() + torch.cat([lq, lq, lq], 1).mean()
-
-
-class Local(Whole):
-    team, tiling = "Local", "exact"
-
-
-def test_large_pictures_are_cut_into_tiles_that_fit_the_memory(monkeypatch):
-    frame = torch.zeros(3, 2000, 3000)
-    monkeypatch.setattr("ntire.prepare.memory_to_use", lambda device: 10**9)
-    assert plan_tile(Whole(), frame, Options())[0] is None
-    monkeypatch.setattr("ntire.prepare.memory_to_use", lambda device: 10**8)
-    side, notes = plan_tile(Whole(), frame, Options())
-    from ntire.cost import bytes_per_pixel
-
-    used = (side + 2 * 16) ** 2 * 1.25 * bytes_per_pixel(Whole, torch.float32)
-    assert 0.8e8 < used <= 1e8
-    assert side % 8 == 0
-    assert "slightly" in notes[0]
-    assert plan_tile(Local(), frame, Options()) == (512, ())
-    assert plan_tile(Local(), frame, Options(tile=None)) == (None, ())
-    assert plan_tile(Local(), frame, Options(tile=96)) == (96, ())
-
-
 @pytest.fixture
 def slow(plugin):
     return plugin("time.sleep(0.15)")
@@ -240,6 +376,11 @@ def killed_and_started_again(folder, inputs, out, kills, rng):
     return len((folder / "calls.txt").read_text().splitlines())
 
 
+def under_way():
+    """Pictures that may be restored and not yet in the journal."""
+    return runner.AHEAD + runner._threads(4) + 2
+
+
 def test_killed_at_random_moments_a_run_ends_with_the_same_bytes(slow, tmp_path):
     for number in range(8):
         write_png(tmp_path / "in" / f"{number}.png", scene(24, 24, seed=number))
@@ -254,7 +395,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bytes(slow, tmp_path)
     done = [line["image"] for line in read_journal(tmp_path / "killed" / "journal.jsonl")]
     assert sorted(done) == [str(number) for number in range(8)]
     # What was restored but not yet written is lost with the process, and nothing else.
-    assert calls <= 8 + kills * (runner.AHEAD + 2)
+    assert calls <= 8 + kills * under_way()
     assert not list((tmp_path / "killed").rglob("*.part"))
 
 
@@ -273,6 +414,27 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(slow, tmp_path):
     assert 0 < len(finished) < 12
     for line in finished:
         assert (out / "images" / f"{line['image']}.png").is_file()
+
+
+def test_ctrl_c_twice_leaves_at_once_and_what_is_finished_stays(plugin, tmp_path):
+    for number in range(6):
+        write_png(tmp_path / "in" / f"{number}.png", scene(24, 24, seed=number))
+    out = tmp_path / "out"
+    stuck = plugin("self.calls.exists() and len(self.calls.read_text().split()) == 2 and time.sleep(60)")
+    process = start("run", "--team", stuck, "--track", "srgb", tmp_path / "in", "-o", out, "--device", "cpu")
+    while process.poll() is None and len(read_journal(out / "journal.jsonl")) < 2:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None, "it waits for the picture that is being restored"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert b"What is finished stays" in err
+    assert len(read_journal(out / "journal.jsonl")) == 2
+    (stuck / "calls.txt").write_text("a b c")
+    assert restored_by(stuck, tmp_path / "in", out)[0].computed == 4
 
 
 def test_the_manifest_says_what_made_the_images(plugin, pictures, tmp_path):

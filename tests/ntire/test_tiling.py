@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -31,6 +33,26 @@ def test_there_are_as_few_tiles_as_the_size_allows():
     assert len(spans(4096, 4096, 36, 4)) == 1
     # Equal sizes: not seven tiles of 512 and a sliver.
     assert [span.stop - span.start for span in spans(3600, 512, 36, 4)] == [452] * 7 + [436]
+
+
+@given(
+    cells=st.integers(1, 60),
+    tile=st.integers(1, 90),
+    halo=st.integers(0, 40),
+    stride=st.sampled_from([1, 2, 4, 8]),
+    part=st.tuples(st.integers(0, 59), st.integers(1, 60)),
+)
+def test_spans_of_one_size_see_at_least_their_halo_and_never_past_the_border(cells, tile, halo, stride, part):
+    length = cells * stride
+    begin = min(part[0], cells - 1) * stride
+    end = min(begin + part[1] * stride, length)
+    row = spans(length, tile, halo, stride, within=(begin, end), same_size=True)
+    assert [pixel for span in row for pixel in range(span.start, span.stop)] == list(range(begin, end))
+    assert len({span.last - span.first for span in row}) == 1
+    for span in row:
+        assert span.first % stride == span.last % stride == 0
+        assert 0 <= span.first <= max(span.start - halo, 0)
+        assert min(span.stop + halo, length) <= span.last <= length
 
 
 class UNet(nn.Module):
@@ -68,6 +90,22 @@ def test_tiles_as_large_as_those_that_run_give_the_very_bits():
 
 
 @torch.no_grad()
+def test_tiles_that_go_through_together_give_the_very_bits():
+    torch.manual_seed(0)
+    network, lq = UNet(), torch.rand(3, 603, 802)
+    sizes = []
+
+    def watched(pieces):
+        sizes.append(tuple(pieces.shape))
+        return network(pieces)
+
+    whole = tiled(network, lq, tile=None, halo=24, stride=4)
+    together = tiled(watched, lq, tile=256, halo=24, stride=4, batch=5, same_size=True)
+    assert torch.equal(together, whole)
+    assert sizes == [(5, 3, 252, 252), (5, 3, 252, 252), (2, 3, 252, 252)]
+
+
+@torch.no_grad()
 def test_a_halo_shorter_than_the_reach_shows():
     torch.manual_seed(0)
     network, lq = UNet(), torch.rand(3, 64, 64)
@@ -94,6 +132,99 @@ def test_an_identity_network_gives_back_the_image_whatever_the_tiles(blend, size
     for tile, halo in ((8, 0), (8, 4), (12, 16), (16, 3)):
         restored = tiled(lambda x: x, lq, tile=tile, halo=halo, stride=4, blend=blend)
         assert torch.allclose(restored, lq, atol=1e-6)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), RuntimeError("DefaultCPUAllocator: no memory")])
+@pytest.mark.parametrize(("blend", "batch"), [(False, 1), (False, 3), (True, 1)])
+@pytest.mark.parametrize("tile", [None, 16])
+def test_memory_that_runs_out_at_any_tile_leaves_no_pixel_wrong(blend, batch, tile, error):
+    lq = torch.rand(3, 50, 71)
+    calls, sides = 0, []
+
+    def identity(pieces):
+        nonlocal calls
+        calls += 1
+        if calls in failing:
+            raise error
+        return pieces.clone()
+
+    def go():
+        return tiled(
+            identity, lq, tile=tile, halo=4, stride=2, blend=blend, batch=batch, same_size=batch > 1,
+            shrunk=sides.append,
+        )  # fmt: skip
+
+    failing = set()
+    go()
+    assert calls >= 1
+    for first in range(1, calls + 1):
+        for failing in ({first}, {first, first + 1}, {first, first + 2}):
+            calls = 0
+            sides.clear()
+            assert torch.allclose(go(), lq, atol=1e-6 if blend else 0)
+            assert calls > len([call for call in failing if call <= calls])
+            assert batch > 1 or sides, "smaller tiles are told to whom it may concern"
+
+
+def test_tiles_shrink_until_they_fit_and_what_was_written_is_not_done_again():
+    lq = torch.rand(3, 64, 96)
+    fits, sides, done = 24, [], []
+
+    def identity(pieces):
+        if max(pieces.shape[-2:]) > (64 if len(done) < 2 else fits):
+            raise torch.OutOfMemoryError
+        done.append(pieces.shape[-2] * pieces.shape[-1])
+        return pieces
+
+    restored = tiled(identity, lq, tile=32, halo=0, stride=4, shrunk=sides.append)
+    assert torch.equal(restored, lq)
+    assert sides == [16]
+    assert sum(done) == 64 * 96
+
+
+def test_an_error_that_is_not_about_memory_and_tiles_that_never_fit_are_raised():
+    def broken(pieces):
+        raise RuntimeError("size of tensor a must match")
+
+    def never(pieces):
+        raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(RuntimeError, match="size of tensor a must match"):
+        tiled(broken, torch.rand(3, 16, 16), tile=8, halo=0, stride=1)
+    for blend in (False, True):
+        with pytest.raises(torch.OutOfMemoryError, match="the memory does not suffice for tiles of"):
+            tiled(never, torch.rand(3, 16, 16), tile=8, halo=0, stride=1, blend=blend)
+
+
+def test_what_a_failed_tile_held_is_free_before_the_next_is_tried():
+    held, alive = [], []
+
+    def greedy(pieces):
+        alive.append(sum(reference() is not None for reference in held))
+        activations = pieces + 1
+        held.append(weakref.ref(activations))
+        if len(held) == 1:
+            raise torch.OutOfMemoryError
+        return activations - 1
+
+    tiled(greedy, torch.rand(3, 16, 16), tile=8, halo=0, stride=1)
+    assert alive[0] == alive[1] == 0
+
+
+def test_rounding_is_done_on_the_pieces_and_gives_what_the_whole_would():
+    lq = torch.rand(3, 40, 56)
+    shapes = []
+
+    def rounded(piece):
+        shapes.append(tuple(piece.shape))
+        return (piece * 255).round().to(torch.uint8)
+
+    pieces = tiled(lambda x: x, lq, tile=16, halo=4, stride=1, finish=rounded)
+    assert torch.equal(pieces, (lq * 255).round().to(torch.uint8))
+    assert set(shapes) == {(3, 14, 14)} | {(3, 12, 14)}
+    # As a file has it, so that it can be handed over without being turned around.
+    assert pieces.permute(1, 2, 0).is_contiguous()
+    assert tiled(lambda x: x, lq, tile=16, halo=4, stride=1, blend=True, finish=rounded).dtype == torch.uint8
 
 
 def test_blending_a_global_network_leaves_no_step_at_the_cuts():
@@ -124,6 +255,14 @@ def test_reflected_padding_keeps_the_colours_of_a_mosaic_in_step(size, pads):
         torch.arange(-top, size[0] + bottom), torch.arange(-left, size[1] + right), indexing="ij"
     )
     assert torch.equal(padded, (rows % 2 * 2 + columns % 2).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32])
+def test_padding_is_pytorch_s_reflection_for_every_dtype(dtype):
+    image = torch.randint(0, 255, (3, 7, 9)).to(dtype)
+    expected = nn.functional.pad(image.float()[None], (2, 5, 6, 1), mode="reflect")[0]
+    assert torch.equal(pad_reflect(image, 2, 5, 6, 1).float(), expected)
+    assert pad_reflect(image, 2, 5, 6, 1).dtype == dtype
 
 
 @given(

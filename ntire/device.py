@@ -1,0 +1,253 @@
+"""One device at work: a picture that has been read becomes integers on their way to the host, or a reason why not."""
+
+import contextlib
+import dataclasses
+import resource
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ntire import UserError, raw
+from ntire import image as images
+from ntire.faces import Finder, restore_faces
+from ntire.files import sha256_of
+from ntire.lane import Arriving, lane_to
+from ntire.method import Frame, Method, as_floats
+from ntire.pipeline import Gone, Settled
+from ntire.plan import Planner
+from ntire.prepare import Options
+from ntire.speedups import Effect, measure, speed_up
+from ntire.tiling import out_of_memory
+
+
+@dataclass(frozen=True)
+class Input:
+    """One picture to restore and the name its result gets, relative to `images/`, without a suffix."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one input: one line of the journal."""
+
+    image: str
+    status: Literal["done", "unreadable", "failed"]
+    input_sha256: str | None
+    output_sha256: str | None = None
+    height: int | None = None
+    width: int | None = None
+    tile: int | None = None
+    seconds: float | None = None
+    """Restoring alone, without reading and writing; on a GPU by its own clock."""
+    peak_memory_mb: float | None = None
+    """On a GPU of the device, for this image; else of the process so far."""
+    problem: str | None = None
+    """Why it is not done."""
+    notes: tuple[str, ...] = ()
+    """What was assumed of the input."""
+
+
+class DeviceLost(RuntimeError):
+    """A device that no longer answers; whatever it is given fails."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An input ready to be restored; no frame for a method that does its own reading in `restore`."""
+
+    item: Input
+    fingerprint: str
+    frame: Frame | None
+
+
+@dataclass(frozen=True)
+class Restored:
+    """An image on its way to the host, to be written there: integers (3, H, W), and whether all values were numbers."""
+
+    result: Result
+    pixels: Arriving
+
+
+class Device:
+    """One device with its copy of the method: restores what has been read, one image after the other."""
+
+    effect: Effect | None = None
+
+    def __init__(self, method: Method, options: Options, turns: "Turns", find: Finder | None = None) -> None:
+        """With `find`, pictures are whole ones: each face that it finds is restored and put back, the rest stays as it is."""
+        self.method, self.options, self.turns, self.find = method, options, turns, find
+        speed_up(method, options)
+        self.lane = lane_to(method.device)
+        self.planner = Planner(method, options)
+        self._entered = False
+
+    def restore(self, decoded: Decoded) -> Restored | Settled[Result]:
+        """Give the orders for one image; on a GPU they are carried out while the next one gets its own."""
+        if not self._entered:
+            self.lane.enter()
+            self._entered = True
+        method, item, fingerprint = self.method, decoded.item, decoded.fingerprint
+        if method.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(method.device)
+        failed = Result(item.name, "failed", fingerprint)
+        try:
+            with torch.no_grad(), self.turns.taken(_seed_of(decoded)):
+                return self._restored(decoded)
+        except images.UnreadableImage as error:
+            failed = dataclasses.replace(failed, status="unreadable", problem=str(error))
+        except Exception as error:  # noqa: BLE001 - a method may raise anything; the other images must not suffer
+            failed = dataclasses.replace(failed, tile=method.tile, problem=why(error))
+            if _lost(error):
+                raise Gone(failed) from DeviceLost(f"{method.device} was lost: {why(error)}")
+        return Settled(failed)
+
+    def _restored(self, decoded: Decoded) -> Restored:
+        method, item, frame = self.method, decoded.item, decoded.frame
+        if frame is not None:
+            frame = self.lane.upload(frame)
+        planned = self.planner.plan(frame)
+        method.tile, method.batch, method.same_size = planned.tile, planned.batch, planned.same_size
+        seed = _seed_of(decoded)
+
+        def as_floats_by(some: Method) -> Tensor:
+            _sow(method.device, seed)
+            return some.restore(item.path) if frame is None else some.enhance(as_floats(frame))
+
+        if self.options.inexact and self.effect is None:
+            self.effect = measure(method, self.options, as_floats_by, item.name)
+            method.tile = planned.tile
+        rounding = images.Rounding(self.options.bits)
+        _sow(method.device, seed)
+        began = self.lane.mark()
+        notes = planned.notes
+        if frame is None:
+            restored = method.restore(item.path)
+        elif isinstance(frame, Tensor) and self.find is not None:
+            restored, faces = restore_faces(images.as_image(frame), self.find, method.enhance)
+            notes = (*notes, f"{faces} face(s) restored, the rest left as it is")
+        else:
+            restored = method.enhance_to_integers(frame, rounding)
+        height, width = _checked(restored, frame)
+        integers = rounding(restored) if restored.dtype.is_floating_point else restored
+        pixels = self.lane.download((integers, rounding.finite), began)
+        assumed = frame.notes if isinstance(frame, raw.RawFrame) else ()
+        result = Result(
+            item.name,
+            "done",
+            decoded.fingerprint,
+            height=height,
+            width=width,
+            tile=method.tile,
+            peak_memory_mb=round(self._peak() / 2**20, 1),
+            notes=(*assumed, *notes, *self.planner.learn(planned, method.tile)),
+        )
+        return Restored(result, pixels)
+
+    def _peak(self) -> int:
+        """Bytes: on a GPU of this image, else of the process so far."""
+        if self.method.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.method.device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, images.Pixels | None]:
+    """One picture, outside of a run: what `run` would write for an input of that sha256, which need not be the file's."""
+    item = Input(path, path.stem)
+    try:
+        frame = device.method.read(path) if type(device.method).restore is Method.restore else None
+    except UserError as error:
+        return Result(item.name, "unreadable", fingerprint, problem=str(error)), None
+    outcome = device.restore(Decoded(item, fingerprint, frame))
+    if isinstance(outcome, Settled):
+        return outcome.value, None
+    outcome.pixels.wait()
+    try:
+        return finish(outcome)
+    except (RuntimeError, ValueError) as error:
+        failed = Result(item.name, "failed", fingerprint, tile=outcome.result.tile, problem=why(error))
+        return failed, None
+
+
+def finish(restored: Restored) -> tuple[Result, images.Pixels]:
+    """An image that has arrived; raises RuntimeError if its device failed, ValueError for values that are no numbers."""
+    integers, finite = restored.pixels.tensors()
+    images.check_finite(finite)
+    result = dataclasses.replace(restored.result, seconds=round(restored.pixels.seconds(), 4))
+    return result, integers.permute(1, 2, 0).numpy()
+
+
+def fingerprint_of(path: Path, track: str) -> str:
+    """The sha256 of an input and, for a raw frame, of the TOML that speaks for it; raises OSError."""
+    found = sha256_of(path)
+    facts = raw.facts_file(path) if track == "raw" else None
+    return sha256_of(f"{found} {sha256_of(facts)}".encode()) if facts else found
+
+
+def _checked(restored: Tensor, frame: Frame | None) -> tuple[int, int]:
+    """Height and width of what a method returned, or ValueError if that is not a picture of the input's size."""
+    if not isinstance(restored, Tensor) or restored.ndim != 3 or restored.shape[0] != 3:
+        found = tuple(restored.shape) if isinstance(restored, Tensor) else type(restored).__name__
+        raise ValueError(f"restore must return an image (3, H, W), it returned {found}")
+    size = int(restored.shape[1]), int(restored.shape[2])
+    if frame is not None:
+        expected = tuple((frame.samples if isinstance(frame, raw.RawFrame) else frame).shape[-2:])
+        if size != expected:
+            raise ValueError(f"restore returned {size[0]} x {size[1]} for an input of {expected[0]} x {expected[1]}")
+    return size
+
+
+def why(error: Exception) -> str:
+    if out_of_memory(error):
+        return f"out of memory on the device: {str(error).splitlines()[0] if str(error) else 'try a smaller --tile'}"
+    first = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {first}"
+
+
+def _lost(error: Exception) -> bool:
+    """Whether a device will not answer again. Such errors of CUDA stick to the process."""
+    accelerator: type[Exception] | None = getattr(torch, "AcceleratorError", None)  # since PyTorch 2.8
+    if accelerator is not None and isinstance(error, accelerator):
+        return True
+    return isinstance(error, RuntimeError) and not out_of_memory(error) and str(error).startswith("CUDA error:")
+
+
+def _seed_of(decoded: Decoded) -> int:
+    """The seed follows the pixels: neither the name nor the place in the queue can matter."""
+    return int(decoded.fingerprint[:15], 16)
+
+
+def _sow(device: torch.device, seed: int) -> None:
+    """Seed what a method on one device draws from, and no other device's numbers."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(seed)
+
+
+class Turns:
+    """Devices share the random numbers of the host: methods that draw from them take turns, so that each image gets its own.
+
+    The first image, on its own, shows whether a method does.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._draws: bool | None = None
+
+    @contextlib.contextmanager
+    def taken(self, seed: int) -> Iterator[None]:
+        """Work on the image with that seed, alone if need be."""
+        if self._draws is False:
+            yield
+            return
+        with self._lock:
+            yield
+            if self._draws is None:
+                untouched = torch.Generator().manual_seed(seed).get_state()
+                self._draws = not torch.equal(torch.get_rng_state(), untouched)

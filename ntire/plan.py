@@ -1,0 +1,183 @@
+"""The memory plan: how large a piece of a picture a network can take, known before it runs.
+
+A network runs on the meta device, where tensors have sizes and no memory: what lives there at once, and how large the largest
+tensor is, hold for every device. So tiles are as large as the memory allows, and running out of it is a surprise that
+`ntire.tiling` survives, not the way to find out.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ntire.cost import on_meta, peak_bytes
+from ntire.environment import memory_to_use
+from ntire.method import Frame, Method
+from ntire.prepare import Options
+from ntire.raw import RawFrame
+
+CACHE_TILE, CACHE_HALO, CACHE_BYTES = 512, 64, 512
+"""On a CPU, tiles of this side take 0.6 to 0.9 of the time of the whole image, as activations stay in the cache: measured for
+networks up to this halo and these bytes per pixel; beyond, the overlap costs more than the cache gives, or nothing fits."""
+WORKSPACE = 1.25
+"""Memory that convolutions take beyond the activations that are counted."""
+LARGEST_TENSOR = 2**31 - 1
+"""Elements; kernels count them in 32 bits."""
+LARGEST_BATCH = 16
+SMALL = 512
+"""Pieces up to this side are planned by the measured bytes per pixel alone; larger ones are run on the meta device at their own
+size, as attention over pixels grows faster than they do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one picture goes through a network."""
+
+    tile: int | None
+    """Side of the tiles; None for the whole image."""
+    batch: int = 1
+    same_size: bool = False
+    notes: tuple[str, ...] = ()
+    """What the user should know about it."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a network needs for an input of one size."""
+
+    bytes: int
+    """At its peak, input and output included, parameters not."""
+    elements: int
+    """Of its largest tensor."""
+
+
+@cache
+def footprint(method: type[Method], dtype: torch.dtype, height: int, width: int) -> Footprint:
+    """What `forward` needs for one input of (height, width), by a run on the meta device.
+
+    Raises NotImplementedError or RuntimeError for a network that cannot run there.
+    """
+    lq = torch.empty(1, method.lq_channels(), height, width, device="meta", dtype=dtype)
+    with torch.no_grad(), _LargestTensor() as largest:
+        built = _built(method, dtype)  # type: ignore[arg-type]  # mypy: a Module's hash
+        return Footprint(peak_bytes(built, lq), largest.elements)
+
+
+@cache
+def _built(method: type[Method], dtype: torch.dtype) -> Method:
+    return on_meta(method).to(dtype)
+
+
+class _LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.elements = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        self.elements = max([self.elements, *sizes])
+        return result
+
+
+class Planner:
+    """Plans one method on one device; remembers what turned out not to fit."""
+
+    def __init__(self, method: Method, options: Options, budget: int | None = None) -> None:
+        """`budget` is the memory for activations in bytes, by default what is free now: later, what is free is partly held by
+        PyTorch for the next picture.
+        """
+        self.method = method
+        self.options = options
+        self.budget = memory_to_use(str(method.device)) if budget is None else budget
+        self._ceiling: int | None = None
+
+    def plan(self, frame: Frame | None) -> Plan:
+        """The plan for what `Method.read` gave; None for a method that reads for itself.
+
+        With `--tile auto`, the whole image where it fits; otherwise the largest tiles that do. On a CPU a local network
+        takes tiles of CACHE_TILE, which give the same pixels sooner.
+        """
+        method = self.method
+        if frame is None or type(method).enhance is not Method.enhance or method.tiling == "method":
+            return Plan(None if self.options.tile == "auto" else self.options.tile)
+        height, width = (size + -size % method.stride for size in _size_of(frame))
+        try:
+            tile = self._tile(height, width)
+            batch = 1 if tile is None or method.device.type == "cpu" else self._batch(tile)
+            notes: tuple[str, ...] = ()
+        except (NotImplementedError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            tile, batch, notes = 1024, 1, (f"its memory cannot be planned ({reason}): tiles of 1024",)
+        if self._ceiling is not None:
+            tile = min(tile or self._ceiling, self._ceiling)
+        if tile is None or max(height, width) <= tile:
+            return Plan(None, notes=notes)
+        if method.tiling == "global":
+            return Plan(
+                tile, notes=(*notes, f"tiles of {tile} change the result slightly, as this network sees all of it")
+            )
+        return Plan(tile, batch, same_size=batch > 1 or self.options.fixed_shapes, notes=notes)
+
+    def learn(self, planned: Plan, tile: int | None) -> tuple[str, ...]:
+        """Take note of the tile that a picture was restored with in the end; says so if that was not the plan."""
+        if tile is None or tile == planned.tile:
+            return ()
+        self._ceiling = tile
+        exact = "" if self.method.tiling == "exact" else ", which change the result slightly"
+        return (f"memory ran out with {_called(planned.tile)}: went on with tiles of {tile}{exact}",)
+
+    def _tile(self, height: int, width: int) -> int | None:
+        method, asked = self.method, self.options.tile
+        if asked != "auto":
+            return asked
+        on_cpu = method.tiling == "exact" and method.device.type == "cpu"
+        light = self._footprint(SMALL // 2, SMALL // 2).bytes <= CACHE_BYTES * (SMALL // 2) ** 2
+        cache_sized = on_cpu and light and method.halo <= CACHE_HALO
+        largest = CACHE_TILE if cache_sized else max(height, width)
+        if largest >= max(height, width) and self._fits(height, width):
+            return None
+        side = largest
+        while side > 8 * method.stride and not self._fits(*(min(side + 2 * method.halo, n) for n in (height, width))):
+            side = min(int(side * 0.9), self._side_that_fits())
+        return max(side // method.stride * method.stride, 8 * method.stride)
+
+    def _side_that_fits(self) -> int:
+        """The side of the largest tile by what a small piece needs for each pixel."""
+        small = self._footprint(SMALL // 2, SMALL // 2)
+        share = min(self.budget / (WORKSPACE * small.bytes), LARGEST_TENSOR / small.elements)
+        return int(SMALL // 2 * share**0.5) - 2 * self.method.halo
+
+    def _fits(self, height: int, width: int) -> bool:
+        small = self._footprint(SMALL // 2, SMALL // 2)
+        times = height * width / (SMALL // 2) ** 2
+        if WORKSPACE * small.bytes * times > self.budget or small.elements * times > LARGEST_TENSOR:
+            return False
+        if height * width <= SMALL**2:
+            return True
+        exactly = self._footprint(height, width)
+        return WORKSPACE * exactly.bytes <= self.budget and exactly.elements <= LARGEST_TENSOR
+
+    def _batch(self, tile: int) -> int:
+        one = self._footprint(tile + 2 * self.method.halo, tile + 2 * self.method.halo)
+        return max(min(int(self.budget / (WORKSPACE * one.bytes)), LARGEST_TENSOR // one.elements, LARGEST_BATCH), 1)
+
+    def _footprint(self, height: int, width: int) -> Footprint:
+        stride = self.method.stride
+        padded = (size + -size % stride for size in (height, width))
+        return footprint(type(self.method), self.method.dtype, *padded)  # type: ignore[arg-type]  # mypy: a Module's hash
+
+
+def _size_of(frame: Frame) -> tuple[int, int]:
+    height, width = (frame.samples if isinstance(frame, RawFrame) else frame).shape[-2:]
+    return int(height), int(width)
+
+
+def _called(tile: int | None) -> str:
+    return "the whole image" if tile is None else f"tiles of {tile}"
