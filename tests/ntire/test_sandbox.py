@@ -47,15 +47,15 @@ from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from ntire import inside
 
-def restore_one(code, path, fingerprint, options):
+def restore_one(code, path, fingerprint):
     exec(code, globals())
     return types.SimpleNamespace(tile=None, notes=(), seconds=0.0), b"png"
 
 def load(self, request):
-    self._method = self._options = request["file"]
+    self._ready = request["file"]
     return {"status": "loaded"}
 
-sys.modules["ntire.runner"] = types.SimpleNamespace(restore_one=restore_one)
+sys.modules["ntire.device"] = types.SimpleNamespace(restore_one=restore_one)
 sys.modules["ntire.image"] = types.SimpleNamespace(encode_png=lambda pixels: pixels)
 inside._Server._load = load
 inside.main()
