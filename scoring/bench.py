@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from ntire.image import encode_png, read_pixels
+from ntire.iqa import guarded
 from ntire.submission import Manifest, Submission
-from scoring import networks, random_weights
+from scoring import random_weights
 from scoring.cache import Cache
 from scoring.fid import Features, read_statistics
 from scoring.identity import AdaFace, read_landmarks, write_landmarks
@@ -191,7 +192,7 @@ def _plain_iqa(field: _Field, name: str) -> Callable[[], dict[tuple[str, str, st
     """Pyiqa's own object, called for one image after another."""
     import pyiqa
 
-    with networks.guarded(name):
+    with guarded(name):
         options = {"backbone": str(METRICS[name].paths()["RN50.pt"])} if name == "clipiqa" else {}
         metric = pyiqa.create_metric(name, device=torch.device("cpu"), **options)
 
