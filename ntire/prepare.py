@@ -66,11 +66,13 @@ def prepare(method_class: type[Method], options: Options) -> Method:
     not go under the limit on memory.
     """
     folder = folder_of(method_class)
+    if options.weights is None:
+        # Before networks of gigabytes are built in vain.
+        require({method_class.team: method_class.weights}, {method_class.team: folder})
     method = method_class()
     if options.weights is not None:
         fill(method, method.read_weights(options.weights), options.weights)
     elif method.weights:
-        require({method.team: method.weights}, {method.team: folder})
         for weights in method.weights:
             path, _ = locate(weights, folder)
             verify(weights, path)

@@ -50,7 +50,7 @@ class AcvLab(UprightFace):
         super().__init__()
         self.steps, self.side = steps, side
         self.unaligned = Unaligned(side)
-        self.gfpgan = Gfpgan(side, width * 8 // 5)
+        self.gfpgan = Gfpgan(side, width // 10 * 16)
         self.real_esrgan = RealEsrgan2x(width // 5, blocks=23 if width == 320 else 1)
         self.diffbir = DiffBIR(width)
 

@@ -56,7 +56,7 @@ class MiPortrait(UprightFace):
         self.quality = Quality() if judged else None
         self.pisa_sr = PisaSr(width)
         self.ffa_net = FfaNet(19, width // 5)
-        self.gfpgan = Gfpgan(side, width * 8 // 5)
+        self.gfpgan = Gfpgan(side, width // 10 * 16)
         self.diffbir = DiffBIR(width, cleaner=False)
         self.face_tone = FaceTone(side.bit_length() - 2, width // 5)
 

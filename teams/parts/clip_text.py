@@ -127,7 +127,7 @@ class TextTower(nn.Module):
         own = self.transformer.state_dict()
         outer = "text_model." if any(name.startswith("text_model.") for name in own) else ""
         if "positional_embedding" in state:
-            state = _from_open_clip(state, layers=self.transformer.config.num_hidden_layers)
+            state = from_open_clip(state, layers=self.transformer.config.num_hidden_layers)
         plain = {name.removeprefix("text_model."): value for name, value in state.items()}
         # A buffer that older files hold: 0, 1, 2 ...
         return {outer + name: value for name, value in plain.items() if name != "embeddings.position_ids"}
@@ -149,17 +149,23 @@ OPEN_CLIP = {
 }
 
 
-def _from_open_clip(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """OpenCLIP's text tower, its first `layers` blocks, under transformers' names."""
-    named = {
-        "embeddings.token_embedding.weight": state["token_embedding.weight"],
-        "embeddings.position_embedding.weight": state["positional_embedding"],
-        "final_layer_norm.weight": state["ln_final.weight"],
-        "final_layer_norm.bias": state["ln_final.bias"],
-    }
+OPEN_CLIP_ENDS = {
+    "token_embedding.weight": "embeddings.token_embedding.weight",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "ln_final.weight": "final_layer_norm.weight",
+    "ln_final.bias": "final_layer_norm.bias",
+}
+
+
+def from_open_clip(state: Mapping[str, Tensor], layers: int | None = None) -> dict[str, Tensor]:
+    """A tower of OpenCLIP's or OpenAI's CLIP under transformers' names: its first `layers` blocks, or all.
+
+    What a text tower has no place for, such as its projection, is left out.
+    """
+    named = {ours: state[theirs] for theirs, ours in OPEN_CLIP_ENDS.items() if theirs in state}
     for name, value in state.items():
         parts = name.split(".")
-        if parts[:2] != ["transformer", "resblocks"] or int(parts[2]) >= layers:
+        if parts[:2] != ["transformer", "resblocks"] or (layers is not None and int(parts[2]) >= layers):
             continue
         here, inner, kind = f"encoder.layers.{parts[2]}", ".".join(parts[3:-1]), parts[-1]
         if kind in ("in_proj_weight", "in_proj_bias"):

@@ -1,0 +1,191 @@
+"""The face pipelines: each calls its stages in its figure's order, with the constants of its program."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ntire import catalogue
+from ntire.image import read_pixels
+from ntire.prepare import Options, prepare
+from ntire.weights import fill_from
+from teams.face import acvlab, hh, miportrait, night_watch
+from teams.parts.diffbir import LONG_PROMPT, NEGATIVE
+from teams.parts.quality import WEIGHTS as QUALITY_WEIGHTS
+from teams.parts.quality import Quality
+from tests.made import scene, write_png
+
+TEAMS = ("HH", "ACVLab", "AIIALab", "MiPortrait", "Night Watch")
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """A tiny method whose stages only write down what they are given, and lighten the picture."""
+
+    def record(method_class, *stages, **constants):
+        method = method_class(**method_class.tiny | constants)
+        calls = []
+
+        def stand_in(name):
+            def call(image, *others, **options):
+                calls.append((name, options))
+                return image * 0.5 + 0.5
+
+            return call
+
+        for name in stages:
+            monkeypatch.setattr(getattr(method, name), "forward", stand_in(name))
+        return method, calls
+
+    return record
+
+
+def restored(method, side=64):
+    with torch.no_grad():
+        return method(torch.full((1, 3, side, side), 0.2))
+
+
+def test_hh_is_codeformer_at_full_fidelity_then_diffbir_with_clip_iqas_words(recorded):
+    method, calls = recorded(hh.Hh, "codeformer", "diffbir", steps=50)
+    assert torch.allclose(restored(method), torch.tensor(0.8))
+    assert [name for name, _ in calls] == ["codeformer", "diffbir"]
+    assert calls[0][1] == {"fidelity": 1.0}
+    options = calls[1][1]
+    assert (options["steps"], options["guidance"], options["seed"]) == (50, 4.0, 231)
+    assert options["prompt"].startswith("Good image, Sharp image")
+    assert options["negative"].endswith("noisy image")
+
+
+def test_acvlab_restores_faces_before_a_background_and_its_report_takes_codeformer(recorded):
+    pytest.importorskip("facexlib", reason="needs the extra ntire[faces]")
+    method, calls = recorded(acvlab.AcvLab, "real_esrgan", "unaligned", "diffbir", steps=75)
+    restored(method)
+    assert [name for name, _ in calls] == ["real_esrgan", "unaligned", "diffbir"]
+    assert calls[0][1] == {"outscale": 1}
+    assert float(calls[1][1]["background"].mean()) == pytest.approx(0.6)
+    options = calls[2][1]
+    assert (options["steps"], options["guidance"], options["prompt"], options["negative"]) == (
+        75, 3.0, LONG_PROMPT, NEGATIVE,
+    )  # fmt: skip
+    assert catalogue.find("ACVLab", "face", "report") is acvlab.AcvLabReport
+
+
+@pytest.mark.parametrize(("scores", "helps"), [((0.2, 10.0), True), ((0.2, 20.0), False), ((0.4, 10.0), False)])
+def test_miportrait_lets_gfpgan_help_where_both_measures_of_the_input_are_low(recorded, scores, helps):
+    stages = ("pisa_sr", "ffa_net", "gfpgan", "diffbir", "face_tone")
+    method, calls = recorded(miportrait.MiPortrait, *stages, judged=1)
+    judged = []
+
+    def judge(image):
+        judged.append(float(image.mean()))
+        return tuple(torch.tensor([value]) for value in scores)
+
+    method.quality.forward = judge
+    restored(method)
+    assert judged == [pytest.approx(0.2)], "the input is judged, not what became of it"
+    expected = [name for name in stages if helps or name != "gfpgan"]
+    assert [name for name, _ in calls] == expected
+    assert calls[0][1]["seed"] == 42
+    assert calls[-2][1]["negative"] == f"{NEGATIVE}, out of focus"
+
+
+def test_without_a_judge_gfpgan_helps_always(recorded):
+    method, calls = recorded(miportrait.MiPortrait, "pisa_sr", "ffa_net", "gfpgan", "diffbir", "face_tone")
+    restored(method)
+    assert "gfpgan" in [name for name, _ in calls]
+
+
+def test_the_judge_is_read_from_its_files_and_refuses_to_guess_without(tmp_path, monkeypatch):
+    empty = Quality()
+    from ntire import UserError
+
+    with pytest.raises(UserError, match="CLIP-IQA and MUSIQ"):
+        empty(torch.zeros(1, 3, 8, 8))
+    built = {}
+    monkeypatch.setattr(
+        "teams.parts.quality.build", lambda name, **options: built.setdefault(name, torch.nn.Flatten(0)) and _Mean(name)
+    )
+    for weights in QUALITY_WEIGHTS:
+        fill_from(empty, weights, tmp_path / weights.file)
+    assert set(built) == {"clipiqa", "musiq"}
+    clip_iqa, musiq = empty(torch.full((2, 3, 8, 8), 0.25))
+    assert clip_iqa.tolist() == [0.25, 0.25]
+    assert musiq.tolist() == [25.0, 25.0]
+
+
+class _Mean(torch.nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.times = 100 if name == "musiq" else 1
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.times * image.mean((1, 2, 3))[:, None]
+
+
+def test_night_watch_takes_other_settings_from_its_caller(recorded):
+    method, calls = recorded(night_watch.NightWatch, "diffbir", steps=30)
+    restored(method)
+    assert (calls[0][1]["guidance"], calls[0][1]["strength"], calls[0][1]["steps"]) == (8.0, 0.6, 30)
+    method.settings = night_watch.Settings(prompts=3, guidance=5.0, mask=None)
+    assert torch.allclose(restored(method), torch.tensor(0.6))
+    assert calls[1][1]["prompt"] == night_watch.PROMPTS[3][0]
+
+
+def test_night_watchs_mask_is_the_programs(monkeypatch):
+    """The program's steps in OpenCV, on a picture large enough for its kernel."""
+    import cv2
+
+    mask = night_watch.MASKS["1.0"]
+    picture = scene(90, 100).astype(np.float32) / 255
+    blur = cv2.GaussianBlur(picture, (61, 61), 0)
+    detail = picture - blur
+    soft = cv2.GaussianBlur((np.abs(detail) * 255 > mask.threshold).astype(np.float32), (61, 61), 0)
+    where = np.clip(mask.contrast * soft, 0, 1)
+    sharper = np.clip(picture + mask.weight * detail, 0, 1)
+    high, low = cv2.dilate(picture, np.ones((3, 3))), cv2.erode(picture, np.ones((3, 3)))
+    bounded = np.where(sharper > high, high + (sharper - high) * mask.overshoot, sharper)
+    bounded = np.where(sharper < low, low - (low - sharper) * mask.overshoot, bounded)
+    theirs = where * bounded + (1 - where) * picture
+    ours = night_watch.sharpened(torch.from_numpy(picture).permute(2, 0, 1)[None], mask)
+    assert float(np.abs(theirs - picture).max()) > 0.02
+    np.testing.assert_allclose(ours[0].permute(1, 2, 0).numpy(), theirs, atol=1e-4)
+
+
+def test_other_sizes_are_brought_to_the_networks_and_back(recorded):
+    method, _ = recorded(hh.Hh, "codeformer", "diffbir")
+    seen = []
+    forward = method.codeformer.forward
+    method.codeformer.forward = lambda image, **options: seen.append(image.shape) or forward(image, **options)
+    assert restored(method, side=40).shape == (1, 3, 40, 40)
+    assert seen == [(1, 3, 64, 64)]
+
+
+@pytest.mark.parametrize("team", TEAMS)
+def test_weights_that_are_missing_are_told_with_their_addresses_and_licences(ntire, pictures, team):
+    ran = ntire("run", "--team", team, "--track", "face", pictures)
+    assert ran.code == 3
+    said = ran.err.replace("\n", "")
+    for weights in catalogue.find(team, "face").weights:
+        assert weights.file in said
+        assert weights.license.split()[0] in said
+        assert all(url in said for url in weights.urls)
+
+
+def test_a_face_is_restored_from_the_command_line_with_weights_of_ones_own(ntire, tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    method_class = catalogue.find("HH", "face")
+    build = method_class.__init__
+    monkeypatch.setattr(method_class, "__init__", lambda self: build(self, **method_class.tiny))
+    torch.manual_seed(3)
+    save_file(method_class().state_dict(), tmp_path / "small.safetensors")
+    write_png(tmp_path / "in" / "CelebA" / "face.png", scene(64, 64))
+    ran = ntire(
+        "run", "--team", "HH", "--track", "face", tmp_path / "in", "-o", tmp_path / "out",
+        "--weights", tmp_path / "small.safetensors", "--device", "cpu",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    written = read_pixels(tmp_path / "out" / "images" / "CelebA" / "face.png")
+    method = prepare(method_class, Options(weights=tmp_path / "small.safetensors"))
+    expected = method.restore(tmp_path / "in" / "CelebA" / "face.png").permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(written, np.rint(expected * 255))
