@@ -375,21 +375,27 @@ def score(
 
 @app.command(
     epilog="Examples: [bold]ntire leaderboard table1.csv --track face-2025[/]; "
-    "[bold]ntire leaderboard submissions/*/scores.csv --track srgb -o board.csv[/]"
+    "[bold]ntire leaderboard submissions/*/scores.csv --track srgb -o board.csv[/]; "
+    "[bold]ntire leaderboard scores.csv --track denoise --published[/]"
 )
 def leaderboard(
-    tables: Annotated[list[Path], typer.Argument(help="scores.csv files, or tables with one row of means a team.")],
     track: TrackName,
+    tables: Annotated[
+        list[Path] | None, typer.Argument(help="scores.csv files, or tables with one row of means a team.")
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("-o", "--out", help="Write it here, and .md and .json beside it.")
     ] = None,
+    published: Annotated[bool, typer.Option("--published", help="Beside what papers report on this track.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Rank scores or published means by a track's rules; no image is touched."""
     from ntire.workflow import rank_tables
     from scoring.tables import as_json as lines_as_json
 
-    board = rank_tables(tables, track, file)
+    if not tables and not published:
+        raise UserError("name the tables to rank, or ask for the --published rows of the track.")
+    board = rank_tables(tables or [], track, file, published=published)
     if as_json:
         _print_json(lines_as_json(board.lines))
     else:

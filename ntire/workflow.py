@@ -62,7 +62,7 @@ from scoring.metrics import METRICS
 from scoring.references import Expected, References, expected_images, inputs_by_subset
 from scoring.score import Scored, Scorer
 from scoring.tables import write_leaderboard, write_scores
-from scoring.track import Track, load_track, sample_track
+from scoring.track import Track, load_track, published_rows, sample_track
 
 if TYPE_CHECKING:
     from scoring.bench import Report
@@ -119,6 +119,12 @@ def _inputs(
         noisy = add_noise({item.name: item.path for item in inputs}, track.noise.sigma, track.noise.seed)
         say(f"noise of sigma {track.noise.sigma:g} added to {len(inputs)} clean picture(s): {noisy}")
         inputs = find_inputs([noisy], kind)
+    for subset, noise in track.noises.items():
+        clean = [item for item in inputs if item.name.startswith(f"{subset}/")]
+        if clean:
+            noisy = add_noise({item.name: item.path for item in clean}, noise.sigma, noise.seed)
+            say(f"{subset}: noise of sigma {noise.sigma:g} added to {len(clean)} clean picture(s): {noisy}")
+            inputs = [*(item for item in inputs if item not in clean), *find_inputs([noisy], kind)]
     return track, tuple(inputs)
 
 
@@ -333,11 +339,14 @@ def _by_track(given: Sequence[Path], track_name: str | None, say: Say) -> list[t
     return [(wanted, entries)]
 
 
-def rank_tables(tables: Sequence[Path], track_name: str, out: Path | None) -> Board:
-    """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched."""
+def rank_tables(tables: Sequence[Path], track_name: str, out: Path | None, *, published: bool = False) -> Board:
+    """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched.
+
+    With `published`, the rows of papers that ship with the track stand among them. Raises UserError if there are none.
+    """
     track = load_track(track_name)
     lines: list[Line] = []
-    for path in tables:
+    for path in [*tables, *([published_rows(track)] if published else [])]:
         with_images = path.is_file() and path.read_bytes().startswith(b"image,")
         lines += [line_of_scores(path, track)] if with_images else lines_of_table(path, track)
     board = ranked(lines)

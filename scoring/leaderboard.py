@@ -67,6 +67,8 @@ class Line:
     rank: int | None = None
     """None for a submission that is not valid or has no total."""
     uncertainty: Uncertainty | None = None
+    by_subset: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """For each metric its means by subset, on tracks where the subsets count alike."""
 
     @property
     def valid(self) -> bool:
@@ -85,9 +87,15 @@ def line_of(
     expected = [row for row in scored.rows if row.status != "unexpected"]
     bad = [row for row in expected if row.status != "ok"]
     per_image = [name for name in metrics if METRICS[name].over == "image"]
+    by_subset: dict[str, dict[str, float]] = {}
+    if track.average == "subsets":
+        by_subset = {name: _means_by_subset(track, expected, name, present=as_published) for name in per_image}
     if as_published:
         means = {name: _published_mean(track, expected, name) for name in per_image}
         found = {name: value for name, value in means.items() if value is not None} | dict(scored.of_present)
+    elif track.average == "subsets":
+        complete_ones = {name: of for name, of in by_subset.items() if of.keys() == track.subsets.keys()}
+        found = {name: track.mean(of) for name, of in complete_ones.items()} | dict(scored.of_set)
     else:
         found = {
             name: mean([row.values[name] for row in expected])
@@ -96,7 +104,8 @@ def line_of(
         } | dict(scored.of_set)
     gates = tuple(_gate_result(gate, expected, not as_published) for gate in track.gates if gate.metric in metrics)
     complete = set(metrics) == set(track.metrics)
-    sample = Sample({name: [row.values.get(name, math.nan) for row in expected] for name in per_image}, scored.of_set)
+    values = {name: [row.values.get(name, math.nan) for row in expected] for name in per_image}
+    sample = Sample(values, scored.of_set, [row.subset for row in expected])
     line = Line(
         scored.submission.entry,
         scored.submission.team,
@@ -111,17 +120,21 @@ def line_of(
         reproduced=_verdict(scored.submission.root),
         versions=versions,
         sample=sample,
+        by_subset=by_subset,
     )
     return replace(line, problems=_problems(line, [] if as_published else bad))
 
 
 def lines_of_table(path: Path, track: Track) -> list[Line]:
     """Lines from a CSV with one row a team: `team`, optionally `entry`, a column for each metric of the track's total,
-    and `failed_images` where the track has a gate; other columns are left alone.
+    and `failed_images` where the track has a gate; other columns are left alone. On tracks whose subsets count alike see
+    `_lines_by_subset`.
 
     Raises UserError that lists every missing column and every cell that is not a number.
     """
     header, rows = _read_csv(path)
+    if track.average == "subsets":
+        return _lines_by_subset(path, track, header, rows)
     needed = list(dict.fromkeys(term.metric for term in track.terms))
     if not needed:
         raise UserError(f"track {track.name} has no formula: a table of means cannot be ranked by it.")
@@ -149,6 +162,46 @@ def lines_of_table(path: Path, track: Track) -> list[Line]:
         lines.append(replace(line, problems=_problems(line, [])))
     if problems:
         raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
+    return lines
+
+
+def _lines_by_subset(
+    path: Path, track: Track, header: Sequence[str], rows: Sequence[Mapping[str, str | None]]
+) -> list[Line]:
+    """Lines from a table with a column `<metric>/<subset>` for each cell of a paper's table, and perhaps `<metric>` for the
+    average that it prints, which counts where cells are empty. A row without either is listed, not ranked.
+    """
+    wanted = [f"{name}/{subset}" for name in track.metrics for subset in track.subsets]
+    known = [column for column in (*wanted, *track.metrics) if column in header]
+    if "team" not in header or not known:
+        raise UserError(
+            f"{path}: expected the columns team and some of {', '.join(wanted)}; found {', '.join(header)}."
+        )
+    lines, problems = [], []
+    for number, row in enumerate(rows, 2):
+        cells: dict[str, float] = {}
+        for column in known:
+            try:
+                if row[column]:
+                    cells[column] = float(row[column] or "")
+            except ValueError:
+                problems.append(f"{path}: line {number}: {column}: expected a number, found {row[column]!r}")
+        by_subset = {
+            name: {subset: cells[f"{name}/{subset}"] for subset in track.subsets if f"{name}/{subset}" in cells}
+            for name in track.metrics
+        }
+        means = {name: cells[name] for name in track.metrics if name in cells}
+        means |= {name: track.mean(of) for name, of in by_subset.items() if len(of) == len(track.subsets)}
+        lacking = [term.metric for term in track.terms if term.metric not in means]
+        lines.append(
+            Line(
+                row.get("entry") or row["team"] or "", row["team"] or "", track, means, track.total(means),
+                track.count or 0, track.count or 0, by_subset=by_subset,
+                problems=(f"{', '.join(lacking)} not given for all subsets",) if lacking else (),
+            )
+        )  # fmt: skip
+    if problems:
+        raise UserError("\n".join(problems))
     return lines
 
 
@@ -218,13 +271,19 @@ def _published_mean(track: Track, rows: Sequence[Row], metric: str) -> float | N
     if not track.subsets:
         present = [row.values[metric] for row in rows if metric in row.values]
         return mean(present) if present else None
-    weighted = 0.0
-    for subset, count in track.subsets.items():
-        present = [row.values[metric] for row in rows if row.subset == subset and metric in row.values]
-        if not present:
-            return None
-        weighted += mean(present) * count
-    return weighted / sum(track.subsets.values())
+    found = _means_by_subset(track, rows, metric, present=True)
+    return track.mean(found) if found.keys() == track.subsets.keys() else None
+
+
+def _means_by_subset(track: Track, rows: Sequence[Row], metric: str, *, present: bool) -> dict[str, float]:
+    """Mean of a metric in each subset that has a value for every image, or, if `present`, for any."""
+    found = {}
+    for subset in track.subsets:
+        inside = [row for row in rows if row.subset == subset]
+        values = [row.values[metric] for row in inside if metric in row.values]
+        if values and (present or len(values) == len(inside)):
+            found[subset] = mean(values)
+    return found
 
 
 def _gate_result(gate: Gate, rows: Sequence[Row], missing_fails: bool) -> GateResult:

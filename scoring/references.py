@@ -80,6 +80,10 @@ def expected_images(track: Track, references: References, metrics: Iterable[str]
         found = sum(1 for one in expected if one.subset == subset)
         if found != count:
             problems.append(f"subset {subset}: {count} images by the rules, {found} found")
+    if track.average == "subsets":
+        problems += [
+            f"{one.name}: lies in none of the folders {', '.join(track.subsets)}" for one in expected if not one.subset
+        ]
     if not names:
         problems.append(f"no picture in {getattr(references, needed[0])}")
     if problems:

@@ -35,6 +35,8 @@ class Sample:
     """Per-image metrics, all in the same order of images."""
     of_set: Mapping[str, float]
     """Metrics of the whole set: they stay as they are in every resample."""
+    subsets: Sequence[str] = ()
+    """Of each image; needed where the subsets count alike."""
 
 
 def uncertainties(track: Track, ranked: Sequence[Sample]) -> list[Uncertainty] | None:
@@ -61,7 +63,7 @@ def _resampled_totals(track: Track, ranked: Sequence[Sample]) -> NDArray[np.floa
     images = {len(values) for sample in ranked for values in sample.values.values()}
     if len(images) != 1 or (count := images.pop()) < 2:
         return None
-    drawn = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+    drawn = _drawn(track, ranked[0].subsets, count)
     totals = np.zeros((len(ranked), RESAMPLES))
     for number, sample in enumerate(ranked):
         for term in track.terms:
@@ -75,6 +77,21 @@ def _resampled_totals(track: Track, ranked: Sequence[Sample]) -> NDArray[np.floa
             added = term.offset + term.scale * means
             totals[number] += added if term.floor is None else np.maximum(term.floor, added)
     return totals
+
+
+def _drawn(track: Track, subsets: Sequence[str], count: int) -> NDArray[np.float64]:
+    """How much each image counts in each resample, (RESAMPLES, count): images are drawn from all, or, where the subsets
+    count alike, as many as there are from each.
+    """
+    rng = np.random.default_rng(SEED)
+    if track.average == "images":
+        return rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+    drawn = np.zeros((RESAMPLES, count))
+    for name in track.subsets:
+        inside = np.flatnonzero(np.asarray(subsets) == name)
+        own = rng.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), size=RESAMPLES)
+        drawn[:, inside] = own / len(inside) / len(track.subsets)
+    return drawn
 
 
 def sensitivity(track: Track, means: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, int]]:

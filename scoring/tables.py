@@ -45,17 +45,22 @@ def cells(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     header = ["rank", "entry", "team", "track", "total"]
     header += ["95 %", "ranks"] if intervals else []
     header += [f"{metric} {'↑' if METRICS[metric].higher_is_better else '↓'}" for metric in metrics]
+    subsets = [(metric, subset) for metric, subset in _by_subset(lines) if metric == metrics[0]]
+    header += [subset for _, subset in subsets]
     header += ["failed"] if gates else []
     header += ["images", "remarks"]
-    return header, [_cells(line, metrics, intervals, gates) for line in lines]
+    return header, [_cells(line, metrics, subsets, intervals, gates) for line in lines]
 
 
-def _cells(line: Line, metrics: Sequence[str], intervals: bool, gates: bool) -> list[str]:
+def _cells(
+    line: Line, metrics: Sequence[str], subsets: Sequence[tuple[str, str]], intervals: bool, gates: bool
+) -> list[str]:
     row = [_rank(line), line.entry, line.team, line.track.name, _rounded(line.total, line.track.decimals)]
     if intervals:
         own = line.uncertainty
         row += [f"{own.total[0]:.3f}..{own.total[1]:.3f}", f"{own.rank[0]}..{own.rank[1]}"] if own else ["", ""]
     row += [_rounded(line.means.get(metric), line.track.decimals) for metric in metrics]
+    row += [_rounded(line.by_subset.get(metric, {}).get(subset), line.track.decimals) for metric, subset in subsets]
     if gates:
         row.append("; ".join(f"{result.failed} of {result.gate.max_failures}" for result in line.gates))
     reproduced = [f"reproduced: {line.reproduced}"] if line.reproduced else []
@@ -94,6 +99,9 @@ def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
             "valid": line.valid,
             "total": _finite(line.total),
             "metrics": {name: _finite(value) for name, value in line.means.items()},
+            "subsets": {
+                name: {subset: _finite(value) for subset, value in of.items()} for name, of in line.by_subset.items()
+            },
             "images": line.images,
             "scored": line.scored,
             "gates": [
@@ -133,12 +141,20 @@ def _columns(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
         header += [f"{gate}_failed", f"{gate}_margin", f"{gate}_worst"]
     for budget in budgets:
         header += [budget, f"{budget}_margin"]
+    subsets = _by_subset(lines)
+    header += [f"{metric}/{subset}" for metric, subset in subsets]
     header += ["total_low", "total_high", "rank_low", "rank_high", "better_than_next"]
     header += ["images", "scored", "reproduced", "problems", "notes", "versions"]
-    return header, [_columns_of(line, metrics, gates, budgets) for line in lines]
+    return header, [_columns_of(line, metrics, gates, budgets, subsets) for line in lines]
 
 
-def _columns_of(line: Line, metrics: Sequence[str], gates: Sequence[str], budgets: Sequence[str]) -> list[str]:
+def _columns_of(
+    line: Line,
+    metrics: Sequence[str],
+    gates: Sequence[str],
+    budgets: Sequence[str],
+    subsets: Sequence[tuple[str, str]],
+) -> list[str]:
     row = [_rank(line), line.entry, line.team, line.track.name, "yes" if line.valid else "no", _number(line.total)]
     row += [_number(line.means.get(metric)) for metric in metrics]
     at_gate = {result.gate.name: result for result in line.gates}
@@ -148,6 +164,7 @@ def _columns_of(line: Line, metrics: Sequence[str], gates: Sequence[str], budget
     spent = {result.name: result for result in line.budgets}
     for budget in budgets:
         row += [_number(spent[budget].value), _number(spent[budget].margin)] if budget in spent else ["", ""]
+    row += [_number(line.by_subset.get(metric, {}).get(subset)) for metric, subset in subsets]
     own = line.uncertainty
     row += [*map(_number, own.total), *map(str, own.rank), _number(own.better_than_next)] if own else [""] * 5
     versions = "; ".join(f"{name}: {version}" for name, version in line.versions.items())
@@ -159,6 +176,12 @@ def _metrics(lines: Sequence[Line]) -> list[str]:
     """Columns: every metric that some line has, in the order of the tracks' rules."""
     wanted = dict.fromkeys(name for line in lines for name in line.track.metrics)
     return [name for name in wanted if any(name in line.means for line in lines)]
+
+
+def _by_subset(lines: Sequence[Line]) -> list[tuple[str, str]]:
+    """Columns: every metric and subset that some line has a mean for, in the order of the tracks' rules."""
+    wanted = dict.fromkeys((name, one) for line in lines for name in line.track.metrics for one in line.track.subsets)
+    return [(name, one) for name, one in wanted if any(one in line.by_subset.get(name, {}) for line in lines)]
 
 
 def _rank(line: Line) -> str:

@@ -16,6 +16,7 @@ from scoring.budgets import Positive
 from scoring.metrics import METRICS
 
 RULES = Path(str(files("scoring"))) / "tracks"
+PUBLISHED = Path(str(files("scoring"))) / "published"
 
 
 class _Rules(BaseModel):
@@ -90,11 +91,15 @@ class Track(_Rules):
     """Whether it is played on the built-in sample set."""
     subsets: dict[str, Annotated[int, Field(gt=0)]] = {}
     """Images per subset; empty where the references say which images there are."""
+    average: Literal["images", "subsets"] = "images"
+    """Whether a mean is that of all images, or that of the subsets' means, each of which counts alike."""
     pair_by: Literal["path", "stem"] = "path"
     """Whether an image is found by its path below `images/`, or by its file name in whatever folder."""
     border: Annotated[int, Field(ge=0)] = 0
     """Pixels cut from every side before any metric."""
     noise: Noise | None = None
+    noises: dict[str, Noise] = {}
+    """By subset, for subsets whose inputs are clean."""
     metrics: Annotated[tuple[str, ...], Field(min_length=1)]
     terms: tuple[Term, ...] = ()
     gates: tuple[Gate, ...] = ()
@@ -125,6 +130,11 @@ class Track(_Rules):
                 raise ValueError(f"gate {gate.name!r} needs one threshold for each of: {', '.join(self.subsets)}")
             if METRICS[gate.metric].over == "set":
                 raise ValueError(f"gate {gate.name!r}: {gate.metric!r} has no value for an image")
+        if self.average == "subsets" and not self.subsets:
+            raise ValueError("an average over subsets needs to know them: subsets is empty")
+        for name in self.noises:
+            if name not in self.subsets:
+                raise ValueError(f"noises: {name!r} is not among the subsets")
         if not self.verified and not self.remark:
             raise ValueError("a track that is not verified needs a remark that says why")
         return self
@@ -133,6 +143,11 @@ class Track(_Rules):
     def count(self) -> int | None:
         """Images of all subsets, where the rules state them."""
         return sum(self.subsets.values()) or None
+
+    def mean(self, of_subsets: Mapping[str, float]) -> float:
+        """The mean over subsets by name: each counts alike, or by its images."""
+        weights = {name: 1 if self.average == "subsets" else count for name, count in self.subsets.items()}
+        return math.fsum(weights[name] * of_subsets[name] for name in weights) / sum(weights.values())
 
     def total(self, means: Mapping[str, float]) -> float | None:
         """The track's score from the metrics' means over all images; None if a term's metric is not there."""
@@ -163,6 +178,15 @@ def all_tracks() -> tuple[Track, ...]:
     return tuple(read_toml(path, Track) for path in sorted(RULES.glob("*.toml")))
 
 
+def published_rows(track: Track) -> Path:
+    """The table of what papers report on a track. Raises UserError that says for which tracks there is one."""
+    path = PUBLISHED / f"{track.name}.csv"
+    if not path.is_file():
+        known = ", ".join(sorted(one.stem for one in PUBLISHED.glob("*.csv")))
+        raise UserError(f"no published rows ship for track {track.name}; there are some for: {known}.")
+    return path
+
+
 def sample_track(inputs: str) -> Track | None:
     """The track of the built-in sample set for a kind of input, if there is one."""
     return next((track for track in all_tracks() if track.samples and track.inputs == inputs), None)
@@ -181,6 +205,7 @@ def in_words(track: Track) -> str:
         f"{track.name}: {track.title}",
         f"input      {track.inputs}",
         f"images     {images or 'all of the references'}; paired {paired}",
+        *(["average    of the subsets' means, each counting alike"] if track.average == "subsets" else []),
         f"border     {track.border} px cut from every side before any metric",
         f"total      {formula(track) or 'none'}",
     ]
@@ -188,6 +213,8 @@ def in_words(track: Track) -> str:
         lines.append(
             f"noise      Gaussian, sigma {track.noise.sigma:g} of 255, seed {track.noise.seed}, rounded to 8 bits"
         )
+    for name, noise in track.noises.items():
+        lines.append(f"noise      {name}: Gaussian, sigma {noise.sigma:g} of 255, seed {noise.seed}, rounded to 8 bits")
     for gate in track.gates:
         thresholds = ", ".join(f"{subset} {threshold:g}" for subset, threshold in gate.thresholds.items())
         lines.append(
@@ -219,6 +246,7 @@ def markdown() -> str:
         settings = [f"{gate.metric} gate, at most {gate.max_failures} failed images" for gate in track.gates]
         settings += [f"{track.border} px border cut"] if track.border else []
         settings += [f"noise of sigma {track.noise.sigma:g} added"] if track.noise else []
+        settings += [f"average of {len(track.subsets)} subsets"] if track.average == "subsets" else []
         settings += [] if track.verified else ["formula not verified"]
         named = f"`{track.name}`" + (f" (`--track {track.inputs}`)" if track.default else "")
         lines.append([named, formula(track), "; ".join(settings), track.title])

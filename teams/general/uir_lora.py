@@ -11,15 +11,15 @@ count the paper's agree with.
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.degradations import NoiseLevels, SrgbDegradation
 from ntire.method import Cost, Method
-from ntire.training import Recipe, Stage
+from ntire.training import Loss, Recipe, Stage
+from ntire.weather import Weather
 from teams.parts.adapters import OwnConv, mix
 from teams.parts.clip_text import TOKENS
 from teams.parts.degradation_router import CLIP, Router, find_clip
@@ -49,11 +49,18 @@ ADDED = (".lora_", ".own.", "skip_conv_")
 """What the names of tensors contain that the base models do not have."""
 
 
-def _stage(word: str, **only: Any) -> Stage:
+WORDS = (
+    "motion-blurry", "hazy", "jpeg-compressed", "low-light", "noisy", "raindrop", "rainy", "shadowed", "snowy", "uncompleted",
+)  # fmt: skip
+PAIRED = ("raindrop", "shadowed", "snowy")
+"""Damage that cannot be made from clean pictures."""
+
+
+def _stage(word: str) -> Stage:
     """The training of one adapter."""
-    return Stage(
-        word, iterations=80_000, patch=256, batch=8, lr=2e-4, lr_end=0.0, losses={"l2": 1.0, "lpips": 5.0}, **only
-    )
+    damage = None if word in PAIRED else Weather(word)
+    losses: dict[Loss, float] = {"l2": 1.0, "lpips": 5.0}
+    return Stage(word, 80_000, 256, 8, 2e-4, 0.0, losses, degradation=damage, paired=word in PAIRED)
 
 
 class UirLora(Method):
@@ -77,10 +84,7 @@ class UirLora(Method):
     halo = 64
     stride = 64
     bf16_psnr_db = 30.0
-    words: ClassVar[tuple[str, ...]] = (
-        "motion-blurry", "hazy", "jpeg-compressed", "low-light", "noisy", "raindrop", "rainy", "shadowed", "snowy",
-        "uncompleted",
-    )  # fmt: skip
+    words: ClassVar[tuple[str, ...]] = WORDS
     """What the adapters are called and the picture is compared with; a subclass may add its own."""
     caveats = (
         "No weights are public: training begins from a folder with SD-Turbo and CLIP, `ntire train --weights FOLDER --stage "
@@ -95,22 +99,15 @@ class UirLora(Method):
         "CLIP was not trained to tell degradations.",
         "Losses are said to suit each degradation: L2 + 5 LPIPS for all, as in img2img-turbo. The prompt is not stated: empty.",
         "The paper trains the skip convolutions on all degradations first; here each adapter trains its own from their start.",
-        "The recipe has noise and JPEG, which can be made from clean pictures; the other eight need their data sets.",
+        "Raindrops, shadows and snow need paired pictures: `ntire train --pairs snowy=DIR`. The other seven are made from clean "
+        "ones, where the paper has paired data for all but noise, JPEG and masks; `--pairs` takes those as well.",
         "The latent is the mean of the encoder's posterior: the same picture gives one result.",
         "SD-Turbo's weights are under Stability AI's non-commercial community licence.",
         "Attention and norms see the whole image: tiles change the result.",
     )
     recipe = Recipe(
-        degradation=NoiseLevels((50.0,)),
-        stages=(
-            _stage("noisy"),
-            _stage(
-                "jpeg-compressed",
-                degradation=SrgbDegradation(
-                    blur_probability=0.0, noise_probability=0.0, jpeg_probability=1.0, jpeg_quality=(10, 10)
-                ),
-            ),
-        ),
+        degradation=Weather("noisy"),
+        stages=tuple(_stage(word) for word in ("noisy", *(word for word in WORDS if word != "noisy"))),
         source="UIR-LoRA: AdamW, rate, cosine, 80,000 iterations and batch 8 an adapter; losses of img2img-turbo; patch ours",
         weight_decay=0.01,
     )

@@ -408,3 +408,34 @@ def test_sheet_puts_entries_beside_the_truth(ntire, pair):
     ran = ntire("sheet", "submissions/one", "--gt", "nowhere")
     assert ran.code == 2
     assert "nowhere: expected a folder of pictures" in ran.err
+
+
+def test_our_scores_stand_beside_published_ones(ntire, tmp_path):
+    subsets = {"hazy": 30.0, "rainy": 40.0, "noisy": 31.5, "motion-blurry": 30.0, "low-light": 24.0}
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "scores.csv").write_text(
+        "image,subset,status,psnr,ssim-skimage,problem\n"
+        + "".join(f"{name}/{n},{name},ok,{psnr},0.9,\n" for name, psnr in subsets.items() for n in range(2))
+    )
+    found = ntire("leaderboard", tmp_path / "ours" / "scores.csv", "--track", "multi-5", "--published", "--json").json()
+    assert found[0]["team"] == "ours"
+    assert found[0]["total"] == pytest.approx(sum(subsets.values()) / 5)
+    assert {"MIRAGE-S", "PromptIR", "AirNet"} <= {one["team"] for one in found}
+    refused = ntire("leaderboard", "--track", "face-2025", "--published")
+    assert (refused.code, "no published rows ship for track face-2025" in refused.err) == (2, True)
+    assert "name the tables to rank" in ntire("leaderboard", "--track", "multi-5").err
+
+
+def test_noise_is_added_to_the_subsets_whose_inputs_are_clean(tmp_path):
+    from ntire.image import read_pixels
+    from ntire.workflow import plan
+
+    for name in ("hazy/a", "noisy-25/a", "noisy-50/a"):
+        write_png(tmp_path / "lq" / f"{name}.png", scene(40, 40))
+    said = []
+    job = plan("Copy", "multi-3", [tmp_path / "lq"], tmp_path / "out", None, None, said.append)
+    found = {item.name: np.abs(read_pixels(item.path).astype(float) - scene(40, 40)).mean() for item in job.inputs}
+    assert found["hazy/a"] == 0
+    assert 10 < found["noisy-25/a"] < 25 < found["noisy-50/a"] < 45
+    assert len(said) == 2
+    assert "noisy-25: noise of sigma 25 added to 1" in said[0]

@@ -12,7 +12,7 @@ from scoring.leaderboard import BINS, line_of, line_of_scores, lines_of_table, r
 from scoring.metrics import METRICS
 from scoring.score import Row, Scored
 from scoring.tables import as_json, cells, markdown, write_leaderboard, write_scores
-from scoring.track import Track, load_track
+from scoring.track import PUBLISHED, Track, load_track, published_rows
 
 TRACK = load_track("demo-srgb")
 
@@ -313,3 +313,84 @@ def test_a_table_with_mistakes_tells_them(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         lines_of_table(tmp_path / "t.csv", load_track("face-2025"))
+
+
+TASKS = Track(
+    name="tasks", title="t", inputs="general", average="subsets", subsets={"hazy": 1, "noisy": 3}, metrics=("psnr", "ssim"),
+    terms=[{"metric": "psnr", "scale": 1}], tie_break=("ssim",), source="s",
+)  # fmt: skip
+
+
+def tasks(*psnrs):
+    """Rows of TASKS; None for a missing image."""
+    return [
+        Row(
+            str(number),
+            "noisy" if number else "hazy",
+            *(("missing",) if psnr is None else ("ok", {"psnr": psnr, "ssim": psnr / 50})),
+        )
+        for number, psnr in enumerate(psnrs)
+    ]
+
+
+def test_subsets_count_alike_whatever_their_size(tmp_path):
+    one = line("x", tasks(20.0, 30.0, 31.0, 32.0), TASKS)
+    assert one.total == pytest.approx((20 + 31) / 2)
+    assert one.by_subset["psnr"] == {"hazy": 20.0, "noisy": pytest.approx(31.0)}
+    published = line("x", tasks(20.0, 30.0, None, 32.0), TASKS, as_published=True)
+    assert published.total == pytest.approx((20 + 31) / 2)
+    gap = line("gap", tasks(20.0, 30.0, None, 32.0), TASKS)
+    assert (gap.total, gap.valid, gap.by_subset["psnr"]) == (None, False, {"hazy": 20.0})
+    write_leaderboard(tmp_path, ranked([one, gap]))
+    rows = list(csv.DictReader((tmp_path / "leaderboard.csv").read_text().splitlines()))
+    assert [(row["psnr/hazy"], row["psnr/noisy"], row["ssim/hazy"]) for row in rows] == [
+        ("20", "31", "0.4"),
+        ("20", "", "0.4"),
+    ]
+    header, shown = cells(ranked([one, gap]))
+    assert header[header.index("hazy") : header.index("hazy") + 2] == ["hazy", "noisy"]
+    assert shown[0][header.index("noisy")] == "31.0000"
+    assert as_json([one])[0]["subsets"]["psnr"]["noisy"] == pytest.approx(31.0)
+    assert "hazy" not in cells([line("y", [row("a", psnr=1.0, ssim=0.1)])])[0]
+
+
+def test_a_paper_s_table_ranks_by_its_cells_and_where_some_are_empty_by_the_average_it_prints(tmp_path):
+    (tmp_path / "t.csv").write_text("team,psnr/hazy,psnr/noisy,psnr,ssim\nA,20,30,99,\nB,,31,26,0.9\nC,40,,,\n")
+    board = ranked(lines_of_table(tmp_path / "t.csv", TASKS))
+    assert [(one.team, one.rank, one.total) for one in board] == [("B", 1, 26.0), ("A", 2, 25.0), ("C", None, None)]
+    assert board[2].problems == ("psnr not given for all subsets",)
+    (tmp_path / "t.csv").write_text("team,psnr/hazy\nA,x\nB,y\n")
+    with pytest.raises(UserError, match="(?s)line 2: psnr/hazy: expected a number, found 'x'.*line 3"):
+        lines_of_table(tmp_path / "t.csv", TASKS)
+    (tmp_path / "t.csv").write_text("team,niqe\nA,1\n")
+    with pytest.raises(UserError, match="expected the columns team and some of psnr/hazy"):
+        lines_of_table(tmp_path / "t.csv", TASKS)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PUBLISHED.glob("*.csv")))
+def test_published_rows_have_their_source_and_the_average_that_is_printed(name):
+    track = load_track(name)
+    board = ranked(lines_of_table(published_rows(track), track))
+    printed = {one["team"]: one for one in csv.DictReader(published_rows(track).read_text().splitlines())}
+    assert len(board) == len(printed) > 0
+    assert all(one["source"] for one in printed.values())
+    assert all(17 < value < 40 for one in board for value in one.by_subset.get("psnr", one.means).values() if value > 1)
+    for one in board:
+        whole = one.by_subset.get("psnr", {}).keys() == track.subsets.keys()
+        if track.average == "subsets" and whole:
+            assert one.total == pytest.approx(float(printed[one.team]["psnr"]), abs=0.011)
+            assert one.means["ssim-skimage"] == pytest.approx(float(printed[one.team]["ssim-skimage"]), abs=0.0011)
+
+
+@pytest.mark.data
+def test_published_denoisers_are_those_of_the_golden_table(data):
+    table = data.parent / "golden" / "denoise_cbsd68.csv"
+    if not table.is_file():
+        pytest.skip(f"the published figures are not in {table}")
+    golden = list(csv.DictReader(table.read_text().splitlines()))
+    for name, sigma in (("denoise-15", "15"), ("denoise", "25"), ("denoise-50", "50")):
+        ours = {one.team: dict(one.means) for one in lines_of_table(published_rows(load_track(name)), load_track(name))}
+        expected = {one["method"]: one for one in golden if one["sigma"] == sigma}
+        assert ours.keys() == expected.keys()
+        for team, means in ours.items():
+            assert means == {"psnr": float(expected[team]["psnr_db"]), "ssim-skimage": float(expected[team]["ssim"])}

@@ -287,3 +287,11 @@ def test_an_image_that_breaks_a_metric_does_not_take_the_others_with_it(entry, g
     for name in ("a", "below/c", "d", "e"):
         assert rows[name].values["psnr"] == read_pixels(entry.images / f"{name}.png").mean()
     assert len(loaded) == 2, "what had failed was built again"
+
+
+def test_where_subsets_count_alike_every_image_lies_in_one(gt):
+    track = Track(
+        name="t", title="t", inputs="srgb", average="subsets", subsets={"below": 1}, metrics=("psnr",), source="s",
+    )  # fmt: skip
+    with pytest.raises(UserError, match="a: lies in none of the folders below"):
+        expected_images(track, References(gt), ("psnr",))

@@ -18,6 +18,23 @@ def sample(values, fid=50.0):
     return Sample({"psnr": list(values)}, {"fid": fid})
 
 
+def test_where_subsets_count_alike_images_are_drawn_from_each():
+    tasks = Track(
+        name="t", title="t", inputs="general", average="subsets", subsets={"few": 40, "many": 400}, metrics=("psnr",),
+        terms=(Term(metric="psnr", scale=1.0),), source="s",
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    few, many = rng.normal(20, 2, 40), rng.normal(30, 2, 400)
+    subsets = ["few"] * 40 + ["many"] * 400
+    (found,) = uncertainties(tasks, [Sample({"psnr": [*few, *many]}, {}, subsets)])
+    middle, half = (
+        (few.mean() + many.mean()) / 2,
+        1.96 * np.hypot(few.std() / np.sqrt(40), many.std() / np.sqrt(400)) / 2,
+    )
+    assert found.total[0] == pytest.approx(middle - half, abs=0.03)
+    assert found.total[1] == pytest.approx(middle + half, abs=0.03)
+
+
 def test_the_interval_is_that_of_a_mean():
     values = np.random.default_rng(0).normal(30, 2, 400)
     (found,) = uncertainties(TRACK, [sample(values)])

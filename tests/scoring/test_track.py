@@ -69,6 +69,8 @@ def test_an_organiser_adds_a_track_with_one_toml(toml):
         ),
         ("tie_break", "tie_brake", "line 7: tie_brake: Extra inputs"),
         ('name = "mine"', 'name = "mine', "not valid TOML: .*line 2"),
+        (MADE, MADE + 'average = "subsets"\n', "an average over subsets needs to know them"),
+        (MADE, MADE + "[subsets]\nA = 1\n[noises.B]\nsigma = 5\nseed = 0\n", "noises: 'B' is not among the subsets"),
     ],
 )
 def test_every_mistake_in_a_toml_is_told_with_its_line(toml, old, new, message):
@@ -88,3 +90,11 @@ def test_a_total_is_the_exact_sum_of_its_terms():
     terms = [{"metric": "psnr", "scale": 0.1}] * 10
     track = Track(name="t", title="t", inputs="raw", metrics=("psnr",), terms=terms, source="s")
     assert track.total({"psnr": 1.0}) == 1.0
+
+
+def test_the_general_tracks_average_over_kinds_of_damage_and_say_which_noise_they_add():
+    words = in_words(load_track("multi-3"))
+    assert "average    of the subsets' means, each counting alike" in words
+    assert "noisy-50: Gaussian, sigma 50 of 255" in words
+    assert [len(load_track(name).subsets) for name in ("multi-3", "multi-5", "multi-10", "mixed")] == [5, 5, 10, 11]
+    assert load_track("multi-5").mean({"hazy": 1, "rainy": 2, "noisy": 3, "motion-blurry": 4, "low-light": 5}) == 3

@@ -382,7 +382,8 @@ def test_stages_train_their_own_adapters_on_their_own_degradation(tmp_path):
                 seen.append((dict(self.mixture), lq.detach().clone()))
             return super().forward(lq)
 
-    recipe = UirLora.recipe.scaled(without=("lpips",), iterations=2, batch=1, patch=64)
+    stages = ("noisy", "jpeg-compressed")
+    recipe = UirLora.recipe.scaled(stages=stages, without=("lpips",), iterations=2, batch=1, patch=64)
     train(Watched(**Three.tiny), recipe, Settings(tmp_path / "clean", tmp_path / "out", held_out=1), lambda step: None)
     assert [mixture for mixture, _ in seen] == [{"noisy": 1.0}, {"jpeg-compressed": 1.0}]
 
@@ -391,8 +392,32 @@ def test_stages_train_their_own_adapters_on_their_own_degradation(tmp_path):
 
     assert roughness(seen[0][1]) > 2 * roughness(seen[1][1]), "noise of sigma 50 is rougher than JPEG"
     card = (tmp_path / "out" / "card.toml").read_text()
-    assert "NoiseLevels(sigmas=(50.0,))" in card
-    assert "jpeg_quality=(10, 10)" in card
+    assert "Weather(kind='noisy')" in card
+    assert "Weather(kind='jpeg-compressed')" in card
+
+
+def test_every_adapter_has_a_stage_and_those_that_cannot_be_made_learn_from_pairs(tmp_path):
+    stages = {stage.name: stage for stage in UirLora.recipe.stages}
+    assert stages.keys() == set(UirLora.words)
+    assert {name for name, stage in stages.items() if stage.paired} == {"raindrop", "shadowed", "snowy"}
+    assert all(stage.degradation is not None for stage in stages.values() if not stage.paired)
+
+    class Snowy(UirLora):
+        words = ("snowy",)
+
+    recipe = UirLora.recipe.scaled(stages=("snowy",), without=("lpips",), iterations=1, batch=1, patch=64)
+    method = Snowy(**Snowy.tiny)
+    for part, offset in (("gt", 0), ("lq", 1)):
+        for name in ("a", "b"):
+            write_png(tmp_path / "pairs" / part / f"{name}.png", scene(64, 64, seed=offset))
+    settings = Settings(tmp_path / "pairs" / "gt", tmp_path / "out", held_out=1)
+    with pytest.raises(UserError, match="the damage of snowy cannot be made.*--pairs snowy=DIR"):
+        train(method, recipe, settings, lambda step: None)
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    train(method, recipe.with_pairs({"snowy": tmp_path / "pairs"}), settings, lambda step: None)
+    changed = [name for name, value in method.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed
+    assert all(".snowy." in name for name in changed)
 
 
 def test_it_begins_from_sd_turbo_and_clip_and_says_all_that_is_missing(tmp_path):
