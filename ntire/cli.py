@@ -186,9 +186,7 @@ def run(
     bits: Annotated[Literal["8", "16"], typer.Option(help="Bits a sample of the PNGs; the challenges want 8.")] = "8",
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run finished.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
-    walled: Annotated[
-        bool, typer.Option("--sandbox", help="Run the folder's method.py behind a wall.")
-    ] = False,
+    walled: Annotated[bool, typer.Option("--sandbox", help="Run the folder's method.py behind a wall.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; goes on where it was stopped."""
