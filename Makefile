@@ -19,7 +19,7 @@ test: setup
 MINUTES ?= 15
 SEED ?=
 reliability: setup
-	$(BIN)/python -m tests.reliability --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python tests/reliability.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 setup: $(VENV)/.ready
 
