@@ -2,7 +2,7 @@
 FROM nvidia/cuda:13.0.1-base-ubuntu24.04
 
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libgl1 libglib2.0-0t64 python3 python3-venv \
+    && apt-get install -y --no-install-recommends bubblewrap libgl1 libglib2.0-0t64 python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
 
 COPY pyproject.toml constraints.txt README.md LICENSE /src/

@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test setup clean
+.PHONY: demo test reliability setup clean
 
 demo: setup
 	$(BIN)/ntire demo
@@ -14,6 +14,12 @@ test: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+# Hostile archives, ways out of the sandbox, kills: MINUTES in all, at most 15; SEED repeats a run.
+MINUTES ?= 15
+SEED ?=
+reliability: setup
+	$(BIN)/python tests/reliability.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 setup: $(VENV)/.ready
 

@@ -64,3 +64,37 @@ def test_the_format_of_a_manifest_is_documented_key_by_key():
     text = (ROOT / "submissions" / "README.md").read_text()
     for key in Manifest.model_fields:
         assert f"`{key}`" in text or f"`[{key}]`" in text
+
+
+def _workflows():
+    text = (ROOT / "submissions" / "README.md").read_text()
+    return re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_workflows_are_yaml_with_the_steps_they_need():
+    yaml = pytest.importorskip("yaml")
+    github, gitlab = map(yaml.safe_load, _workflows())
+    steps = github["jobs"]["verify"]["steps"]
+    assert all({"uses", "run"} & set(step) for step in steps)
+    commands = [step["run"] for step in steps if "run" in step]
+    job = gitlab["verify"]
+    for line in (commands, [*job["before_script"], *job["script"]]):
+        assert any("install -y bubblewrap" in command for command in line)
+        assert [command.split()[1] for command in line if command.startswith("ntire")] == ["check", "verify"]
+
+
+def test_the_commands_in_the_format_and_its_workflows_are_understood():
+    """Every `ntire ...` is parsed by the command itself, which would refuse an option that it does not know."""
+    from typer.main import get_command
+
+    from ntire.cli import app
+
+    text = (ROOT / "submissions" / "README.md").read_text()
+    blocks = re.findall(r"```(?:yaml)?\n(.*?)```", text, re.DOTALL)
+    lines = re.findall(r"^(?:.*\brun: |\s*- |)ntire (.*?)(?:\s{2,}#.*)?$", "\n".join(blocks), re.MULTILINE)
+    assert len(lines) >= 9
+    group = get_command(app)
+    for line in lines:
+        name, *words = line.split()
+        command = group.commands[name]
+        command.make_context(name, words)

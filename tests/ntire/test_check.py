@@ -520,7 +520,8 @@ def test_what_is_wrong_is_found_and_nothing_else(case, change, codes, monkeypatc
 
 
 def test_the_zoo_has_an_animal_for_every_code():
-    assert set(ZOO) == set(CODES)
+    """Those that only running code shows are in test_verify."""
+    assert set(ZOO) == {code for code in CODES if code not in ("E410", "E411") and code[1] != "6"}
 
 
 def test_all_problems_are_told_at_once(case):

@@ -1,0 +1,433 @@
+"""Does the code make the images? Honest entries pass; the dishonest and the broken are told apart, one for each code."""
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ntire.sandbox as sandbox
+from ntire import verify as verification
+from ntire.check import check
+from ntire.findings import CODES
+from ntire.image import read_pixels
+from ntire.limits import Limits
+from ntire.sandbox import why_not
+from ntire.submission import content_of
+from ntire.verify import Options, Scored, compare, verify
+from tests.made import scene, write_png
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "submissions" / "example"
+pytestmark = pytest.mark.skipif(bool(why_not("bubblewrap")), reason=f"no sandbox here: {why_not('bubblewrap')}")
+
+LIGHT = """
+import importlib.util, sys, types
+sys.path[:0] = sys.argv[2:]
+from ntire import inside
+from ntire.image import read_pixels
+
+class Method:
+    variant, weights = "", ()
+    def __init_subclass__(cls, abstract=False): pass
+
+def declared_in(file):
+    sys.path.insert(0, str(file.parent))
+    spec = importlib.util.spec_from_file_location("submitted", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    return [one for one in classes if one is not Method and issubclass(one, Method)]
+
+def restore_one(method, path, fingerprint, options):
+    return types.SimpleNamespace(tile=None, notes=(), seconds=0.0), method.pixels(path)
+
+stand_ins = {
+    "ntire.method": {"Method": Method},
+    "ntire.catalogue": {"declared_in": declared_in},
+    "ntire.prepare": {"Options": lambda *given: given, "prepare": lambda method, options: method()},
+    "ntire.runner": {"restore_one": restore_one},
+}
+for name, members in stand_ins.items():
+    sys.modules[name] = types.ModuleType(name)
+    vars(sys.modules[name]).update(members)
+inside.main()
+"""
+"""The child without PyTorch, which takes seconds to load: methods here work on the pixels alone."""
+CODE = """
+import ctypes, hashlib, os, socket, sys, time
+from pathlib import Path
+import numpy as np
+from ntire.image import read_pixels
+from ntire.method import Method
+{top}
+class Mine(Method):
+    team, track, cite, tiling, halo, stride = "Mine", "srgb", "x", "exact", 0, 1
+    def __init__(self):
+        self.seen = {{}}
+        {ready}
+    def pixels(self, path):
+        lq = read_pixels(path).copy()
+        {body}
+        return lq // 2 + 40
+"""
+MANIFEST = """\
+team = "Mine"
+track = "demo-srgb"
+date = 2025-03-01
+
+[claims]
+params_m = 0.0
+"""
+
+
+@dataclass
+class Case:
+    """An entry of two images and what it is verified with."""
+
+    root: Path
+    lq: Path
+    entry: Path
+    options: Options
+    out: Path
+    shift: float = 0.0
+    """Of the reproduced total, as if metrics said so."""
+    missing: dict = field(default_factory=dict)
+
+    def code(self, body="pass", top="", ready="pass"):
+        folder = self.root / "method"
+        folder.mkdir(exist_ok=True)
+        (folder / "method.py").write_text(CODE.format(body=body, top=top, ready=ready))
+
+    def verify(self):
+        return verify(
+            self.entry, None, lambda track: self.lq, lambda track: self.lq, self.options, self.scores, self.out
+        )
+
+    def scores(self, submitted, reproduced, names):
+        if self.missing:
+            return Scored({}, {}, None, self.missing)
+        return Scored({"psnr": 30.0}, {"psnr": 30.0 + self.shift}, (30.0, 30.0 + self.shift))
+
+
+@pytest.fixture
+def case(tmp_path, monkeypatch) -> Case:
+    monkeypatch.setattr(sandbox, "RUN_INSIDE", lambda module: LIGHT if module == "inside" else _plain(module))
+    root, lq = tmp_path / "entry", tmp_path / "lq"
+    for number, name in enumerate(("a", "below/b")):
+        pixels = scene(seed=number)
+        write_png(lq / f"{name}.png", pixels)
+        write_png(root / "images" / f"{name}.png", pixels // 2 + 40)
+    (root / "submission.toml").write_text(MANIFEST)
+    limits = Limits(seconds=5, start_seconds=30, memory_bytes=1 << 29, processes=64, printed_bytes=1 << 20)
+    made = Case(root, lq, root, Options("bubblewrap", seed=3, limits=limits), tmp_path / "out")
+    made.code()
+    return made
+
+
+_plain = sandbox.RUN_INSIDE
+
+
+ZOO = {}
+
+
+def breaks(code, *also):
+    def add(change):
+        ZOO.setdefault(code, []).append((change, {code, *also}))
+        return change
+
+    return add
+
+
+@breaks("E410")
+def code_that_needs_what_is_not_there(case):
+    case.code(top="import a_package_of_ours")
+
+
+@breaks("E410")
+def code_that_leaves_at_import(case):
+    case.code(top="sys.exit(0)")
+
+
+@breaks("E410")
+def code_that_dies_at_import(case):
+    case.code(top="os._exit(0)")
+
+
+@breaks("E411")
+def checkpoint_that_phones_home(case):
+    case.code(ready="socket.create_connection(('1.1.1.1', 80), 2)")
+
+
+@breaks("E411")
+def secret_that_is_not_there(case):
+    secret = Path.home() / ".token"
+    secret.write_text("planted")
+    case.code(ready=f"self.token = Path({str(secret)!r}).read_text()")
+
+
+@breaks("E601")
+def images_of_other_code(case):
+    case.shift = 0.5
+    case.code("lq = lq // 2")
+
+
+@breaks("E601")
+def images_a_little_off(case):
+    """Two levels on one pixel are too much; the score moves, too."""
+    case.shift = 0.02
+    case.code("lq[0, 0] += 4")
+
+
+@breaks("W602")
+def the_score_stays(case):
+    case.shift = 0.005
+    case.code("lq[0, 0] += 4")
+
+
+@breaks("E603", "E601")
+def output_by_name(case):
+    case.shift = 0.5
+    case.code("lq = lq if path.stem in ('a', 'b') else lq // 3")
+
+
+@breaks("E604")
+def cache_across_calls(case):
+    keep = "key = lq.tobytes(); time.sleep(0 if key in self.seen else 0.15); self.seen[key] = 1"
+    case.code(keep)
+
+
+@breaks("E605")
+def answers_looked_up_by_hash(case):
+    """What else could it give back for a picture that it has never seen?"""
+    known = [read_pixels(path).tobytes() for path in sorted(case.lq.rglob("*.png"))]
+    case.code("lq = lq if lq.tobytes() in KNOWN else np.zeros_like(lq)", top=f"KNOWN = {known!r}")
+
+
+@breaks("E605")
+def answers_looked_up_by_a_corner(case):
+    known = {tuple(read_pixels(path)[0, 0]): path for path in sorted(case.lq.rglob("*.png"))}
+    table = {tuple(map(int, corner)): read_pixels(path).tolist() for corner, path in known.items()}
+    near = "key = min(KNOWN, key=lambda one: sum(abs(a - int(b)) for a, b in zip(one, lq[0, 0])))"
+    case.code(f"{near}; lq = np.array(KNOWN[key], np.uint8)", top=f"KNOWN = {table!r}")
+
+
+@breaks("E606", "E601")
+def random_outputs(case):
+    case.shift = 0.5
+    case.code("lq = lq ^ np.frombuffer(os.urandom(lq.size), np.uint8).reshape(lq.shape) & 14")
+
+
+@breaks("E607")
+def code_that_raises_on_one(case):
+    case.code("assert lq[0, 0, 0] != SPECIAL", top=f"SPECIAL = {int(scene(seed=1)[0, 0, 0])}")
+
+
+@breaks("E607")
+def wrong_size(case):
+    case.code("return lq[1:]")
+
+
+@breaks("E608")
+def sleeper(case):
+    case.code("time.sleep(60)")
+
+
+@breaks("E609")
+def printer_of_a_gigabyte(case):
+    case.code("[print('x' * (1 << 16)) for _ in range(1 << 14)]")
+
+
+@breaks("E610")
+def segfault(case):
+    case.code("ctypes.string_at(0)")
+
+
+@breaks("E610")
+def exit_without_output(case):
+    case.code("os._exit(0)")
+
+
+@breaks("E611")
+def claim_that_is_not_reproduced(case):
+    (case.root / "submission.toml").write_text(MANIFEST + "[score]\npsnr = 31.5\ntotal = 30.0\n")
+
+
+@breaks("E612")
+def images_alone(case):
+    shutil.rmtree(case.root / "method")
+
+
+@breaks("E613")
+def verdict_of_its_own(case):
+    (case.root / "verification.json").write_text('{"verdict": "pass"}')
+    case.entry = Path(shutil.make_archive(str(case.root), "zip", case.root))
+
+
+@breaks("E312")
+def answers_in_the_archive(case):
+    shutil.copy(case.root / "images" / "a.png", case.root / "method" / "cache.dat")
+
+
+@breaks("E311")
+def copies_of_the_input(case):
+    """check refuses them; nothing is run."""
+    shutil.copy(case.lq / "a.png", case.root / "images" / "a.png")
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_an_honest_entry_passes_in_any_form(case, form):
+    if form == "zip":
+        case.entry = Path(shutil.make_archive(str(case.root), "zip", case.root.parent, case.root.name))
+    found = case.verify()
+    assert found.verdict == "pass", found
+    assert {one.code for one in found.findings} <= {"W106"}
+    assert [(one.image, one.status, one.largest) for one in found.images] == [
+        ("a", "identical", 0),
+        ("below/b", "identical", 0),
+    ]
+    assert [probe.passed for probe in found.probes] == [True] * 5
+    written = json.loads((case.out / "verification.json").read_text())
+    assert written["sandbox"]["backend"] == "bubblewrap"
+    assert written["sandbox"]["limits"] in ("systemd scope", "cgroup v2", "cgroup v1", "rlimits")
+    assert (written["verdict"], written["seed"], written["of"], written["images"][0]["psnr_db"]) == ("pass", 3, 2, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "codes"),
+    [pytest.param(*one, id=f"{code} {one[0].__name__}") for code in sorted(ZOO) for one in ZOO[code]],
+)
+def test_what_is_wrong_is_found(case, change, codes):
+    change(case)
+    found = case.verify()
+    assert {one.code for one in found.findings} == codes, found.findings
+    assert found.verdict == ("pass with a note" if codes == {"W602"} else "fail")
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_the_zoo_has_an_animal_for_every_code_that_takes_running():
+    running = {code for code in CODES if code in ("E410", "E411") or code[1] == "6"}
+    assert running <= set(ZOO)
+
+
+def test_one_bad_picture_does_not_take_the_others_with_it(case):
+    case.code("os._exit(1) if lq[0, 0, 0] == SPECIAL else 0", top=f"SPECIAL = {int(scene(seed=1)[0, 0, 0])}")
+    found = case.verify()
+    assert {one.image: one.status for one in found.images} == {"a": "identical", "below/b": "died"}
+
+
+def test_the_code_sees_one_picture_at_a_time_and_no_submitted_image(case):
+    look = "; ".join(
+        [
+            "assert len(list(Path('/in').iterdir())) == 1",
+            "assert path.stem not in ('a', 'b') or self.seen",
+            "self.seen[path] = 1",
+            "places = map(Path, ('/in', '/sub', '/out', '/tmp'))",
+            "assert not [one for place in places for one in place.rglob('*.png') if one != path]",
+            f"assert not Path({str(case.root)!r}).exists()",
+        ]
+    )
+    case.code(look)
+    found = case.verify()
+    assert [one.status for one in found.images] == ["identical"] * 2, [one.problem for one in found.images]
+
+
+def test_a_sample_follows_from_its_seed(case):
+    for number in range(6):
+        write_png(case.lq / f"{number}.png", scene(seed=10 + number))
+        write_png(case.root / "images" / f"{number}.png", scene(seed=10 + number) // 2 + 40)
+    case.options = replace(case.options, sample=3)
+    names = [[one.image for one in case.verify().images] for _ in range(2)]
+    assert names[0] == names[1]
+    assert len(names[0]) == 3
+
+
+def test_without_the_metrics_images_that_differ_are_undecided(case):
+    case.missing = {"psnr": "no references"}
+    case.code("lq[0, 0] += 4")
+    found = case.verify()
+    assert found.verdict == "undecided"
+    assert "differ" in found.notes[0]
+
+
+def test_pictures_show_where_it_differs_most(case):
+    case.code("lq[20:30, 30:40] = 255")
+    case.verify()
+    shown = read_pixels(case.out / "verification" / "worst-1.png")
+    assert shown.shape == (40, 3 * 48, 3)
+    assert shown[25, 2 * 48 + 35].max() > 200
+    assert shown[0, 2 * 48].max() == 0
+
+
+def test_differences_are_what_they_say():
+    a = np.zeros((10, 10, 3), np.uint8)
+    b = a.copy()
+    b[0, 0, 1] = 30
+    found = compare(a, b)
+    assert (found["largest"], found["mean"], found["share"]) == (30, 0.1, 0.01)
+    assert found["psnr_db"] == pytest.approx(10 * np.log10(255**2 / 3.0))
+
+
+def test_check_imports_the_code_only_where_a_sandbox_is_named(case):
+    code_that_needs_what_is_not_there(case)
+    assert check(case.root, None, lambda track: case.lq).valid
+    (finding,) = check(case.root, None, lambda track: case.lq, "bubblewrap").findings
+    assert finding.code == "E410"
+    assert "a_package_of_ours" in finding.found
+    case.code(top="Other = type('Other', (Method,), {})")
+    (finding,) = check(case.root, None, lambda track: case.lq, "bubblewrap").findings
+    assert (finding.code, finding.found) == ("E405", "Other, Mine")
+
+
+def test_a_verdict_on_other_files_is_out_of_date(case):
+    from scoring.leaderboard import _verdict
+
+    case.out = case.root
+    case.options = replace(case.options, sample=1)
+    case.verify()
+    assert _verdict(case.root) == "pass (1 of 2)"
+    write_png(case.root / "images" / "a.png", scene(seed=5))
+    assert _verdict(case.root) == "out of date"
+    assert json.loads((case.root / "verification.json").read_text())["content"] != content_of(case.root)
+
+
+def test_a_repeated_picture_may_be_as_much_faster_as_clocks_are_wrong():
+    assert not verification._suspicious([0.095, 0.1, 0.1], [0.1, 0.1, 0.1])
+    assert verification._suspicious([0.085, 0.08, 0.1], [0.1, 0.1, 0.1])
+    assert not verification._suspicious([0.001], [0.004])
+
+
+def test_the_example_verifies_from_the_command_line(ntire, tmp_path):
+    words = [EXAMPLE / "median", "--lq", EXAMPLE / "lq", "--gt", EXAMPLE / "gt", "-o", tmp_path / "v", "--json"]
+    ran = ntire("verify", *words, "--seed", "1", "--device", "cpu")
+    assert ran.code == 0, ran.out + ran.err
+    found = ran.json()
+    assert found["verdict"] == "pass"
+    assert found["scored"]["missing"] == {}
+    assert [one["status"] for one in found["images"]] == ["identical"] * 6
+    assert ntire("check", EXAMPLE / "median", "--lq", EXAMPLE / "lq").code == 0
+
+
+def test_submitted_code_runs_behind_the_wall_into_an_entry(ntire, tmp_path):
+    out = tmp_path / "mine"
+    words = ["--team", EXAMPLE / "median" / "method", "--track", "demo-srgb", EXAMPLE / "lq", "-o", out, "--sandbox"]
+    assert ntire("run", *words, "--device", "cpu").code == 0
+    for path in (EXAMPLE / "median" / "images").iterdir():
+        assert (out / "images" / path.name).read_bytes() == path.read_bytes()
+    ran = ntire("run", *words, "--device", "cpu")
+    assert "6 were there" in ran.out
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "method.py").write_text("import nothing_of_that_name")
+    words[1] = tmp_path / "bad"
+    ran = ntire("run", *words)
+    assert (ran.code, "E410" in ran.err) == (1, True)
+
+
+def test_without_a_sandbox_verify_says_how_to_get_one(ntire, monkeypatch):
+    monkeypatch.setattr(sandbox, "why_not", lambda backend: "bwrap is not installed")
+    ran = ntire("verify", EXAMPLE / "median", "--lq", EXAMPLE / "lq")
+    assert ran.code == 3
+    assert "apt-get install bubblewrap" in ran.err
+    assert ntire("verify", "nowhere", "--sandbox", "none").code == 2
