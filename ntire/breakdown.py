@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ntire import UserError
 from ntire.cost import lq_on_meta, on_meta, peak_bytes
 from ntire.counters import Seen, look, look_at_trace
 from ntire.method import Method
@@ -20,7 +21,7 @@ class Disagreement:
     """Its name; "" for the method's own forward."""
     dispatch: int
     modules: int
-    trace: int
+    trace: int | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ class Breakdown:
     parameters: Parameters
     dispatch: int
     modules: int
-    trace: int
+    trace: int | None
+    """None for a method that cannot be traced; then `untraced` says why, and the other two are compared."""
+    untraced: str
     training_only: int
     """Multiply-adds that the method does beside these before it is folded."""
     disagreements: tuple[Disagreement, ...]
@@ -78,7 +81,8 @@ class Breakdown:
         found = []
         if self.disagreements:
             named = [
-                f"{one.module or 'its own forward'} (dispatch {one.dispatch:,}, modules {one.modules:,}, trace {one.trace:,})"
+                f"{one.module or 'its own forward'} (dispatch {one.dispatch:,}, modules {one.modules:,}"
+                + (")" if one.trace is None else f", trace {one.trace:,})")
                 for one in self.disagreements[:SHOWN]
             ]
             found.append(
@@ -99,14 +103,26 @@ class Breakdown:
 
 
 def break_down(method: type[Method], at: tuple[int, int]) -> tuple[Breakdown, Method]:
-    """Count a method at a size (height, width), and hand over what was built on the meta device for it."""
+    """Count a method at a size (height, width), and hand over what was built on the meta device for it.
+
+    Raises UserError (exit code 3) for a method that asks what values its input has.
+    """
     built = on_meta(method, deployed=False)
     lq = lq_on_meta(method, at)
-    folded = type(built).deploy is not Method.deploy
     trained_params = sum(parameter.numel() for parameter in built.parameters())
-    trained_macs = look(built, lq).dispatch.total() if folded else 0
-    built.deploy()
-    return break_down_built(built, lq, trained_params, trained_macs if folded else None), built
+    trained_macs = None
+    try:
+        if type(built).deploy is not Method.deploy:
+            trained_macs = look(built, lq).dispatch.total()
+        built.deploy()
+        return break_down_built(built, lq, trained_params, trained_macs), built
+    except (RuntimeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{method.team}: cannot be counted, as its forward asks for values where there are only shapes ({reason}). "
+            "Let it do the same work whatever the picture shows.",
+            exit_code=3,
+        ) from None
 
 
 def break_down_built(
@@ -114,7 +130,11 @@ def break_down_built(
 ) -> Breakdown:
     """Count a method that is on the meta device as it runs; what it had and did in training is compared where it is known."""
     seen = look(built, lq)
-    look_at_trace(built, lq, seen)
+    untraced = ""
+    try:
+        look_at_trace(built, lq, seen)
+    except Exception as error:  # noqa: BLE001 - whatever stops a trace, two counters are left, and it is told
+        untraced = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     params = sum(parameter.numel() for parameter in built.parameters())
     macs = seen.dispatch.total()
     return Breakdown(
@@ -127,9 +147,10 @@ def break_down_built(
         ),
         dispatch=macs,
         modules=seen.modules.total(),
-        trace=seen.trace.total(),
+        trace=None if untraced else seen.trace.total(),
+        untraced=untraced,
         training_only=0 if trained_macs is None else trained_macs - macs,
-        disagreements=tuple(_disagreements(seen)),
+        disagreements=tuple(_disagreements(seen, traced=not untraced)),
         short=tuple(_short(built, seen)),
         count_as_nothing=tuple(sorted(seen.nothing)),
         convolved=seen.convolved,
@@ -145,12 +166,12 @@ def planned_bytes(built: Method, lq: Tensor) -> int:
     )
 
 
-def _disagreements(seen: Seen) -> list[Disagreement]:
+def _disagreements(seen: Seen, *, traced: bool) -> list[Disagreement]:
     found = (
-        Disagreement(name, seen.dispatch[name], seen.modules[name], seen.trace[name])
-        for name in sorted({*seen.dispatch, *seen.modules, *seen.trace})
+        Disagreement(name, seen.dispatch[name], seen.modules[name], seen.trace[name] if traced else None)
+        for name in sorted({*seen.dispatch, *seen.modules, *(seen.trace if traced else ())})
     )
-    return [one for one in found if not one.dispatch == one.modules == one.trace]
+    return [one for one in found if len({one.dispatch, one.modules, one.trace} - {None}) > 1]
 
 
 def _short(built: Method, seen: Seen) -> list[Short]:

@@ -162,9 +162,11 @@ def _print_cost(found: dict[str, Any]) -> None:
         out.print(words, markup=False)
     out.print(f"for an image of {found['at'][0]} x {found['at'][1]}; 1 multiply-add is 2 FLOPs", markup=False)
     seen, own, written = found["counters"], found["parameters"], found["activations"]
-    apart = " = " if len({*seen.values()}) == 1 else ", "
+    made = {name: macs for name, macs in seen.items() if macs is not None}
+    apart = " = " if len({*made.values()}) == 1 else ", "
     rows = [
-        ("multiply-adds", apart.join(f"{macs:,} by {name}" for name, macs in seen.items())),
+        ("multiply-adds", apart.join(f"{macs:,} by {name}" for name, macs in made.items())),
+        *([("not traced", found["untraced"])] if found["untraced"] else []),
         ("parameters", f"{own['trainable']:,} trainable, {own['unused']:,} unused by forward, {own['buffers']:,} in buffers"),
         ("training only", f"{own['training_only']:,} parameters, {found['training_only_macs']:,} multiply-adds"),
         ("activations", f"{written['convolutions']:,} values written by convolutions, {written['all']:,} by all operators"),

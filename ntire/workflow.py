@@ -625,6 +625,7 @@ def cost_of(
     found = facts_of(method, at, built=built)
     found |= {
         "counters": {"dispatch": breakdown.dispatch, "modules": breakdown.modules, "trace": breakdown.trace},
+        "untraced": breakdown.untraced,
         "disagreements": [asdict(one) for one in breakdown.disagreements],
         "short": [asdict(one) for one in breakdown.short],
         "count_as_nothing": list(breakdown.count_as_nothing),

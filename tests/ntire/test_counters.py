@@ -220,6 +220,27 @@ def test_the_cost_command_names_what_counters_disagree_on_and_fails(ntire, tmp_p
     assert "the counters disagree on 1 module(s): its own forward" in ran.err
 
 
+def test_a_method_that_cannot_be_traced_is_counted_by_the_other_two_and_says_why(ntire, tmp_path, monkeypatch):
+    def broken(*given):
+        raise TypeError("no way through here\nand more")
+
+    monkeypatch.setattr("ntire.breakdown.look_at_trace", broken)
+    folder = plugin(tmp_path / "plain", "torch.nn.functional.conv2d")
+    ran = ntire("cost", "--team", folder, "--track", "srgb")
+    assert ran.code == 0, ran.err
+    assert "9,437,184 by dispatch = 9,437,184 by modules\n" in ran.out
+    assert "not traced     TypeError: no way through here\n" in ran.out
+
+
+def test_a_method_that_looks_at_the_pictures_values_cannot_be_counted_and_says_why(ntire, tmp_path):
+    folder = plugin(tmp_path / "looking", "torch.nn.functional.conv2d")
+    code = (folder / "method.py").read_text().replace("return torch", "lq.mean().item(); return torch")
+    (folder / "method.py").write_text(code)
+    ran = ntire("cost", "--team", folder, "--track", "srgb")
+    assert ran.code == 3
+    assert "Hiding: cannot be counted, as its forward asks for values where there are only shapes" in ran.err
+
+
 TRACK = """
 name = "mine"
 title = "My track"

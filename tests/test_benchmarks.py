@@ -1,0 +1,100 @@
+"""That the scripts in benchmarks/ run; how fast anything is, is not for a test to say."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from ntire import catalogue
+from tests.conftest import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def loaded(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def peers():
+    return loaded("peers")
+
+
+def test_peers_run_side_by_side_and_the_whole_image_is_the_measure(tmp_path):
+    words = ["--height", "90", "--width", "70", "--rounds", "1", "--tile", "32", "--json", str(tmp_path / "found.json")]
+    without = ["--without", "MONAI, constant", "MONAI, gaussian", "padded tiles"]
+    ran = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "peers.py"), *words, *without],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert list(found) == ["whole image", "ntire"]
+    for (one,) in found.values():
+        assert one["wall_s"] > 0 < one["cpu_s"]
+    assert found["ntire"][0]["max_levels"] == found["whole image"][0]["max_levels"] == 0
+    assert "MiAlgo srgb, its own weights, 1 picture(s) of 90 x 70" in ran.stdout
+
+
+def test_padded_tiles_are_exact_where_ten_pixels_are_enough_and_off_where_not(peers):
+    lq = torch.rand(1, 3, 70, 50)
+    for size, exact in ((3, True), (41, False)):
+        net = nn.Conv2d(3, 3, size, padding=size // 2)
+        with torch.no_grad():
+            assert torch.allclose(peers._padded_tiles(net, lq, 32), net(lq), atol=1e-5) == exact
+
+
+def test_windows_of_monai_cover_the_picture(peers):
+    pytest.importorskip("monai", reason="MONAI is a peer, not a dependency")
+    lq = torch.rand(1, 3, 70, 50)
+    for mode in ("constant", "gaussian"):
+        assert torch.allclose(peers._monai(mode)(lambda x: x.clone(), lq, 32), lq, atol=1e-5)
+
+
+def test_on_a_machine_without_a_gpu_the_gpus_script_says_so(monkeypatch):
+    script = loaded("gpu_forward")
+    monkeypatch.setattr(sys, "argv", ["gpu_forward.py"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="needs a CUDA GPU, and there is none"):
+        script.main()
+
+
+def test_traffic_is_what_operators_read_and_write_and_only_some_cannot_be_fused():
+    script = loaded("gpu_forward")
+    net = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1, bias=False), nn.ReLU()).to("meta")
+    values = 4 * 8 * 10
+    convolved = (3 + 5) * values + 4 * 5 * 3 * 9
+    found = script.traffic(net, torch.empty(1, 3, 8, 10, device="meta"))
+    assert found == {"fused": convolved, "eager": convolved + 2 * 5 * values}
+
+
+def test_every_network_that_is_timed_has_a_time_in_its_report():
+    for case in loaded("gpu_forward").CASES:
+        claimed = catalogue.find(case.team, case.track, case.variant).claimed
+        assert claimed.runtime_ms
+        assert claimed.runtime_at
+        assert claimed.device
+
+
+@pytest.mark.gpu
+def test_networks_are_timed_beside_their_roofline(monkeypatch, tmp_path, capsys):
+    script = loaded("gpu_forward")
+    script.CASES = script.CASES[1:2]
+    monkeypatch.setattr(sys, "argv", ["gpu_forward.py", "--seconds", "0.1", "--json", str(tmp_path / "found.json")])
+    script.main()
+    (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert row["calls"] >= 20
+    assert row["median_ms"] > 0.9 * row["floor_ms"] > 0
+    assert "MiAlgo srgb phase3" in capsys.readouterr().out
