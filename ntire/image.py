@@ -102,7 +102,11 @@ def decode(path: Path, data: bytes) -> Pixels:
         )
     try:
         image.load()
-        pixels = _sixteen_bit(image, data) if header.bits == 16 else np.asarray(image.convert("RGB"), dtype=np.uint8)
+        if header.bits == 16:
+            pixels = _sixteen_bit(image, data)
+        else:
+            # Pillow copies a picture that is RGB already.
+            pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
     except DAMAGED as error:
         raise UnreadableImage(f"{path}: not a whole {header.format} image: {error}. Copy the file again.") from None
     return _upright(pixels, header.orientation)

@@ -207,7 +207,7 @@ class Method(nn.Module):
         """A raw frame, or an image (3, H, W) in [0, 1], to the restored image: RGB, float32, [0, 1], (3, H, W), on the method's
         device.
         """
-        return self._enhanced(frame, Tensor.float)
+        return self._enhanced(frame, lambda restored: restored.clamp(0, 1))
 
     @torch.no_grad()
     def enhance_to_integers(self, frame: Frame, rounding: Rounding) -> Tensor:
@@ -230,14 +230,14 @@ class Method(nn.Module):
         return self._tiled(lq, Tensor.float)
 
     def _enhanced(self, frame: Frame, finish: Callable[[Tensor], Tensor]) -> Tensor:
-        """The restored image with `finish` applied to each value."""
+        """The restored image with `finish`, which clips, applied to each value."""
         frame = frame.to(self.device)
         if isinstance(frame, RawFrame):
             ccm = frame.ccm
             mosaic, (top, left) = balanced_rggb(frame)
             lq = mosaic if self.lq_channels() == 1 else srgb_encode(demosaic(mosaic))
             return self._through(lq, lambda camera: finish(correct_colours(camera, ccm)))[:, top:, left:]
-        return self._through(frame, lambda restored: finish(restored.clamp(0, 1)))
+        return self._through(frame, finish)
 
     def _through(self, lq: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
         if type(self).in_tiles is not Method.in_tiles:
@@ -247,7 +247,7 @@ class Method(nn.Module):
     def _tiled(self, lq: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
         network = self.network or self
         return tiled(
-            lambda pieces: network(as_image(pieces).to(self.dtype, memory_format=self.memory_format)).float(),
+            lambda pieces: network(self._entering(pieces)).float(),
             lq.to(self.device),
             tile=None if self.tiling == "method" else self.tile,
             halo=self.halo,
@@ -258,6 +258,10 @@ class Method(nn.Module):
             finish=finish,
             shrunk=self._shrink,
         )
+
+    def _entering(self, pieces: Tensor) -> Tensor:
+        """Pieces as the networks take them; always laid out alike, as compilers see another layout as another input."""
+        return as_image(pieces).to(self.dtype).contiguous(memory_format=self.memory_format)
 
     def _shrink(self, side: int) -> None:
         self.tile = side

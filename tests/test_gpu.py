@@ -2,11 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from ntire import catalogue
 from ntire.degradations import SrgbDegradation
+from ntire.image import Rounding, as_image, read_pixels
+from ntire.plan import WORKSPACE, footprint
+from ntire.prepare import Options, prepare
+from ntire.runner import Input, find_inputs, run
+from ntire.speedups import RECORDED
 from ntire.training import Recipe, Stage
 from ntire.training.discriminator import UNetDiscriminator
 from ntire.training.loop import Settings, train
@@ -47,6 +53,93 @@ def test_exact_tiles_agree_with_the_whole(method):
     whole = method.in_tiles(lq)
     method.tile = 16 * method.stride
     assert torch.allclose(method.in_tiles(lq), whole, atol=1e-4)
+
+
+def picture_on_disk(folder, count, height=512, width=640):
+    for number in range(count):
+        write_png(folder / f"{number:02}.png", scene(height, width, seed=number))
+    return find_inputs([folder], "srgb")
+
+
+def run_on(device, inputs, out, **chosen):
+    options = Options(device=device, **chosen)
+    method = prepare(catalogue.find("MiAlgo", "srgb"), options)
+    return run(method, inputs, out, "raim-2025-srgb", options)
+
+
+def levels_apart(one, two):
+    pairs = [(read_pixels(path), read_pixels(two / path.relative_to(one))) for path in sorted(one.rglob("*.png"))]
+    assert pairs
+    return max(int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_pictures_through_pinned_memory_and_streams_are_those_of_the_cpu(tmp_path, bits):
+    inputs = picture_on_disk(tmp_path / "in", 8)
+    summary = run_on("cuda", inputs, tmp_path / "gpu", bits=bits)
+    assert not summary.failed
+    assert all(result.seconds > 0 and result.peak_memory_mb > 0 for result in summary.results)
+    run_on("cpu", inputs, tmp_path / "cpu", bits=bits)
+    assert levels_apart(tmp_path / "gpu", tmp_path / "cpu") <= (1 if bits == 8 else 8)
+
+
+def test_integers_become_the_same_floats_as_on_the_host():
+    for dtype, top in ((torch.uint8, 256), (torch.uint16, 65536)):
+        levels = torch.arange(top, dtype=torch.int32).to(dtype).reshape(1, 16, -1)
+        on_gpu = as_image(levels.cuda())
+        assert torch.equal(on_gpu.cpu(), as_image(levels))
+        rounding = Rounding(8 if top == 256 else 16)
+        assert torch.equal(rounding(on_gpu).cpu(), levels)
+        assert bool(rounding.finite)
+
+
+def test_two_workers_on_one_gpu_give_the_same_bytes(tmp_path):
+    inputs = picture_on_disk(tmp_path / "in", 10)
+    run_on("cuda", inputs, tmp_path / "one")
+    run_on("cuda:0,cuda:0", inputs, tmp_path / "two")
+    assert levels_apart(tmp_path / "one", tmp_path / "two") == 0
+
+
+def test_real_lack_of_memory_shrinks_the_tiles_and_leaves_no_pixel_wrong(tmp_path):
+    method = catalogue.find("MiAlgo", "srgb")().eval().requires_grad_(False).cuda()
+    lq = torch.rand(3, 2048, 2048, device="cuda")
+    whole = method.in_tiles(lq)
+    torch.cuda.empty_cache()
+    used = torch.cuda.memory_reserved()
+    total = torch.cuda.get_device_properties(0).total_memory
+    try:
+        # Room for tiles of about 1024, not for the whole.
+        torch.cuda.set_per_process_memory_fraction((used + 400 * 2**20) / total)
+        pieces = method.in_tiles(lq)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert method.tile is not None
+    assert torch.allclose(pieces, whole, atol=1e-4)
+
+
+def test_the_memory_plan_is_what_the_device_sees():
+    method = catalogue.find("MiAlgo", "srgb")().eval().requires_grad_(False).cuda()
+    lq = torch.rand(1, 3, 1024, 1024, device="cuda")
+    with torch.no_grad():
+        method(lq)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() - lq.nbytes
+        method(lq)
+    observed = torch.cuda.max_memory_allocated() - before
+    assert 0.8 <= WORKSPACE * footprint(type(method), torch.float32, 1024, 1024).bytes / observed <= 1.35
+
+
+def test_cuda_graphs_replay_the_same_pixels_for_every_size_and_past_the_last_that_is_kept(tmp_path):
+    for number in range(RECORDED + 2):
+        write_png(tmp_path / "in" / f"{number}.png", scene(200 + 16 * number, 304, seed=number))
+    inputs = 2 * find_inputs([tmp_path / "in"], "srgb")
+    inputs = [Input(item.path, f"{place:02}") for place, item in enumerate(inputs)]
+    plain = run_on("cuda", inputs, tmp_path / "plain", tile=128)
+    fast = run_on("cuda", inputs, tmp_path / "fast", tile=128, cuda_graphs=True)
+    assert not plain.failed + fast.failed
+    assert levels_apart(tmp_path / "plain", tmp_path / "fast") <= 1
+    assert fast.effect is not None
+    assert fast.effect.of == ("cuda-graphs",)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

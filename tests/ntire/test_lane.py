@@ -1,0 +1,132 @@
+import contextlib
+import time
+
+import pytest
+import torch
+
+from ntire import lane
+from ntire.lane import CudaLane, HostLane, lane_to, on, pinned
+from ntire.raw import RawFrame
+
+FRAME = torch.randint(0, 255, (3, 6, 8), dtype=torch.uint8)
+
+
+def test_the_way_is_chosen_by_the_kind_of_device(monkeypatch):
+    monkeypatch.setattr(CudaLane, "__init__", lambda self, device: None)
+    assert type(lane_to(torch.device("cuda:1"))) is CudaLane
+    assert type(lane_to(torch.device("cpu"))) is HostLane
+
+
+def test_on_the_host_nothing_is_copied_and_the_clock_is_the_host_s():
+    way = lane_to(torch.device("cpu"))
+    way.enter()
+    assert way.upload(FRAME) is FRAME
+    assert pinned(FRAME, "cpu") is FRAME
+    began = way.mark()
+    time.sleep(0.01)
+    arriving = way.download((FRAME,), began)
+    arriving.wait()
+    assert arriving.tensors()[0] is FRAME
+    assert 0.01 <= arriving.seconds() < 1
+
+
+def test_a_raw_frame_moves_with_its_samples_alone():
+    frame = RawFrame(torch.ones(1, 4, 4, dtype=torch.uint16), "RGGB", (2.0, 1.0, 1.5), white_level=1023.0)
+    moved = on(frame, lambda tensor: tensor.clone())
+    assert moved.samples is not frame.samples
+    assert (moved.cfa, moved.white_balance, moved.white_level) == (frame.cfa, frame.white_balance, 1023.0)
+    assert torch.equal(moved.mosaic, frame.mosaic)
+
+
+class Recorder:
+    """Stands for CUDA: writes down which stream does and waits for what."""
+
+    def __init__(self):
+        self.log = []
+        self.now = self.computing = self.stream("compute")
+        self.names = iter(("up", "down"))
+
+    def stream(self, name):
+        recorder = self
+
+        class Stream:
+            def wait_stream(self, other):
+                recorder.log.append(f"{name} waits for {other.name}")
+
+        stream = Stream()
+        stream.name = name
+        return stream
+
+    @contextlib.contextmanager
+    def on(self, stream):
+        before, self.now = self.now, stream
+        yield
+        self.now = before
+
+    def event(self, enable_timing=False):
+        recorder = self
+
+        class Event:
+            def record(self, stream):
+                recorder.log.append(f"{'clock' if enable_timing else 'event'} on {stream.name}")
+
+            def synchronize(self):
+                recorder.log.append("host waits")
+                if recorder.broken:
+                    raise RuntimeError("CUDA error: unspecified launch failure")
+
+        return Event()
+
+    broken = False
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: recorder.stream(next(recorder.names)))
+    monkeypatch.setattr(torch.cuda, "Event", recorder.event)
+    monkeypatch.setattr(torch.cuda, "stream", recorder.on)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: recorder.computing)
+
+    def record_stream(tensor, stream):
+        recorder.log.append(f"memory kept for {stream.name}")
+
+    def empty_like(tensor, device, pin_memory):
+        assert (device, pin_memory) == ("cpu", True)
+        recorder.log.append(f"download on {recorder.now.name}")
+        return torch.zeros(tensor.shape, dtype=tensor.dtype)
+
+    def moved(frame, move):
+        recorder.log.append(f"upload on {recorder.now.name}")
+        return move(frame)
+
+    monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
+    monkeypatch.setattr(lane.torch, "empty_like", empty_like)
+    monkeypatch.setattr(lane, "on", moved)
+    return recorder
+
+
+def test_pictures_come_and_go_on_streams_of_their_own_that_wait_for_each_other_and_never_for_the_host(cuda):
+    way = CudaLane(torch.device("cpu"))
+    frame = way.upload(FRAME)
+    assert cuda.log == ["upload on up", "compute waits for up", "memory kept for compute"]
+    cuda.log.clear()
+    began = way.mark()
+    arriving = way.download((frame,), began)
+    assert cuda.log == [
+        "clock on compute", "clock on compute", "down waits for compute", "download on down", "memory kept for down",
+        "event on down",
+    ]  # fmt: skip
+    cuda.log.clear()
+    arriving.wait()
+    assert cuda.log == ["host waits"]
+    assert torch.equal(arriving.tensors()[0], FRAME)
+
+
+def test_an_error_of_the_device_shows_where_its_result_is_used(cuda):
+    way = CudaLane(torch.device("cpu"))
+    arriving = way.download((FRAME,), way.mark())
+    cuda.broken = True
+    arriving.wait()
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        arriving.tensors()
