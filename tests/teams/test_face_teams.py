@@ -9,13 +9,13 @@ from ntire import catalogue
 from ntire.image import read_pixels
 from ntire.prepare import Options, prepare
 from ntire.weights import fill_from
-from teams.face import acvlab, hh, miportrait, night_watch
+from teams.face import acvlab, hh, miportrait, night_watch, uphorse
 from teams.parts.diffbir import LONG_PROMPT, NEGATIVE
 from teams.parts.quality import WEIGHTS as QUALITY_WEIGHTS
 from teams.parts.quality import Quality
 from tests.made import scene, write_png
 
-TEAMS = ("HH", "ACVLab", "AIIALab", "MiPortrait", "Night Watch")
+TEAMS = ("HH", "ACVLab", "AIIALab", "MiPortrait", "Night Watch", "AllForFace", "UpHorse")
 
 
 @pytest.fixture
@@ -120,6 +120,19 @@ class _Mean(torch.nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.times * image.mean((1, 2, 3))[:, None]
+
+
+def test_uphorse_runs_three_diffusion_models_and_comes_back_to_its_size(recorded):
+    method, calls = recorded(uphorse.UpHorse, "diffbir", "stable_sr", "supir", released=1)
+    supir = method.supir.forward
+    method.supir.forward = lambda image, **options: (
+        supir(image, **options).repeat_interleave(3, 2).repeat_interleave(3, 3)
+    )
+    assert restored(method).shape == (1, 3, 64, 64)
+    assert [name for name, _ in calls] == ["diffbir", "stable_sr", "supir"]
+    assert calls[0][1]["guidance"] == 6.0
+    assert calls[1][1] == {"steps": 4, "decoder": 0.5, "seed": 42}
+    assert (calls[2][1]["side"], calls[2][1]["guidance"], calls[2][1]["guidance_start"]) == (192, 7.5, 4.0)
 
 
 def test_night_watch_takes_other_settings_from_its_caller(recorded):
