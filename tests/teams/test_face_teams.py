@@ -184,7 +184,9 @@ def test_weights_that_are_missing_are_told_with_their_addresses_and_licences(nti
         assert all(url in said for url in weights.urls)
 
 
-def test_a_face_is_restored_from_the_command_line_with_weights_of_ones_own(ntire, tmp_path, monkeypatch):
+@pytest.fixture
+def small_hh(tmp_path, monkeypatch):
+    """HH as a tiny copy, and a file of random weights for it."""
     from safetensors.torch import save_file
 
     method_class = catalogue.find("HH", "face")
@@ -192,13 +194,30 @@ def test_a_face_is_restored_from_the_command_line_with_weights_of_ones_own(ntire
     monkeypatch.setattr(method_class, "__init__", lambda self: build(self, **method_class.tiny))
     torch.manual_seed(3)
     save_file(method_class().state_dict(), tmp_path / "small.safetensors")
-    write_png(tmp_path / "in" / "CelebA" / "face.png", scene(64, 64))
+    return tmp_path / "small.safetensors"
+
+
+def test_a_face_is_restored_from_the_command_line_with_weights_of_ones_own(ntire, small_hh, tmp_path):
+    face = write_png(tmp_path / "in" / "CelebA" / "face.png", scene(64, 64))
     ran = ntire(
-        "run", "--team", "HH", "--track", "face", tmp_path / "in", "-o", tmp_path / "out",
-        "--weights", tmp_path / "small.safetensors", "--device", "cpu",
+        "run", "--team", "HH", "--track", "face", tmp_path / "in", "-o", tmp_path / "out", "--weights", small_hh,
+        "--device", "cpu",
     )  # fmt: skip
     assert ran.code == 0, ran.err
     written = read_pixels(tmp_path / "out" / "images" / "CelebA" / "face.png")
-    method = prepare(method_class, Options(weights=tmp_path / "small.safetensors"))
-    expected = method.restore(tmp_path / "in" / "CelebA" / "face.png").permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(written, np.rint(expected * 255))
+    method = prepare(catalogue.find("HH", "face"), Options(weights=small_hh))
+    np.testing.assert_array_equal(written, np.rint(method.restore(face).permute(1, 2, 0).numpy() * 255))
+
+
+@pytest.mark.data
+def test_real_portraits_are_restored_at_their_own_size(ntire, small_hh, data, tmp_path):
+    pictures = sorted((data / "face").glob("*.png"))
+    if not pictures:
+        pytest.skip(f"no pictures in {data / 'face'}")
+    ran = ntire(
+        "run", "--team", "HH", "--track", "face", data / "face", "-o", tmp_path / "out", "--weights", small_hh,
+        "--device", "cpu",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    for path in pictures:
+        assert read_pixels(tmp_path / "out" / "images" / path.name).shape == read_pixels(path).shape
