@@ -30,8 +30,8 @@ class Aiia(FacePipeline):
     caveats: ClassVar[tuple[str, ...]] = (
         "The original looks for a face in each picture, and leaves out pictures without one; here the picture is taken as an "
         "aligned face, and `ntire run` finds the faces of whole pictures.",
-        "ZSSR, which the team's program calls optional, is left out: it doubles the size, which the challenge does not take, and "
-        "whether the ranked pictures went through it is not known. The stage is there (teams.parts.zssr).",
+        "ZSSR, which the team's program calls optional, is left out: it doubles the size, which the challenge does not take, "
+        "and whether the ranked pictures went through it is not known. The stage is there (teams.parts.zssr).",
         "Latents are draws with seed 42, anew for each picture; the original runs in fp16 on a GPU and draws otherwise.",
         "Stable Diffusion 3 medium is gated: its licence is to be accepted with an account of one's own.",
     )

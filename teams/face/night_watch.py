@@ -16,24 +16,15 @@ from torchvision.transforms.functional import gaussian_blur
 from teams.parts import diffbir
 from teams.parts.diffbir import DiffBIR
 from teams.parts.face_pipeline import CHALLENGE, FacePipeline
+from teams.parts.face_prompts import CAMERA, PORTRAIT, PORTRAIT_NEGATIVE
 
 PROMPTS = {
-    1: (
-        "sufficient detail, high-resolution, detailed face, natural skin texture, sharp focus, realistic lighting, clear "
-        "facial features, defined jawline, natural expression, proportional face, beautiful face, well-lit, high clarity, "
-        "high aesthetic quality, natural proportions, detailed eyes, realistic shadows, natural colors, high-quality "
-        "details, normal facial proportions IMG_123.CR2, 85mm lens, f/1.8",
-        "blurry, pixelated, low-resolution, distorted features, excessive noise, disproportionate facial features, "
-        "plastic-like skin, cartoonish, unrealistic expressions, misshapen eyes or nose, blur hair, artifacts eyes, "
-        "artifacts teeth, blurry, unnatural colors, exaggerated shadows, artifacts, overexposed areas, asymmetrical face, "
-        "unnatural lighting, harsh shadows, warped facial proportions, noisy background, out-of-focus, unnatural textures, "
-        "unrealistic proportions, strange or distorted facial features, blur hair, artifacts eyes, artifacts teeth",
-    ),
+    1: (f"{PORTRAIT} {CAMERA}", PORTRAIT_NEGATIVE),
     2: (
         "sufficient detail, high-resolution, feature-rich portrait, lifelike skin texture, sharp and clear focus, delicate "
         "lighting, well-defined facial details, natural expression, symmetrical features, aesthetically pleasing face, "
         "properly lit, vivid clarity, realistic color tones, refined details, expressive eyes, gentle shadows, photographic "
-        "quality, balanced proportions, pure natural lookhigh aesthetic quality, IMG_123.CR2, 85mm lens, f/1.8",
+        f"quality, balanced proportions, pure natural lookhigh aesthetic quality, {CAMERA}",
         "blurry, pixelated, low-resolution, flattened or exaggerated features, heavy noise, over-smoothing, cartoon-like, "
         "plastic or waxy skin, inconsistent facial proportions, messy hair, artifacts eyes, artifacts teeth, unnatural "
         "highlights, harsh or uneven lighting, blurry edges, distorted or mismatched colors, strange facial expressions, "
@@ -43,8 +34,8 @@ PROMPTS = {
         "sufficient detail, high-resolution, finely captured face, realistic pores and skin texture, crisp depth, soft and "
         "diffused lighting, precise facial landmarks, relaxed and natural pose, elegant expression, aesthetically unified "
         "proportions, carefully balanced highlights, high clarity and detail, immersive realism, nuanced color grading, "
-        "well-defined eyes and eyelashes, distinct shadows, photorealistic finishinghigh aesthetic quality, IMG_123.CR2, "
-        "85mm lens, f/1.8",
+        "well-defined eyes and eyelashes, distinct shadows, photorealistic finishinghigh aesthetic quality, "
+        f"{CAMERA}",
         "blurry, pixelated, low-resolution, blocky or compressed texture, incorrect facial alignment, overly bright or "
         "saturated areas, jarring color banding, cartoonish or painted look, unnatural glare, unnatural facial stretching, "
         "overly harsh shadows, artifacts eyes, artifacts teeth, blur hair, mismatched or dislocated facial features, skewed "

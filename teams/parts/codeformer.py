@@ -81,7 +81,8 @@ class CodeFormer(FullPrecision):
         """For each place the entry of the code book that the transformer thinks likeliest."""
         tokens = self.feat_emb(found.flatten(2).permute(2, 0, 1))
         for layer in self.ft_layers:
-            tokens = layer(tokens, self.position_emb[:, None])
+            # A copy: PyTorch cannot count through a view of a parameter.
+            tokens = layer(tokens, self.position_emb[:, None].clone())
         likeliest = self.idx_pred_layer(tokens).argmax(dim=2).T
         codes: Tensor = self.quantize["embedding"](likeliest)
         return codes.transpose(1, 2).reshape_as(found)

@@ -87,6 +87,19 @@ def locate(program: Program) -> tuple[Path, Path]:
     return folder.resolve(), python.absolute()
 
 
+def require_programs(method: nn.Module) -> None:
+    """Raise one UserError (exit code 3) that tells of every released program in a method that is not ready."""
+    answers = []
+    for stage in method.modules():
+        if isinstance(stage, ReleasedProgram):
+            try:
+                locate(stage.program)
+            except UserError as error:
+                answers.append(str(error))
+    if answers:
+        raise UserError("\n".join(answers), exit_code=3)
+
+
 def _run(program: Program, folder: Path, python: Path, image: Tensor, options: Mapping[str, str | float]) -> Tensor:
     with tempfile.TemporaryDirectory(prefix="ntire-") as scratch:
         given, result = Path(scratch) / "input", Path(scratch) / "output"

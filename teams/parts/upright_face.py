@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ntire.faces import SIDE
 from teams.parts.face_pipeline import FacePipeline
+from teams.parts.released_program import require_programs
 
 
 class UprightFace(FacePipeline, abstract=True):
@@ -16,6 +17,11 @@ class UprightFace(FacePipeline, abstract=True):
         size = lq.shape[-2:]
         restored = self.face(_resized(lq, (self.side, self.side)))
         return _resized(restored, (size[0], size[1])).clamp(0, 1)
+
+    def deploy(self) -> None:
+        """Raise UserError before the first picture if a stage runs a released program that is not ready."""
+        if not any(value.is_meta for value in self.parameters()):
+            require_programs(self)
 
     def face(self, lq: Tensor) -> Tensor:
         """The pipeline: faces (B, 3, side, side), RGB in [0, 1], to the same."""

@@ -9,13 +9,13 @@ from ntire import catalogue
 from ntire.image import read_pixels
 from ntire.prepare import Options, prepare
 from ntire.weights import fill_from
-from teams.face import acvlab, hh, miportrait, night_watch
+from teams.face import acvlab, hh, miportrait, night_watch, uphorse
 from teams.parts.diffbir import LONG_PROMPT, NEGATIVE
 from teams.parts.quality import WEIGHTS as QUALITY_WEIGHTS
 from teams.parts.quality import Quality
 from tests.made import scene, write_png
 
-TEAMS = ("HH", "ACVLab", "AIIALab", "MiPortrait", "Night Watch")
+TEAMS = ("HH", "ACVLab", "AIIALab", "MiPortrait", "Night Watch", "AllForFace", "UpHorse")
 
 
 @pytest.fixture
@@ -122,6 +122,19 @@ class _Mean(torch.nn.Module):
         return self.times * image.mean((1, 2, 3))[:, None]
 
 
+def test_uphorse_runs_three_diffusion_models_and_comes_back_to_its_size(recorded):
+    method, calls = recorded(uphorse.UpHorse, "diffbir", "stable_sr", "supir", released=1)
+    supir = method.supir.forward
+    method.supir.forward = lambda image, **options: (
+        supir(image, **options).repeat_interleave(3, 2).repeat_interleave(3, 3)
+    )
+    assert restored(method).shape == (1, 3, 64, 64)
+    assert [name for name, _ in calls] == ["diffbir", "stable_sr", "supir"]
+    assert calls[0][1]["guidance"] == 6.0
+    assert calls[1][1] == {"steps": 4, "decoder": 0.5, "seed": 42}
+    assert (calls[2][1]["side"], calls[2][1]["guidance"], calls[2][1]["guidance_start"]) == (192, 7.5, 4.0)
+
+
 def test_night_watch_takes_other_settings_from_its_caller(recorded):
     method, calls = recorded(night_watch.NightWatch, "diffbir", steps=30)
     restored(method)
@@ -171,7 +184,9 @@ def test_weights_that_are_missing_are_told_with_their_addresses_and_licences(nti
         assert all(url in said for url in weights.urls)
 
 
-def test_a_face_is_restored_from_the_command_line_with_weights_of_ones_own(ntire, tmp_path, monkeypatch):
+@pytest.fixture
+def small_hh(tmp_path, monkeypatch):
+    """HH as a tiny copy, and a file of random weights for it."""
     from safetensors.torch import save_file
 
     method_class = catalogue.find("HH", "face")
@@ -179,13 +194,30 @@ def test_a_face_is_restored_from_the_command_line_with_weights_of_ones_own(ntire
     monkeypatch.setattr(method_class, "__init__", lambda self: build(self, **method_class.tiny))
     torch.manual_seed(3)
     save_file(method_class().state_dict(), tmp_path / "small.safetensors")
-    write_png(tmp_path / "in" / "CelebA" / "face.png", scene(64, 64))
+    return tmp_path / "small.safetensors"
+
+
+def test_a_face_is_restored_from_the_command_line_with_weights_of_ones_own(ntire, small_hh, tmp_path):
+    face = write_png(tmp_path / "in" / "CelebA" / "face.png", scene(64, 64))
     ran = ntire(
-        "run", "--team", "HH", "--track", "face", tmp_path / "in", "-o", tmp_path / "out",
-        "--weights", tmp_path / "small.safetensors", "--device", "cpu",
+        "run", "--team", "HH", "--track", "face", tmp_path / "in", "-o", tmp_path / "out", "--weights", small_hh,
+        "--device", "cpu",
     )  # fmt: skip
     assert ran.code == 0, ran.err
     written = read_pixels(tmp_path / "out" / "images" / "CelebA" / "face.png")
-    method = prepare(method_class, Options(weights=tmp_path / "small.safetensors"))
-    expected = method.restore(tmp_path / "in" / "CelebA" / "face.png").permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(written, np.rint(expected * 255))
+    method = prepare(catalogue.find("HH", "face"), Options(weights=small_hh))
+    np.testing.assert_array_equal(written, np.rint(method.restore(face).permute(1, 2, 0).numpy() * 255))
+
+
+@pytest.mark.data
+def test_real_portraits_are_restored_at_their_own_size(ntire, small_hh, data, tmp_path):
+    pictures = sorted((data / "face").glob("*.png"))
+    if not pictures:
+        pytest.skip(f"no pictures in {data / 'face'}")
+    ran = ntire(
+        "run", "--team", "HH", "--track", "face", data / "face", "-o", tmp_path / "out", "--weights", small_hh,
+        "--device", "cpu",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    for path in pictures:
+        assert read_pixels(tmp_path / "out" / "images" / path.name).shape == read_pixels(path).shape

@@ -1,0 +1,99 @@
+"""AllForFace, first of the face challenge 2025: fidelity, realness and naturalness, a network each.
+
+    LQ -> StyleGAN2 with a dictionary of facial parts -> Stable Diffusion 2.1 under IRControlNet, prompted by tags of the face
+       -> a VAE with skips, guided by DINOv2
+
+Report: NTIRE 2025 real-world face restoration, section 4.1; options as in the team's program.
+"""
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from teams.parts.diffbir import CONTROL_V2, DIFFUSION, NEGATIVE, DiffBIR
+from teams.parts.face_pipeline import CHALLENGE
+from teams.parts.released_program import Program, ReleasedProgram
+from teams.parts.upright_face import UprightFace
+
+MODELS = "model_zoo/team01_AllForFace"
+RUN = """
+import importlib, pathlib, sys, numpy, torch
+from PIL import Image
+given, made, stage = sys.argv[1:]
+if stage == "fidelity":
+    source = importlib.import_module("models.team01_AllForFace.FidelityGenerationModel")
+    network = source.FidelityModel(out_size=512, num_style_feat=512, channel_multiplier=1, decoder_load_path=None,
+        fix_decoder=True, num_mlp=8, input_is_latent=True, different_w=True, narrow=1, sft_half=False)
+    network.load_state_dict(torch.load("MODELS/fidelity_model.pth", map_location="cpu"))
+else:
+    network = torch.load("MODELS/naturalness_model.pt", map_location="cpu")
+device = "cuda" if torch.cuda.is_available() else "cpu"
+network.eval().to(device)
+torch.manual_seed(231)
+pixels = numpy.asarray(Image.open(pathlib.Path(given) / "picture.png").convert("RGB"))
+face = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(device) / 255
+with torch.no_grad():
+    face = (network(face * 2 - 1)[0].clamp(-1, 1) + 1) / 2 if stage == "fidelity" else network(face).clamp(0, 1)
+restored = (face[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+Image.fromarray(restored).save(pathlib.Path(made) / "picture.png")
+""".replace("MODELS", MODELS)
+"""What the program's own `main` does for one of the two stages, for one picture."""
+FIDELITY = Program(
+    name="AllForFace",
+    code=CHALLENGE,
+    license="its repository MIT; of the networks nothing is said",
+    needs=("models/team01_AllForFace/FidelityGenerationModel.pyc", f"{MODELS}/fidelity_model.pth"),
+    advice="The environment must be Python 3.10 with torch 2.1, for which its network was compiled; the weights are in the "
+    "folder of models that model_zoo/link_for_all_models.txt names.",
+    command=("-c", RUN, "{input}", "{output}", "fidelity"),
+)
+NATURALNESS = replace(
+    FIDELITY,
+    needs=("models/team01_AllForFace/main.py", f"{MODELS}/naturalness_model.pt"),
+    command=("-c", RUN, "{input}", "{output}", "naturalness"),
+)
+
+
+class AllForFace(UprightFace):
+    """The middle stage in ntire; the outer two as released, as there is no source of the first, and no weights but a pickle of
+    the third.
+    """
+
+    team = "AllForFace"
+    cite = "face2025"
+    code = CHALLENGE
+    weights = tuple(replace(one, into=f"realness.{one.into}") for one in (*DIFFUSION, CONTROL_V2))
+    caveats = (
+        "The first network is public as compiled code for Python 3.10 only, the last as a pickle that runs code as it is read: "
+        "both run in the user's clone of the program, in $NTIRE_PROGRAMS/AllForFace.",
+        "The prompt is RAM++'s tags of the face in the original, which sees a picture in the wrong range and keeps the tags of "
+        "all pictures before it; so a result depends on their order. Here: `prompt`, empty unless a caller sets it.",
+        "Pictures go through 8 bits between the stages.",
+        "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
+    )
+    tiny = {"width": 32, "steps": 2, "side": 64, "released": 0}
+
+    prompt: str = ""
+    """What is in the picture, for all pictures; the original tags each with RAM++."""
+
+    def __init__(self, width: int = 320, steps: int = 50, side: int = 512, released: int = 1) -> None:
+        """With `released` 0 the two stages that run as released are left out; that is not the method."""
+        super().__init__()
+        self.steps, self.side = steps, side
+        self.fidelity = ReleasedProgram(FIDELITY) if released else None
+        self.realness = DiffBIR(width, cleaner=False)
+        self.naturalness = ReleasedProgram(NATURALNESS) if released else None
+
+    def face(self, lq: Tensor) -> Tensor:
+        faithful = lq if self.fidelity is None else self.fidelity(lq)
+        real: Tensor = self.realness(
+            faithful,
+            steps=self.steps,
+            guidance=4.0,
+            strength=1.2,
+            prompt=self.prompt,
+            negative=f"{NEGATIVE}, artifacts",
+            seed=231,
+            side=self.side,
+        )
+        return real if self.naturalness is None else self.naturalness(real)
