@@ -1,6 +1,6 @@
-"""AIIA, fifth of the face challenge 2025 ("faceRes"): GFPGAN, then TSD-SR, and ZSSR on top where one has the time.
+"""AIIA, fifth of the face challenge 2025 ("faceRes"): GFPGAN, then TSD-SR.
 
-    LQ -> GFPGAN 1.3 -> TSD-SR in one step -> (ZSSR) -> RGB
+    LQ -> GFPGAN 1.3 -> TSD-SR in one step -> wavelet colour of GFPGAN's picture -> RGB
 
 Report: NTIRE 2025 real-world face restoration, section 4.5; options as in the team's program.
 """
@@ -30,7 +30,8 @@ class Aiia(FacePipeline):
     caveats: ClassVar[tuple[str, ...]] = (
         "The original looks for a face in each picture, and leaves out pictures without one; here the picture is taken as an "
         "aligned face, and `ntire run` finds the faces of whole pictures.",
-        "The team's program calls ZSSR optional; whether the ranked pictures went through it is not known.",
+        "ZSSR, which the team's program calls optional, is left out: it doubles the size, which the challenge does not take, "
+        "and whether the ranked pictures went through it is not known. The stage is there (teams.parts.zssr).",
         "Latents are draws with seed 42, anew for each picture; the original runs in fp16 on a GPU and draws otherwise.",
         "Stable Diffusion 3 medium is gated: its licence is to be accepted with an account of one's own.",
     )

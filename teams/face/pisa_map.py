@@ -10,13 +10,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ntire.tiling import pad_reflect
 from teams.parts import ms_liqe, pisa_sr, quality, seesr
 from teams.parts.clip_text import VOCABULARY
 from teams.parts.edict import climb
 from teams.parts.face_pipeline import CHALLENGE, FacePipeline
 from teams.parts.ms_liqe import MsLiqe
 from teams.parts.nlpd import coarse_distance
-from teams.parts.pisa_sr import PisaSr
+from teams.parts.pisa_sr import STRIDE, PisaSr
 from teams.parts.quality import Quality
 from teams.parts.seesr import ImageSight, SeesrControl
 from teams.parts.stable_diffusion import SD21, StableDiffusion
@@ -42,7 +43,7 @@ class PisaMap(FacePipeline):
     team = "PISA-MAP"
     cite = "face2025"
     code = CHALLENGE
-    stride = 64
+    stride = 16
     bf16_psnr_db = 10.0
     weights = (
         *(replace(one, into=f"pisa_sr.{one.into}".rstrip(".")) for one in pisa_sr.WEIGHTS),
@@ -62,7 +63,7 @@ class PisaMap(FacePipeline):
         "The team reserves two to three days for the challenge's 450 pictures.",
         "MUSIQ and CLIP-IQA come from pyiqa, for non-commercial use.",
     )
-    tiny = {"width": 32, "steps": 4, "rounds": 1, "judged": 0}
+    tiny = {"width": 32, "steps": 2, "rounds": 1, "judged": 0}
 
     def __init__(self, width: int = 320, steps: int = 20, rounds: int = 30, judged: int = 1) -> None:
         """With `judged` 0 the measures of pyiqa are left out, and MS-LIQE alone is raised."""
@@ -91,7 +92,9 @@ class Ascent(nn.Module):
         self.quality = Quality() if judged else None
 
     def forward(self, image: Tensor) -> Tensor:
-        """One picture (1, 3, H, W), RGB in [0, 1], sides divisible by 64 and not much below `side`."""
+        """One picture (1, 3, H, W), RGB in [0, 1], not much smaller than `side`."""
+        height, width = image.shape[-2:]
+        image = pad_reflect(image, 0, -width % STRIDE, 0, -height % STRIDE)
         with torch.no_grad():
             prompt = self.base.text([""])
             tokens = self.sight(image).to(prompt.dtype)
@@ -115,7 +118,7 @@ class Ascent(nn.Module):
             return good, good - KEEP * coarse_distance(picture, image.float()).sum()
 
         made = climb(latent, noise_in, self.base.decode, objective, steps=self.steps, rounds=self.rounds)
-        return made.to(image.dtype)
+        return made[..., :height, :width].to(image.dtype)
 
     def _quality(self, picture: Tensor) -> Tensor:
         grade = _mapped(self.ms_liqe(picture), LIQE_MIDDLE, LIQE_SPREAD)

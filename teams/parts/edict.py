@@ -1,4 +1,4 @@
-"""A picture made better by climbing a measure of quality in the latent space of Stable Diffusion (Zhang et al. 2024, MAP).
+"""A picture made better by climbing a measure of quality in the latent space of Stable Diffusion: PISA-MAP's second half.
 
     picture -> VAE -> EDICT backwards -> a pair of noisy latents -> [EDICT -> VAE -> quality - distance -> gradient] x rounds
 
@@ -79,8 +79,8 @@ def climb(
             pair = noised(pair, noise_in, number, steps)
     speed = torch.zeros_like(pair)
     for turn in alike(range(rounds), latent.device):
-        with torch.enable_grad():
-            start = pair.detach().requires_grad_()
+        with torch.set_grad_enabled(not latent.is_meta):
+            start = pair.detach().requires_grad_(not latent.is_meta)
             now = start
             for number in alike(range(steps), latent.device):
                 now = _step_again(now, noise_in, number, steps)
@@ -98,6 +98,8 @@ def climb(
 
 
 def _step_again(pair: Tensor, noise_in: Noise, number: int, steps: int) -> Tensor:
+    if not pair.requires_grad:
+        return denoised(pair, noise_in, number, steps)
     stepped: Tensor = checkpoint(denoised, pair, noise_in, number, steps, use_reentrant=False)
     return stepped
 

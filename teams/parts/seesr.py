@@ -114,11 +114,10 @@ class ImageSight(FullPrecision):
     ) -> None:
         super().__init__()
         self.side = window * 4 * 2 ** (len(depths) - 1)
-        with torch.device("cpu"), warnings.catch_warnings():  # masks and places of windows are values
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.meshgrid")  # spandrel's, of an argument that it does not pass
             self.visual_encoder = _Swin(width, depths, window, self.side // 4)
         self.image_proj = nn.Linear(width * 2 ** (len(depths) - 1), token)
-        self.visual_encoder.to(torch.get_default_device())
 
     def forward(self, image: Tensor) -> Tensor:
         resized = F.interpolate(image.float(), (self.side, self.side), mode="bilinear", antialias=True)

@@ -1,0 +1,93 @@
+"""The recipes that mostly consist of diffusion run their stages in order, with the constants of the teams' programs."""
+
+import pytest
+import torch
+
+from ntire import UserError
+from ntire.prepare import Options, prepare
+from teams.face.aiia import Aiia
+from teams.face.cx import Cx
+from teams.face.iil import Iil
+from teams.face.ipcv import Ipcv
+from teams.face.pisa_map import PisaMap
+from teams.parts.diffbir import NEGATIVE, DiffBIR
+from teams.parts.flux_upscaler import FluxUpscaler
+from teams.parts.gfpgan import Gfpgan
+from teams.parts.pisa_sr import PisaSr
+from teams.parts.sdxl_turbo import SdxlTurbo
+from teams.parts.tsd_sr import TsdSr
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """What each stage was called with, in order; stages give their input back."""
+    calls = []
+    for stage in (DiffBIR, FluxUpscaler, Gfpgan, PisaSr, SdxlTurbo, TsdSr):
+
+        def record(self, image, *, stage=stage, **options):
+            calls.append((stage.__name__, options))
+            return image
+
+        monkeypatch.setattr(stage, "forward", record)
+    return calls
+
+
+def run(method, **sizes):
+    with torch.no_grad():
+        return method(**method.tiny | sizes).eval()(torch.rand(1, 3, 64, 64))
+
+
+def test_cx_is_diffbir_with_the_options_of_its_program(called):
+    run(Cx, steps=50, side=512)
+    options = {
+        "steps": 50,
+        "guidance": 4.0,
+        "strength": 1.0,
+        "prompt": "",
+        "negative": NEGATIVE,
+        "seed": 231,
+        "side": 512,
+    }
+    assert called == [("DiffBIR", options)]
+    controls = [weights for weights in Cx.weights if weights.into == "diffbir.control"]
+    assert [weights.file for weights in controls] == ["cx-0080000.pt"]
+
+
+def test_iil_is_one_step(called):
+    run(Iil)
+    assert called == [("SdxlTurbo", {"seed": 0})]
+
+
+def test_aiia_is_gfpgan_then_tsd_sr(called):
+    run(Aiia)
+    assert called == [("Gfpgan", {}), ("TsdSr", {"seed": 42, "side": 64})]
+
+
+def test_ipcv_is_flux_with_the_options_of_its_repository(called):
+    run(Ipcv, steps=28)
+    assert called == [("FluxUpscaler", {"steps": 28, "guidance": 3.5, "strength": 0.6, "seed": 0})]
+
+
+def test_pisa_map_climbs_from_pisa_sr_s_picture(called, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "teams.face.pisa_map.climb", lambda latent, *_, **options: seen.append(options) or latent[:, :3]
+    )
+    monkeypatch.setattr("teams.face.pisa_map.Ascent._quality", lambda self, picture: picture.mean())
+    run(PisaMap, steps=20, rounds=30)
+    assert called == [("PisaSr", {"seed": 42, "side": 64})]
+    assert seen == [{"steps": 20, "rounds": 30}]
+
+
+@pytest.mark.parametrize("method", [Aiia, Cx, Iil, Ipcv, PisaMap])
+def test_every_file_has_a_place_and_what_is_missing_is_named_with_its_way(method):
+    tiny = method(**method.tiny | ({"judged": 1} if method is PisaMap else {}))
+    for weights in method.weights:
+        tiny.get_submodule(weights.into)
+        assert weights.urls or weights.by_hand or weights.home != "ntire"
+    with pytest.raises(UserError) as error:
+        prepare(method, Options())
+    for weights in method.weights:
+        assert weights.file in str(error.value)
+        assert weights.license in str(error.value)
+        assert weights.by_hand in str(error.value)
