@@ -99,8 +99,8 @@ class UirLora(Method):
         "CLIP was not trained to tell degradations.",
         "Losses are said to suit each degradation: L2 + 5 LPIPS for all, as in img2img-turbo. The prompt is not stated: empty.",
         "The paper trains the skip convolutions on all degradations first; here each adapter trains its own from their start.",
-        "Raindrops, shadows and snow need paired pictures: `ntire train --pairs snowy=DIR`. The other seven are made from clean "
-        "ones, where the paper has paired data for all but noise, JPEG and masks; `--pairs` takes those as well.",
+        "Raindrops, shadows and snow need paired pictures: `ntire train --pairs snowy=DIR`. The other seven are made from "
+        "clean ones, where the paper has paired data for all but noise, JPEG and masks; `--pairs` takes those as well.",
         "The latent is the mean of the encoder's posterior: the same picture gives one result.",
         "SD-Turbo's weights are under Stability AI's non-commercial community licence.",
         "Attention and norms see the whole image: tiles change the result.",
