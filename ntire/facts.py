@@ -1,14 +1,19 @@
 """What is known of every method, in the form in which it is printed: claims beside counts, weights and their state."""
 
+import json
+import os
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ntire.catalogue import folder_of, methods
 from ntire.cost import count, on_meta
-from ntire.method import Method
+from ntire.files import sha256_of, write_atomically
+from ntire.method import Cost, Method
 from ntire.weights import State, Weights, locate
 
 COLUMNS = ("team", "track", "variant", "params", "claim", "MACs", "claim", "at", "how the claim is read", "weights")
@@ -127,9 +132,7 @@ def facts_of(method: type[Method], at: tuple[int, int] | None = None, *, built: 
     at = at or stated
     if claimed and at != stated:
         claimed = replace(claimed, macs_g=None)
-    built = built or on_meta(method)
-    counted = count(method, at, built=built)
-    as_claimed = count(method, at, as_claimed=True, built=built) if claimed else counted
+    counted, as_claimed = _counts(method, at, built)
     return {
         "team": method.team,
         "track": method.track,
@@ -153,6 +156,47 @@ def facts_of(method: type[Method], at: tuple[int, int] | None = None, *, built: 
         "license": "; ".join(dict.fromkeys(weights.license for weights in method.weights)) or None,
         "caveats": list(method.caveats),
     }
+
+
+def _counts(method: type[Method], at: tuple[int, int], built: Method | None) -> tuple[Cost, Cost]:
+    """What runs, and what the claim counts. Methods of this package are counted once: the figures are kept in the cache under
+    the hash of all source and libraries that they follow from.
+    """
+    path = None
+    if method.__module__.startswith("teams."):
+        key = sha256_of(repr((_source(), method.__module__, method.__qualname__, at)).encode())
+        path = (
+            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ntire" / "counts" / f"{key[:32]}.json"
+        )
+        try:
+            counted, as_claimed = (Cost("kept", params_m=one[0], macs_g=one[1]) for one in json.loads(path.read_text()))
+            return counted, as_claimed
+        except (OSError, ValueError, TypeError, IndexError):
+            pass  # never counted, or another program's file: it is written anew
+    built = built or on_meta(method)
+    counted = count(method, at, built=built)
+    as_claimed = count(method, at, as_claimed=True, built=built) if method.claimed else counted
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps([(one.params_m, one.macs_g) for one in (counted, as_claimed)]))
+        except OSError:
+            pass  # nowhere to keep them: they are counted again next time
+    return counted, as_claimed
+
+
+@cache
+def _source() -> str:
+    """The hash of all source that a method's figures can follow from, and the versions of the libraries."""
+    root = Path(__file__).parents[1]
+    files = sorted(path for part in ("ntire", "teams") for path in (root / part).rglob("*.py"))
+    found = []
+    for name in ("torch", "torchvision", "spandrel", "diffusers", "peft", "transformers", "timm"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} absent")
+    return sha256_of("\n".join([*found, *map(sha256_of, files)]).encode())
 
 
 def _state(method: type[Method], params_m: float) -> str:

@@ -307,6 +307,17 @@ def test_damages_are_learnt_ascending_by_the_step_that_they_match():
             results.append(method(torch.full((1, 3, 8, 8), 0.4)))
     assert not torch.allclose(*results, atol=1e-4)
     assert int(method.state_dict()["step"]) == MATCHING["hazy"], "the step goes with the weights"
+    for damage, expected in (("noisy", 0), ("hazy", 1)):
+        method.damage = damage
+        with torch.no_grad():
+            assert torch.equal(method(torch.full((1, 3, 8, 8), 0.4)), results[expected])
+    method.damage = "unknown"
+    with torch.no_grad():
+        unknown = method(torch.full((1, 3, 8, 8), 0.4))
+    assert not any(torch.allclose(unknown, result, atol=1e-5) for result in results)
+    method.damage = "foggy"
+    with pytest.raises(UserError, match="no step matches 'foggy'. There are: noisy, .*, and unknown"):
+        method(unknown)
 
 
 SHORT = replace(

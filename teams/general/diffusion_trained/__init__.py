@@ -72,7 +72,7 @@ READING = (
     "The importance of a weight is its mean absolute gradient over a pass after pre-training; without that stage, train "
     "`--without importance`. The hold on a block weakens with its depth as exp(-0.05 t) to the power of it.",
     "One kind of damage is learnt after the other, ascending by step, 100,000 iterations each; earlier ones are not replayed.",
-    "Runs for the last kind of damage that was trained.",
+    "Runs for the last kind of damage that was trained, unless its attribute `damage` names another or says unknown.",
     "Snow, raindrops and shadows need paired pictures: `ntire train --pairs snowy=DIR`. Blur, haze, low light, rain and masks "
     "are made from clean ones, where the paper has paired data.",
     "No weights are public.",
@@ -115,6 +115,8 @@ class DiffusionTrained(Method):
     experts: ClassVar[bool] = False
     block: ClassVar[type[nn.Module]] = TimedBlock
     """Of what the network is made, for counting how deep a weight lies."""
+    damage: str | None = None
+    """What to restore, a word of MATCHING, if it is not what was trained last; "unknown" tells the network no step."""
     mixed: float = 0.1
     """Share of the batches that also generate."""
     parts: int = 2
@@ -187,9 +189,18 @@ class DiffusionTrained(Method):
         return noise
 
     def _restored(self, lq: Tensor) -> Tensor:
-        self.clock.steps = self.get_buffer("step")
+        self.clock.steps = self._step_of_damage()
         restored: Tensor = (self.net(2 * lq - 1) + 1) / 2
         return restored
+
+    def _step_of_damage(self) -> Tensor | None:
+        if self.damage is None:
+            return self.get_buffer("step")
+        if self.damage == "unknown":
+            return None
+        if self.damage not in MATCHING:
+            raise UserError(f"no step matches {self.damage!r}. There are: {', '.join(MATCHING)}, and unknown.")
+        return torch.tensor([MATCHING[self.damage]])
 
     def _generated(self, lq: Tensor) -> Tensor:
         """The clean pictures that the noise found in the diffused ones means; in validation, in `lq` of noise 50."""
