@@ -285,7 +285,7 @@ class _Verifier:
             self.options.seed,
             tuple(probes),
             scored,
-            dict(self.submission.manifest.score),
+            {printable(name): value for name, value in self.submission.manifest.score.items()},
             {"levels": rules.levels, "share": rules.share, "total": self.track.tolerance},
             self.behind.wall,
             tuple(self.notes),
@@ -477,7 +477,7 @@ class _Verifier:
         return "fail"
 
     def _claimed(self, scored: Scored) -> None:
-        """The values that the team claims, each beside ours, to the digits that it claims them with."""
+        """The values that the team claims beside ours: a total within the track's tolerance, a metric within 1 %."""
         values = {**scored.reproduced, **({"total": scored.totals[1]} if scored.totals else {})}
         for name, claimed in self.submission.manifest.score.items():
             if name in values:

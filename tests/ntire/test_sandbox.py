@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import ntire.limits as limits
 import ntire.sandbox as sandbox
 from ntire import UserError, seccomp
 from ntire.escapes import ATTEMPTS
@@ -393,3 +394,53 @@ def test_the_doctor_says_what_is_enforced_after_trying_it():
     assert all(re.fullmatch(r"(\d+) of \1 attempts to get out were stopped", one.found) for one in parts)
     assert sum(int(one.found.split()[0]) for one in parts) == len(ATTEMPTS)
     assert all(rows[f"sandbox: {what}"].found for what in HELD)
+
+
+def test_a_systemd_scope_limits_memory_and_processes_and_passes_no_environment_on(monkeypatch):
+    monkeypatch.setattr(limits, "means", lambda: "systemd scope")
+    held = hold(["bwrap", "x"], SMALL)
+    line = " ".join(held.argv)
+    assert f"MemoryMax={1 << 28} -p MemorySwapMax=0 -p TasksMax=64 -- /usr/bin/env -i bwrap x" in line
+    assert ("--user" in held.argv) == (os.geteuid() != 0)
+    assert held.whole_memory
+
+
+@pytest.mark.parametrize(("version", "file"), [("cgroup v2", "memory.events"), ("cgroup v1", "memory.oom_control")])
+def test_control_groups_tell_what_was_too_much(tmp_path, version, file):
+    held = limits.Held((), version, (tmp_path,))
+    (tmp_path / file).write_text("low 0\noom_kill 0\n")
+    (tmp_path / "pids.events").write_text("max 0\n")
+    assert held.went_over() == ""
+    (tmp_path / "pids.events").write_text("max 3\n")
+    assert held.went_over() == "processes"
+    (tmp_path / file).write_text("low 0\noom_kill 1\n")
+    assert held.went_over() == "memory"
+
+
+def test_control_groups_are_made_where_their_controllers_are_on(tmp_path, monkeypatch):
+    """Version 2: the group of this process or a parent of it, if memory and pids are passed on to children there."""
+    own = tmp_path / "user.slice" / "session"
+    own.mkdir(parents=True)
+    for folder, passed_on in ((own, ""), (own.parent, "cpu memory pids"), (tmp_path, "cpu")):
+        (folder / "cgroup.subtree_control").write_text(passed_on)
+    real = Path.read_text
+    monkeypatch.setattr(limits, "CGROUPS", tmp_path)
+    monkeypatch.setattr(
+        Path,
+        "read_text",
+        lambda self, *a: "0::/user.slice/session\n" if str(self) == "/proc/self/cgroup" else real(self, *a),
+    )
+    assert list(limits._parents("cgroup v2", {"memory", "pids"})) == [own.parent]
+    assert list(limits._parents("cgroup v1", {"memory"})) == []
+
+
+@walled
+def test_where_only_rlimits_are_to_be_had_memory_is_still_limited(act, monkeypatch):
+    monkeypatch.setattr(limits, "means", lambda: "rlimits")
+    small = replace(SMALL, seconds=20)
+    first, _, _ = act("keep = [bytearray(b'x' * (1 << 26)) for _ in range(64)]", small)
+    assert "emory" in first.problem + str(first.fields.get("problem"))
+    # Each of these stays below what one process may have.
+    spread = "[(bytearray(b'x' * (1 << 27)), time.sleep(30)) for n in range(5) if os.fork() == 0]; time.sleep(30)"
+    first, _, _ = act(spread, small)
+    assert (first.state, "memory" in first.problem) == ("over a limit", True)
