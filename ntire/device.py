@@ -112,8 +112,7 @@ class Device:
         method, item, frame = self.method, decoded.item, decoded.frame
         if frame is not None:
             frame = self.lane.upload(frame)
-        planned = self.planner.plan(frame)
-        method.tile, method.batch, method.same_size = planned.tile, planned.batch, planned.same_size
+        planned = self.planner.set_up(frame)
         seed = _seed_of(decoded)
 
         def as_floats_by(some: Method) -> Tensor:

@@ -125,6 +125,12 @@ class Planner:
             )
         return Plan(tile, batch, same_size=batch > 1 or self.options.fixed_shapes, notes=notes)
 
+    def set_up(self, frame: Frame | None) -> Plan:
+        """Make the method restore this picture as planned."""
+        planned = self.plan(frame)
+        self.method.tile, self.method.batch, self.method.same_size = planned.tile, planned.batch, planned.same_size
+        return planned
+
     def learn(self, planned: Plan, tile: int | None) -> tuple[str, ...]:
         """Take note of the tile that a picture was restored with in the end; says so if that was not the plan."""
         if tile is None or tile == planned.tile:

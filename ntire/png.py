@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 STRIP_BYTES = 1 << 20
 """About how much of the picture is in one strip."""
-THREADS = 4
+THREADS = 16
 SUB, UP = 1, 2
 
 

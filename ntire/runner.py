@@ -135,7 +135,7 @@ def run(
             write_manifest(out, _manifest(method, track, options, used, out.name))
         finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
         stages = (
-            Stage("read", [partial(_read, method, finished, out)] * _threads(2)),
+            Stage("read", [partial(_read, method, finished, out)] * _threads(1)),
             Stage("restore", [device.restore for device in devices]),
             Stage("write", [partial(_write, out)] * _threads(4), ready=_arrived),
         )
@@ -169,8 +169,8 @@ def _end(flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], Non
 
 
 def _threads(cores_each: int) -> int:
-    """Threads of a stage that is to have one for so many cores: two at least, as files make them wait, and eight at most."""
-    return min(max((os.cpu_count() or 1) // cores_each, 2), 8)
+    """Threads of a stage that is to have one for so many cores: two at least, as files make them wait, and twelve at most."""
+    return min(max((os.cpu_count() or 1) // cores_each, 2), 12)
 
 
 def _copies(method: Method, options: Options) -> list[Method]:

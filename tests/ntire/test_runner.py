@@ -190,7 +190,7 @@ def test_the_memory_of_a_run_does_not_grow_with_the_number_of_pictures(plugin, t
         options,
     )
     most = sys.modules[method_class.__module__].most
-    assert 1 <= most <= runner._threads(2) + runner.AHEAD + 1, (
+    assert 1 <= most <= runner._threads(1) + runner.AHEAD + 1, (
         "in the readers' hands, in front of the device, and in it"
     )
 
