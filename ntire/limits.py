@@ -78,7 +78,7 @@ class Held:
     def release(self) -> None:
         """Remove the groups; what was in them is gone or going."""
         for group in self.groups:
-            for _ in range(50):
+            for _ in range(500):
                 try:
                     group.rmdir()
                 except FileNotFoundError:
