@@ -28,9 +28,9 @@ WORKSPACE = 1.25
 LARGEST_TENSOR = 2**31 - 1
 """Elements; kernels count them in 32 bits."""
 LARGEST_BATCH = 16
-SMALL = 512
-"""Pieces up to this side are planned by the measured bytes per pixel alone; larger ones are run on the meta device at their own
-size, as attention over pixels grows faster than they do."""
+SMALL, LARGE = 256, 1024
+"""Sides of pieces that show whether memory grows as the number of pixels does. Where it grows faster, as attention over pixels
+makes it, every size is run on the meta device for itself."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Planner:
         if asked != "auto":
             return asked
         on_cpu = method.tiling == "exact" and method.device.type == "cpu"
-        light = self._footprint(SMALL // 2, SMALL // 2).bytes <= CACHE_BYTES * (SMALL // 2) ** 2
+        light = self._footprint(SMALL, SMALL).bytes <= CACHE_BYTES * SMALL**2
         cache_sized = on_cpu and light and method.halo <= CACHE_HALO
         largest = CACHE_TILE if cache_sized else max(height, width)
         if largest >= max(height, width) and self._fits(height, width):
@@ -156,19 +156,24 @@ class Planner:
 
     def _side_that_fits(self) -> int:
         """The side of the largest tile by what a small piece needs for each pixel."""
-        small = self._footprint(SMALL // 2, SMALL // 2)
+        small = self._footprint(SMALL, SMALL)
         share = min(self.budget / (WORKSPACE * small.bytes), LARGEST_TENSOR / small.elements)
-        return int(SMALL // 2 * share**0.5) - 2 * self.method.halo
+        return int(SMALL * share**0.5) - 2 * self.method.halo
 
     def _fits(self, height: int, width: int) -> bool:
-        small = self._footprint(SMALL // 2, SMALL // 2)
-        times = height * width / (SMALL // 2) ** 2
+        small = self._footprint(SMALL, SMALL)
+        times = height * width / SMALL**2
         if WORKSPACE * small.bytes * times > self.budget or small.elements * times > LARGEST_TENSOR:
             return False
-        if height * width <= SMALL**2:
+        if height * width <= 4 * SMALL**2 or self._proportional():
             return True
         exactly = self._footprint(height, width)
         return WORKSPACE * exactly.bytes <= self.budget and exactly.elements <= LARGEST_TENSOR
+
+    def _proportional(self) -> bool:
+        small, large = self._footprint(SMALL, SMALL), self._footprint(LARGE, LARGE)
+        times = (LARGE / SMALL) ** 2
+        return large.bytes <= 1.01 * times * small.bytes and large.elements <= 1.01 * times * small.elements
 
     def _batch(self, tile: int) -> int:
         one = self._footprint(tile + 2 * self.method.halo, tile + 2 * self.method.halo)
