@@ -2,7 +2,6 @@
 
 import weakref
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -55,19 +54,6 @@ def lq_on_meta(method: type[Method], at: tuple[int, int]) -> Tensor:
     """An input (1, C, H, W) of `at` (height, width), padded to the method's stride, without values."""
     height, width = (size + -size % method.stride for size in at)
     return torch.empty(1, method.lq_channels(), height, width, device="meta")
-
-
-@cache
-def bytes_per_pixel(method: type[Method], dtype: torch.dtype) -> float:
-    """Peak bytes of activations that `forward` keeps alive, per pixel of the image, input and output included.
-
-    This is a constant of network and dtype, so one run at 256 x 256 plans every size.
-    """
-    side = 256 + -256 % method.stride
-    built = on_meta(method).to(dtype)
-    lq = torch.empty(1, method.lq_channels(), side, side, device="meta", dtype=dtype)
-    with torch.no_grad():
-        return peak_bytes(built, lq) / side**2
 
 
 def peak_bytes(network: Callable[[Tensor], Tensor], lq: Tensor) -> int:

@@ -163,7 +163,11 @@ def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, i
         frame = device.method.read(path) if type(device.method).restore is Method.restore else None
     except UserError as error:
         return Result(item.name, "unreadable", fingerprint, problem=str(error)), None
-    outcome = device.restore(Decoded(item, fingerprint, frame))
+    try:
+        outcome = device.restore(Decoded(item, fingerprint, frame))
+    except Gone as gone:
+        lost: Result = gone.value  # type: ignore[assignment]  # a device's only kind of last item
+        return lost, None
     if isinstance(outcome, Settled):
         return outcome.value, None
     outcome.pixels.wait()

@@ -37,7 +37,8 @@ from ntire import UserError, catalogue, runner
 from ntire.check import check
 from ntire.journal import read_journal
 from ntire.limits import Limits
-from ntire.prepare import Options, plan_tile, prepare
+from ntire.plan import Planner
+from ntire.prepare import Options, prepare
 from ntire.runner import find_inputs, run
 from ntire.sandbox import Child, Place, why_not
 from tests.made import scene, write_png
@@ -231,7 +232,7 @@ def kills(until: float, start: int) -> Outcome:
     ]
     for method in methods:
         # What planning imports takes seconds, which every fork would spend again.
-        plan_tile(method, torch.zeros(3, 32, 32), Options())
+        Planner(method, Options()).plan(torch.zeros(3, 32, 32))
     # A kill leaves the page cache as it is: memory is as good as a disk here, and takes less time.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory) as name:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ntire.cost import bytes_per_pixel, count
+from ntire.cost import count, peak_bytes
 from ntire.counters import alike
 from ntire.method import Method
 
@@ -65,7 +65,7 @@ class Keeps(Facts):
 
 
 def test_peak_memory_is_the_sum_of_what_lives_at_once():
-    assert bytes_per_pixel(Keeps, torch.float32) == 5 * 3 * 4
+    assert peak_bytes(Keeps(), torch.empty(1, 3, 8, 8, device="meta")) == 5 * 3 * 4 * 64
 
 
 class Drops(Facts):
@@ -79,7 +79,7 @@ class Drops(Facts):
 
 
 def test_freed_memory_is_used_again():
-    assert bytes_per_pixel(Drops, torch.float32) == 3 * 3 * 4
+    assert peak_bytes(Drops(), torch.empty(1, 3, 8, 8, device="meta")) == 3 * 3 * 4 * 64
 
 
 class Rounds(Conv):
