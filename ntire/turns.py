@@ -18,7 +18,7 @@ from ntire.method import DTYPES, Method, Precision
 GIGABYTE = 1e9
 
 
-@dataclass
+@dataclass(eq=False)
 class _Part:
     """One part and its tensors in main memory, each with the module and the name that it belongs to."""
 
@@ -45,16 +45,31 @@ class Turns:
     limit: int
     """Bytes of weights."""
     present: list[_Part] = field(default_factory=list)
+    working: list[_Part] = field(default_factory=list)
+    """Those in the middle of a call, which stay: a part may call another."""
 
-    def call(self, part: _Part) -> None:
-        """Bring a part to the device, after as many others have left as must."""
+    def begin(self, part: _Part) -> None:
+        """Bring a part to the device, after as many others have left as must.
+
+        Raises UserError if those that work have no room for it.
+        """
         if part in self.present:
             self.present.remove(part)
         else:
-            while self.present and sum(one.bytes for one in self.present) + part.bytes > self.limit:
-                self.present.pop(0).unload()
+            idle = [one for one in self.present if one not in self.working]
+            while sum(one.bytes for one in self.present) + part.bytes > self.limit:
+                if not idle:
+                    names = " and ".join(one.name for one in (*self.working, part))
+                    raise UserError(f"--max-memory: {names} work at once and are more than that together. Allow more.")
+                self.present.remove(idle[0])
+                idle.pop(0).unload()
             part.load(self.device)
         self.present.append(part)
+        self.working.append(part)
+
+    def end(self, part: _Part) -> None:
+        """A call of the part is over."""
+        self.working.remove(part)
 
 
 def take_turns(method: Method, device: torch.device, precision: Precision, limit_gb: float) -> Turns | None:
@@ -84,12 +99,18 @@ def take_turns(method: Method, device: torch.device, precision: Precision, limit
         place[name] = _like(value, value.to(device))
     for part in parts:
         part.module.register_forward_pre_hook(partial(_called, turns, part))
+        part.module.register_forward_hook(partial(_returned, turns, part), always_call=True)
     method.runs_on = device
     return turns
 
 
 def _called(turns: Turns, part: _Part, module: nn.Module, inputs: Any) -> None:
-    turns.call(part)
+    turns.begin(part)
+
+
+def _returned(turns: Turns, part: _Part, module: nn.Module, inputs: Any, result: Any) -> None:
+    if part in turns.working:
+        turns.end(part)
 
 
 def _part_of(name: str, module: nn.Module) -> _Part:

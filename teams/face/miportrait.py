@@ -26,7 +26,7 @@ POOR_CLIP_IQA, POOR_MUSIQ = 0.3, 17.0
 
 
 class MiPortrait(UprightFace):
-    """All of it; 3,184 M parameters without the two networks that judge the input."""
+    """All of it; 3,081 M parameters without the two networks that judge the input."""
 
     team = "MiPortrait"
     cite = "face2025"

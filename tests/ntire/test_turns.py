@@ -67,6 +67,32 @@ def test_with_room_for_one_only_one_is_there(pipeline):
     assert pipeline.third.also is pipeline.third.weight
 
 
+def test_a_part_that_calls_another_stays_until_it_is_done_and_both_must_fit(pipeline):
+    turns = take_turns(pipeline, META, "fp32", 12_400e-9)
+    calling = pipeline.first.forward
+    seen = []
+
+    def calls_others(x):
+        for name in ("second", "third"):
+            getattr(pipeline, name)(
+                torch.zeros(1, 1 if name == "second" else 2, 64 if name == "third" else 32, device=META)
+            )
+            seen.append(sorted(part.name for part in turns.present))
+        return calling(x)
+
+    pipeline.first.forward = calls_others
+    pipeline.first(torch.zeros(1, 32, device=META))
+    assert seen == [["first", "second"], ["first", "third"]]
+    assert turns.working == []
+    turns.limit = 9_000
+    for part in list(turns.present):
+        turns.present.remove(part)
+        part.unload()
+    with pytest.raises(UserError, match="first and third work at once"):
+        pipeline.first(torch.zeros(1, 32, device=META))
+    assert turns.working == []
+
+
 def test_what_fits_is_moved_once_and_half_precision_halves_what_is_needed(pipeline):
     assert take_turns(pipeline, META, "bf16", 9e-6) is None
     assert all(value.is_meta for value in pipeline.state_dict().values())
