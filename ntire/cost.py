@@ -71,7 +71,7 @@ def bytes_per_pixel(method: type[Method], dtype: torch.dtype) -> float:
 
 
 def peak_bytes(network: Callable[[Tensor], Tensor], lq: Tensor) -> int:
-    """Bytes of activations that are alive at once at most while `network` runs on `lq`, input and output included."""
+    """Bytes of the tensors that live at once while `network` works on `lq`, input and output included."""
     with _LiveBytes() as live:
         live.see(lq)
         network(lq)
