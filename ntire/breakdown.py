@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ntire import UserError
@@ -161,9 +162,9 @@ def break_down_built(
 
 def planned_bytes(built: Method, lq: Tensor) -> int:
     """Peak of activations, input and output included, and parameters and buffers beside them."""
-    return peak_bytes(built, lq) + sum(
-        one.numel() * one.element_size() for one in (*built.parameters(), *built.buffers())
-    )
+    with torch.no_grad():  # gradients would keep all activations
+        activations = peak_bytes(built, lq)
+    return activations + sum(one.numel() * one.element_size() for one in (*built.parameters(), *built.buffers()))
 
 
 def _disagreements(seen: Seen, *, traced: bool) -> list[Disagreement]:

@@ -57,7 +57,7 @@ def lq_on_meta(method: type[Method], at: tuple[int, int]) -> Tensor:
 
 
 def peak_bytes(network: Callable[[Tensor], Tensor], lq: Tensor) -> int:
-    """Bytes of activations that are alive at once at most while `network` runs on `lq`, input and output included."""
+    """Bytes of the tensors that live at once while `network` works on `lq`, input and output included."""
     with _LiveBytes() as live:
         live.see(lq)
         network(lq)
