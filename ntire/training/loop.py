@@ -144,8 +144,8 @@ def _sources(recipe: Recipe, settings: Settings) -> list[tuple[list[Picture], li
             f"the damage of {', '.join(lacking)} cannot be made from clean pictures. Give paired ones, in folders with lq and "
             f"gt: {' '.join(f'--pairs {name}=DIR' for name in lacking)}; or choose other stages with --stage."
         )
-    clean = clean_images(settings.data, max((one.patch for one in recipe.stages if one.pairs is None), default=1))
-    of_clean = hold_out(clean, settings.held_out)
+    patches = [stage.patch for stage in recipe.stages if stage.pairs is None]
+    of_clean = hold_out(clean_images(settings.data, max(patches)), settings.held_out) if patches else ([], [])
     found: list[tuple[list[Picture], list[Picture]]] = []
     for stage in recipe.stages:
         given = (

@@ -130,7 +130,11 @@ def test_a_folder_with_a_method_runs_like_a_team(ntire, plugin, pair):
         (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "empty", "--stage", "l1"], 2, "expected pictures"),
         (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "lq", "--stage", "x"], 2, "no stage x; it has: l1"),
         (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "lq", "--pairs", "l1"], 2, "such as snowy=DIR"),
-        (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "lq", "--pairs", "l1=lq"], 2, "found no gt"),
+        (
+            ["train", "--team", "MiAlgo", "--track", "srgb", "--data", "lq", "--stage", "l1", "--pairs", "l1=lq"],
+            2,
+            "found no gt",
+        ),
         (["weights", "fetch", "Nobody"], 2, "no weights are declared under Nobody"),
     ],
 )
