@@ -44,6 +44,7 @@ class Declared:
             "sha256": self.weights.sha256,
             "size_mb": round(self.weights.size / 1e6, 1) if self.weights.size else None,
             "urls": list(self.weights.urls),
+            "by_hand": self.weights.by_hand,
             "path": str(self.path),
         }
 

@@ -17,10 +17,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["methods", "tracks"])
-def test_the_readme_shows_the_generated_table(name):
+@pytest.mark.parametrize(("name", "file"), [("methods", "README.md"), ("tracks", "scoring/tracks/README.md")])
+def test_documents_show_the_generated_tables(name, file):
     """After a change: `ntire teams --markdown` and `ntire tracks --markdown` print them."""
-    block = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", README, re.DOTALL)
+    block = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", (ROOT / file).read_text(), re.DOTALL)
     assert block
     assert block[1] == (tracks() if name == "tracks" else markdown())
 
