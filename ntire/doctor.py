@@ -1,6 +1,7 @@
 """Is this installation able to do what it promises? One check a line, each with what was found."""
 
 import os
+import shlex
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -98,15 +99,25 @@ def _calibration() -> tuple[State, str]:
 
 
 def _weights() -> Iterator[tuple[str, Callable[[], tuple[State, str]]]]:
+    """One check for each method, metric or loss: all its files."""
+    needed: dict[str, list[Declared]] = {}
     for one in declared_weights([], None):
-        yield f"weights for {one.needed_by}", partial(_weights_file, one)
+        needed.setdefault(one.needed_by, []).append(one)
+    for name, files in needed.items():
+        yield f"weights for {name}", partial(_weights_of, files)
 
 
-def _weights_file(declared: Declared) -> tuple[State, str]:
-    if declared.state == "missing":
-        return "absent", f"{declared.path} is not here: `ntire weights fetch {declared.weights.file}`"
-    verify(declared.weights, declared.path)
-    return "ok", f"{declared.path}, sha256 as declared"
+def _weights_of(files: list[Declared]) -> tuple[State, str]:
+    missing = [one for one in files if one.state == "missing"]
+    for one in files:
+        if one not in missing:
+            verify(one.weights, one.path)
+    if missing:
+        size = sum(one.weights.size or 0 for one in missing) / 1e6
+        known = f", {size:.0f} MB{'' if all(one.weights.size for one in missing) else ' and more'}" if size else ""
+        fetch = f"`ntire weights fetch {shlex.quote(missing[0].name)}`"
+        return "absent", f"{len(missing)} of {len(files)} file(s) are not here{known}: {fetch}"
+    return "ok", f"{len(files)} file(s), sha256 as declared"
 
 
 def _sandbox() -> tuple[State, str]:

@@ -27,6 +27,8 @@ FACE_SIZE = (512, 512)
 class Declared:
     """A weights file, what needs it, and where it is or would be."""
 
+    name: str
+    """By which a user asks for it: of a team, a metric or a loss."""
     needed_by: str
     """A method, "MiAlgo raw phase3", or a metric, "metric lpips"."""
     weights: Weights
@@ -52,11 +54,15 @@ class Declared:
 def weights_of_methods(tracks: Iterable[str] | None = None) -> list[Declared]:
     """Every file that a method of these folders, or of all, declares."""
     return [
-        Declared(f"{method.team} {method.track} {method.variant}".strip(), weights, *locate(weights, folder_of(method)))
+        Declared(method.team, _title(method), weights, *locate(weights, folder_of(method)))
         for folder in ([None] if tracks is None else tracks)
         for method in methods(folder)
         for weights in method.weights
     ]
+
+
+def _title(method: type[Method]) -> str:
+    return f"{method.team} {method.track} {method.variant}".strip()
 
 
 def facts(track: str | None = None) -> list[dict[str, Any]]:

@@ -94,7 +94,7 @@ def require(wanted: Mapping[str, tuple[Weights, ...]], beside: Mapping[str, Path
             lines.append(f"      {weights.by_hand}")
     fetched = dict.fromkeys(name for name, weights, _ in missing if weights.urls)
     if fetched:
-        lines.append("Get them with:  ntire weights fetch " + " ".join(fetched))
+        lines.append("Get them with:  ntire weights fetch " + shlex.join(fetched))
     if any(not weights.urls for _, weights, _ in missing):
         lines.append("What has no address here must be put at its path by hand.")
     raise UserError("\n".join(lines), exit_code=3)

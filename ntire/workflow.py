@@ -583,24 +583,19 @@ def declared_weights(names: Sequence[str], track_name: str | None) -> list[Decla
     track = load_track(track_name) if track_name else None
     found = weights_of_methods(catalogue.serving(track.inputs) if track else None)
     found += [
-        Declared(f"metric {name}", weights, *locate(weights, None))
+        Declared(name, f"metric {name}", weights, *locate(weights, None))
         for name in (track.metrics if track else METRICS)
         for weights in METRICS[name].weights
     ]
     if track is None:
-        found.append(Declared("loss perceptual", VGG19, *locate(VGG19, None)))
-    known = {word for one in found for word in (one.weights.file, _called(one))}
+        found.append(Declared("perceptual", "loss perceptual", VGG19, *locate(VGG19, None)))
+    known = {word for one in found for word in (one.weights.file, one.name)}
     unknown = sorted(set(names) - known)
     if unknown:
         raise UserError(
             f"no weights are declared under {', '.join(unknown)}. `ntire weights list` shows all teams, metrics and files."
         )
-    return [one for one in found if not names or one.weights.file in names or _called(one) in names]
-
-
-def _called(one: Declared) -> str:
-    """The name by which a user asks for it: of a team, a metric or a loss."""
-    return one.needed_by.removeprefix("metric ").removeprefix("loss ").split()[0]
+    return [one for one in found if not names or one.weights.file in names or one.name in names]
 
 
 def cost_of(

@@ -327,7 +327,7 @@ def test_teams_lists_claims_beside_counts(ntire):
     assert "4.622 M" not in table
 
 
-def test_tracks_doctor_and_weights_print_tables_and_json(ntire):
+def test_tracks_doctor_and_weights_print_tables_and_json(ntire, pair):
     assert "border     4 px" in ntire("tracks", "raim-2025-raw").out
     assert any(track["name"] == "demo-raw" for track in ntire("tracks", "--json").json())
     ran = ntire("doctor", "--json")
@@ -338,6 +338,11 @@ def test_tracks_doctor_and_weights_print_tables_and_json(ntire):
     states = {row["for"]: row["state"] for row in ntire("weights", "list", "--json").json()}
     assert states["MiAlgo raw phase3"] == states["MiAlgo srgb phase3"] == "shipped"
     assert "nothing to fetch" in ntire("weights", "fetch", "MiAlgo").out
+    night_watch = {row["for"] for row in ntire("weights", "list", "Night Watch", "--json").json()}
+    assert night_watch == {"Night Watch face"}
+    assert (
+        "ntire weights fetch 'Night Watch'" in ntire("run", "--team", "Night Watch", "--track", "face", pair / "lq").err
+    )
 
 
 def test_doctor_exits_with_three_when_something_is_broken(ntire, monkeypatch):
