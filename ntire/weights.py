@@ -6,6 +6,7 @@ submissions), then in the cache: `$NTIRE_WEIGHTS`, by default `~/.cache/ntire/we
 
 import os
 import pickle
+import shlex
 import urllib.error
 import urllib.request
 import warnings

@@ -10,6 +10,7 @@ from torch import Tensor
 from ntire.degradations import SrgbDegradation
 from ntire.method import Cost, Method
 from ntire.training import Recipe, Stage
+from ntire.weights import Weights
 from teams.parts.unet import UNet
 
 
@@ -28,6 +29,14 @@ class TongJiIpoe(Method):
         runtime_ms=15.0,
         runtime_at=(1024, 1024),
         device="A100",
+    )
+    weights = (
+        Weights(
+            "tongji-ipoe.safetensors",
+            sha256="610f9d3cf8719f1873d532a1574d7223c17d23314f50e8a80f8a973ffff1031d",
+            license="research and education only, as the BSDS500 pictures it is trained on",
+            provenance="retrained",
+        ),
     )
     tiling = "exact"
     halo = 52
