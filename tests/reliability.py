@@ -33,13 +33,14 @@ import numpy as np
 import torch
 from hypothesis import HealthCheck, given, seed, settings
 
-from ntire import UserError, catalogue, runner
+from ntire import UserError, catalogue
 from ntire.check import check
+from ntire.device import Decoded, Device
 from ntire.journal import read_journal
 from ntire.limits import Limits
 from ntire.plan import Planner
 from ntire.prepare import Options, prepare
-from ntire.runner import find_inputs, run
+from ntire.runner import AHEAD, find_inputs, run
 from ntire.sandbox import Child, Place, why_not
 from tests.made import scene, write_png
 from tests.ntire.test_archive import FLIPS, MEMBERS, hostile
@@ -48,6 +49,9 @@ from tests.ntire.test_sandbox import AS_USER, LIGHT, SMALL
 SHARES = {"archives": 0.4, "escapes": 0.2, "kills": 0.4}
 """Of the time."""
 MOST = {"archives": 10_000, "escapes": 4_000, "kills": 200}
+IN_FLIGHT = 1 + AHEAD + 8 + 1
+"""Pictures of a killed run that may be computed and not in the journal: one at the device, those that wait, one for each thread
+that writes, and one on its way into the journal."""
 LEAST = 40
 """Archives, however short the time: making the first one takes seconds."""
 MISBEHAVIOUR = {
@@ -275,7 +279,7 @@ def _kill_until_done(
         done = {line["image"] for line in read_journal(out / "journal.jsonl")}
         lost = len(set(calls) - done)
         outcome.counts["most in flight"] = max(outcome.counts["most in flight"], lost)
-        if lost > runner.AHEAD + 2:
+        if lost > IN_FLIGHT:
             outcome.broken.append(f"{lost} pictures were computed and not written when the run was killed")
         if known & set(calls):
             outcome.broken.append(f"computed again although it was done: {sorted(known & set(calls))}")
@@ -291,14 +295,14 @@ def _in_a_fork(method: object, folder: Path, out: Path, kill_after: float | None
         process = os.fork()
     if process == 0:
         try:
-            _restore = runner._restore
+            restore = Device.restore
 
-            def noted(method: object, decoded: object, options: object) -> object:
+            def noted(device: Device, decoded: Decoded) -> object:
                 with (folder / "calls").open("a") as calls:
                     calls.write(f"{decoded.item.name}\n")
-                return _restore(method, decoded, options)
+                return restore(device, decoded)
 
-            runner._restore = noted
+            Device.restore = noted
             run(method, find_inputs([folder / "in"], "srgb"), out, "demo-srgb", Options())
             os._exit(0)
         except BaseException:  # noqa: BLE001 - the parent asks for the exit code

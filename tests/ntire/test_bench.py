@@ -123,7 +123,7 @@ def test_results_that_change_from_call_to_call_are_told(plugin, timed_pictures):
     ("body", "said"),
     [
         ("import os; print('I am', 'leaving'); os.abort()", ["killed by signal 6", "I am leaving"]),
-        ("raise ValueError('no such layer')", ["exit code 1", "ValueError: no such layer"]),
+        ("raise ValueError('no such layer')", [".png: ValueError: no such layer"]),
         ("time.sleep(60)", ["no answer about warm-up 40 x 48 for 1 s", "it was stopped"]),
     ],
 )

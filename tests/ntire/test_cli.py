@@ -310,12 +310,11 @@ def test_faces_without_a_table_of_landmarks_are_looked_for_and_that_is_said(ntir
 
 
 def test_teams_lists_claims_beside_counts(ntire):
-    ran = ntire("teams", "--json")
+    ran = ntire("teams", "--track", "raw", "--json")
     rows = {(row["team"], row["track"], row["variant"]): row for row in ran.json()}
     keys = ["team", "track", "variant", "params", "macs", "at", "claimed", "difference", "weights"]
     keys += ["validation", "license", "caveats"]
     assert all(list(row) == keys for row in rows.values())
-    assert rows["MiAlgo", "srgb", "phase3"]["params"] == 75419
     light = rows["MiAlgo", "raw", "phase3"]
     assert light["params"] == 4621784
     assert light["weights"] == "shipped"

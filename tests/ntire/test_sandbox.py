@@ -70,7 +70,7 @@ def place(tmp_path) -> Place:
         (tmp_path / name).mkdir(mode=0o755)
     write_png(tmp_path / "in" / "a.png", scene())
     # The dropped user must find its way, as it does from the folders that `ntire verify` makes.
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
         folder.chmod(0o755)
     return Place(tmp_path / "sub", tmp_path / "in")
 

@@ -41,14 +41,18 @@ def declared_in(file):
     classes = [value for value in vars(module).values() if isinstance(value, type)]
     return [one for one in classes if one is not Method and issubclass(one, Method)]
 
-def restore_one(method, path, fingerprint, options):
-    return types.SimpleNamespace(tile=None, notes=(), seconds=0.0), method.pixels(path)
+class Device:
+    def __init__(self, method, options, turns):
+        self.method = method
+
+def restore_one(device, path, fingerprint):
+    return types.SimpleNamespace(tile=None, notes=(), seconds=0.0), device.method.pixels(path)
 
 stand_ins = {
     "ntire.method": {"Method": Method},
     "ntire.catalogue": {"declared_in": declared_in},
     "ntire.prepare": {"Options": lambda *given: given, "prepare": lambda method, options: method()},
-    "ntire.runner": {"restore_one": restore_one},
+    "ntire.device": {"Device": Device, "Turns": lambda: None, "restore_one": restore_one},
 }
 for name, members in stand_ins.items():
     sys.modules[name] = types.ModuleType(name)
