@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,8 @@ def place(tmp_path) -> Place:
         (tmp_path / name).mkdir(mode=0o755)
     write_png(tmp_path / "in" / "a.png", scene())
     # The dropped user must find its way, as it does from the folders that `ntire verify` makes.
-    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
+    base = Path(tempfile.gettempdir())
+    for folder in (tmp_path, *(one for one in tmp_path.parents if base in one.parents)):
         folder.chmod(0o755)
     return Place(tmp_path / "sub", tmp_path / "in")
 
