@@ -275,7 +275,14 @@ class MirageNarrow(Mirage):
 
     variant = "narrow"
     claimed = None
-    weights = ()
+    weights = (
+        Weights(
+            "mirage-narrow.safetensors",
+            sha256="60b7622c9fa1254358f0c17cfd8e9e5c7af5b94ce6a1b79cb6fcf8577b73ef56",
+            license="research and education only, as the BSDS500 pictures it is trained on",
+            provenance="retrained",
+        ),
+    )
     caveats = (
         "Not in the paper: half the width of tiny and fewer blocks, trained for denoising alone.",
         "Attention and pooled kernels see the whole image: tiles change the result slightly.",

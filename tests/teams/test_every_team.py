@@ -1,9 +1,11 @@
 """What every method promises, asked of each one in the catalogue: a method added tomorrow is tested by existing."""
 
+import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +40,16 @@ def method_class(request):
     return request.param
 
 
+@cache
+def built_once(method_class):
+    torch.manual_seed(1)
+    return method_class(**method_class.tiny).eval().requires_grad_(False)
+
+
 @pytest.fixture
 def tiny(method_class):
     """A small copy with random weights."""
-    torch.manual_seed(1)
-    return method_class(**method_class.tiny).eval().requires_grad_(False)
+    return copy.deepcopy(built_once(method_class))
 
 
 @pytest.fixture
