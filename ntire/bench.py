@@ -411,7 +411,7 @@ def _problems(side: Side, scored: Mapping[str, str]) -> list[str]:
         if len(digests) > 1
     ]
     found += [
-        f"{side.name}: {name}: what was timed is not what was scored"
+        f"{side.name}: {name}: what was timed is not what was scored (an entry made with other threads may differ: --threads)"
         for name, digests in side.hashes.items()
         if name in scored and digests != {scored[name]}
     ]

@@ -423,7 +423,7 @@ def bench_method(
         if entry is None:
             entry = Path(name) / "entry"
             say("making what is scored: the same pictures through `ntire run`")
-            _run_apart(team, track_name, variant, given, limit, options.run, entry)
+            _run_apart(team, track_name, variant, given, limit, options, entry)
         lines = read_journal(entry / JOURNAL)
         scored = scored_pixels(entry, pictures, {line["image"]: line["output_sha256"] for line in lines})
         report = bench(
@@ -460,9 +460,16 @@ def _against(options: BenchOptions, track: Track) -> tuple[str, Setup] | None:
 
 
 def _run_apart(
-    team: str, track_name: str, variant: str | None, given: Sequence[Path], limit: int | None, run: Options, out: Path
+    team: str,
+    track_name: str,
+    variant: str | None,
+    given: Sequence[Path],
+    limit: int | None,
+    options: BenchOptions,
+    out: Path,
 ) -> None:
     """`ntire run` as a process of its own, so that nothing of it is in the memory that is measured."""
+    run = options.run
     words = ["run", "--team", team, "--track", track_name, *map(str, given), "-o", str(out), "--device", run.device]
     words += [
         "--precision",
@@ -475,7 +482,9 @@ def _run_apart(
     words += ["--variant", variant] if variant else []
     words += ["--weights", str(run.weights)] if run.weights else []
     words += ["--limit", str(limit)] if limit else []
-    ran = subprocess.run([sys.executable, "-m", "ntire", *words], capture_output=True, text=True)
+    # Sums over another number of threads round otherwise, and a pixel may follow.
+    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
+    ran = subprocess.run([sys.executable, "-m", "ntire", *words], capture_output=True, text=True, env=environment)
     if ran.returncode:
         said = "\n  ".join((ran.stdout + ran.stderr).strip().splitlines()[-8:])
         raise UserError(f"`ntire run` fails on these pictures, so there is nothing to time:\n  {said}", exit_code=3)
