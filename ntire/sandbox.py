@@ -78,6 +78,8 @@ class Place:
     weights: Mapping[str, Path] = field(default_factory=dict)
     """Fetched files that the code declares, by their name in the weights folder."""
     device: str = "cpu"
+    shown: tuple[Path, ...] = ()
+    """Files and folders that are seen under their own names; not in containers, which have a Python of their own."""
 
 
 def choose(wanted: str) -> Backend:
@@ -194,6 +196,8 @@ def bubblewrap(place: Place, limits: Limits, seccomp: int, argv: Sequence[str]) 
     words += ["--ro-bind", str(place.code), "/sub", "--ro-bind", str(place.exchange), "/in", "--dir", "/weights"]
     for name, path in place.weights.items():
         words += ["--ro-bind", str(path), f"/weights/{name}"]
+    for path in place.shown:
+        words += _seen(str(path))
     words += f"--remount-ro /dev --remount-ro / --chdir /tmp --seccomp {seccomp} --".split()
     return [*words, *(_dropped() if root else []), *argv]
 
@@ -357,7 +361,7 @@ class Child:
             else:
                 self._held = Held(tuple(container(backend, self._name, place, limits, inner)), backend)
                 variables = None
-            self._paths = (
+            self.paths = (
                 {"code": str(place.code), "in": str(place.exchange), "out": self._scratch.name}
                 if backend == "none"
                 else {"code": "/sub", "in": "/in", "out": "/out"}
@@ -396,12 +400,12 @@ class Child:
 
     def begin(self, device: str) -> Answer:
         """Tell the child its limits and its places; it answers with what it sees of the wall, before any code is loaded."""
-        request = {"op": "begin", "limits": asdict(self.limits), "device": device, **self._paths}
+        request = {"op": "begin", "limits": asdict(self.limits), "device": device, **self.paths}
         return self.ask({**request, "walled": self.backend != "none"}, self.limits.start_seconds)
 
     def path_of(self, name: str) -> str:
         """What a file in the exchange folder is called inside."""
-        return f"{self._paths['in']}/{name}"
+        return f"{self.paths['in']}/{name}"
 
     def ask(self, request: Mapping[str, Any], seconds: float, most: int = 0) -> Answer:
         """Send one line and wait for one line and at most `most` bytes; a child that fails at it is ended."""

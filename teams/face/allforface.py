@@ -65,7 +65,7 @@ class AllForFace(UprightFace):
     weights = tuple(replace(one, into=f"realness.{one.into}") for one in (*DIFFUSION, CONTROL_V2))
     caveats = (
         "The first network is public as compiled code for Python 3.10 only, the last as a pickle that runs code as it is read: "
-        "both run in the user's clone of the program, in $NTIRE_PROGRAMS/AllForFace.",
+        "both run in the user's clone of the program, in $NTIRE_PROGRAMS/AllForFace, behind the wall of submitted code.",
         "The prompt is RAM++'s tags of the face in the original, which sees a picture in the wrong range and keeps the tags of "
         "all pictures before it; so a result depends on their order. Here: `prompt`, empty unless a caller sets it.",
         "Pictures go through 8 bits between the stages.",

@@ -1,26 +1,32 @@
 """Stages that are whole projects of their own, run as their authors released them, from a folder that the user names.
 
-ntire downloads none of these programs and none of their weights, and changes nothing in their folders. They run with the
-user's own rights: a program that you do not trust belongs into a container.
+ntire downloads none of these programs and none of their weights, and changes nothing in their folders. They run behind the
+wall of submitted code (`ntire.sandbox`): without network, their folder and environment for reading only, one picture in, one
+PNG out. What they look for in a home is found in `.home` of their folder.
 """
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ntire import UserError
+from ntire.image import as_image, decode, write_image
+from ntire.limits import Limits
+from ntire.sandbox import Backend, Child, Place, why_not
 
 FOLDER = "NTIRE_PROGRAMS"
 """The environment variable that names the folder with one folder for each program."""
-INTERPRETERS = (".venv/bin/python", "venv/bin/python", ".venv/Scripts/python.exe", "venv/Scripts/python.exe")
+WALL = "NTIRE_SANDBOX"
+"""The environment variable that may say `none`: programs then run with all rights of the user."""
+INTERPRETERS = (".venv/bin/python", "venv/bin/python")
+MOST = 1 << 28
+"""Bytes of a result."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Program:
     """Words after the Python interpreter of the program's own environment."""
     minutes: float = 30.0
     """Before it is given up."""
+    memory_gb: int = 64
+    """Of the host, before it is ended."""
 
 
 class ReleasedProgram(nn.Module):
@@ -60,15 +68,13 @@ class ReleasedProgram(nn.Module):
         """
         if image.is_meta:
             return image
-        folder, python = locate(self.program)
-        restored = [_run(self.program, folder, python, one, options) for one in image]
-        return torch.stack(restored).to(image)
+        return torch.stack([_run(self.program, one, options) for one in image]).to(image)
 
 
 def locate(program: Program) -> tuple[Path, Path]:
     """The program's folder and its Python. Raises UserError that names all that is missing and how to get it."""
     root = os.environ.get(FOLDER)
-    folder = Path(root or "").expanduser() / program.name
+    folder = (Path(root or "").expanduser() / program.name).resolve()
     python = next((folder / one for one in INTERPRETERS if (folder / one).is_file()), None)
     missing = [f"${FOLDER} is not set"] if not root else []
     if root and not folder.is_dir():
@@ -84,48 +90,77 @@ def locate(program: Program) -> tuple[Path, Path]:
             f"environment of its own in .venv. {program.advice}",
             exit_code=3,
         )
-    return folder.resolve(), python.absolute()
+    return folder, python
 
 
 def require_programs(method: nn.Module) -> None:
-    """Raise one UserError (exit code 3) that tells of every released program in a method that is not ready."""
+    """Raise one UserError (exit code 3) that tells of every released program in a method that is not ready, and of a wall
+    that cannot be made.
+    """
     answers = []
-    for stage in method.modules():
-        if isinstance(stage, ReleasedProgram):
-            try:
-                locate(stage.program)
-            except UserError as error:
-                answers.append(str(error))
+    programs = [stage.program for stage in method.modules() if isinstance(stage, ReleasedProgram)]
+    for ready in (*(partial(locate, program) for program in programs), *((_backend,) if programs else ())):
+        try:
+            ready()
+        except UserError as error:
+            answers.append(str(error))
     if answers:
         raise UserError("\n".join(answers), exit_code=3)
 
 
-def _run(program: Program, folder: Path, python: Path, image: Tensor, options: Mapping[str, str | float]) -> Tensor:
+def _backend() -> Backend:
+    wanted = os.environ.get(WALL, "bubblewrap")
+    if wanted == "none":
+        return "none"
+    if wanted != "bubblewrap":
+        raise UserError(f"{WALL}={wanted}: expected bubblewrap or none; containers have no program's environment.")
+    if reason := why_not("bubblewrap"):
+        raise UserError(
+            f"released programs run in a sandbox, and none works here: {reason}.\n"
+            f"Install bubblewrap (`apt-get install bubblewrap`). {WALL}=none runs them with all your rights.",
+            exit_code=3,
+        )
+    return "bubblewrap"
+
+
+def _shown(program: Program, folder: Path, python: Path) -> tuple[Path, ...]:
+    """What the program may read: its folder, its environment, the Python below, and weights that lie elsewhere."""
+    environment = python.parents[1].resolve()
+    needed = {folder, environment, python.resolve().parents[1], *((folder / name).resolve() for name in program.needs)}
+    outer = [path for path in needed if not any(path != other and path.is_relative_to(other) for other in needed)]
+    return tuple(sorted(path for path in outer if not path.is_relative_to("/usr")))
+
+
+def _run(program: Program, image: Tensor, options: Mapping[str, str | float]) -> Tensor:
+    folder, python = locate(program)
+    backend = _backend()
+    limits = Limits(
+        seconds=program.minutes * 60, memory_bytes=program.memory_gb << 30, processes=4096, scratch_bytes=8 << 30
+    )
     with tempfile.TemporaryDirectory(prefix="ntire-") as scratch:
-        given, result = Path(scratch) / "input", Path(scratch) / "output"
-        given.mkdir()
-        result.mkdir()
-        pixels = (image.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-        Image.fromarray(pixels).save(given / "picture.png")
-        words = {"input": str(given), "output": str(result)} | {name: str(value) for name, value in options.items()}
-        command = [str(python), *(word.format(**words) for word in program.command)]
-        try:
-            ran = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, timeout=program.minutes * 60, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise UserError(f"{program.name}: gave nothing within {program.minutes:g} minutes.", exit_code=3) from None
-        written = sorted(path for path in result.rglob("*.png") if path.is_file())
-        if ran.returncode or len(written) != 1:
-            last = "\n  ".join((ran.stderr or ran.stdout).strip().splitlines()[-8:])
+        given = Path(scratch)
+        given.chmod(0o755)
+        write_image(given / "picture.png", image.float().clamp(0, 1).cpu())
+        (given / "picture.png").chmod(0o644)
+        place = Place(given, given, device=str(image.device), shown=_shown(program, folder, python))
+        with Child(backend, place, limits, "released") as child:
+            ready = child.begin(place.device)
+            words = {"input": child.paths["in"], "output": child.paths["out"]}
+            words |= {name: str(value) for name, value in options.items()}
+            argv = [str(python), *(word.format(**words) for word in program.command)]
+            home = folder / ".home"
+            request = {"op": "run", "argv": argv, "folder": str(folder), "out": child.paths["out"]}
+            request |= {"home": str(home) if home.is_dir() else ""}
+            answer = child.ask(request, limits.seconds, MOST) if ready.state == "answered" else ready
+        if answer.state != "answered" or answer.fields.get("code") or not answer.data:
+            last = "\n  ".join(child.printed.strip().splitlines()[-8:])
+            found = answer.problem or answer.fields.get("problem") or f"it ended with {answer.fields.get('code')}"
             raise UserError(
-                f"{program.name}: expected one PNG, found {len(written)}; it ended with {ran.returncode}:\n  {last}\n"
-                f"The command, in {folder}: {' '.join(command)}",
+                f"{program.name}: expected one PNG, found {answer.fields.get('written', 0)}; {found}:\n  {last}\n"
+                f"The command, in {folder}: {' '.join(argv)}",
                 exit_code=3,
             )
-        with Image.open(written[0]) as picture:
-            restored = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(restored).permute(2, 0, 1)
+        return as_image(decode(Path(f"{program.name}.png"), answer.data))
 
 
 STABLE_SR_TURBO = Program(

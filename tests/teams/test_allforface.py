@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ntire import UserError
+from ntire.sandbox import why_not
 from teams.face.allforface import FIDELITY, MODELS, NATURALNESS, AllForFace
-from teams.parts.released_program import FOLDER, ReleasedProgram
+from teams.parts.released_program import FOLDER, WALL, ReleasedProgram
 
 NETWORK = """
 import torch
@@ -39,6 +40,8 @@ def clone(tmp_path, monkeypatch):
     (source / "main.py").touch()
     torch.save({"shift": torch.tensor([0.5])}, folder / MODELS / "fidelity_model.pth")
     monkeypatch.setenv(FOLDER, str(tmp_path / "programs"))
+    if why_not("bubblewrap"):
+        monkeypatch.setenv(WALL, "none")
     return folder
 
 

@@ -1,12 +1,27 @@
 """What a stage that runs a released program promises: one picture through its command, and messages that say what to do."""
 
+import socket
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from ntire import UserError
-from teams.parts.released_program import STABLE_SR_TURBO, SUPIR_QUALITY, Program, ReleasedProgram, locate
+from ntire.sandbox import why_not
+from teams.parts import released_program
+from teams.parts.released_program import (
+    STABLE_SR_TURBO,
+    SUPIR_QUALITY,
+    WALL,
+    Program,
+    ReleasedProgram,
+    locate,
+    require_programs,
+)
+
+walled = pytest.mark.skipif(bool(why_not("bubblewrap")), reason=f"no sandbox here: {why_not('bubblewrap')}")
 
 INVERT = """
 import sys
@@ -40,10 +55,14 @@ def installed(tmp_path, monkeypatch):
     (folder / "invert.py").write_text(INVERT)
     (folder / "weights.ckpt").touch()
     monkeypatch.setenv("NTIRE_PROGRAMS", str(folder.parent))
+    if why_not("bubblewrap"):
+        monkeypatch.setenv(WALL, "none")
     return folder
 
 
-def test_a_picture_goes_through_the_program_in_its_folder(installed):
+@pytest.mark.parametrize("wall", [pytest.param("bubblewrap", marks=walled), "none"])
+def test_a_picture_goes_through_the_program_in_its_folder(installed, monkeypatch, wall):
+    monkeypatch.setenv(WALL, wall)
     picture = torch.randint(0, 256, (2, 3, 5, 7)).float() / 255
     once = ReleasedProgram(PROGRAM)(picture, times=1)
     assert torch.allclose(once, 1 - picture.repeat_interleave(2, 2).repeat_interleave(2, 3), atol=1e-6)
@@ -52,6 +71,72 @@ def test_a_picture_goes_through_the_program_in_its_folder(installed):
 def test_what_the_program_says_when_it_fails_reaches_the_user(installed):
     with pytest.raises(UserError, match="(?s)expected one PNG, found 0; it ended with 1:.*thirteen is too many"):
         ReleasedProgram(PROGRAM)(torch.rand(1, 3, 4, 4), times=13)
+
+
+TELL = """
+import socket, sys
+from pathlib import Path
+from PIL import Image
+folder, secret = Path.cwd(), Path(sys.argv[3])
+def tried(act):
+    try:
+        act()
+    except OSError:
+        return 0
+    return 255
+found = [
+    tried(lambda: (folder / "invert.py").write_text("")),
+    tried(secret.read_bytes),
+    tried(lambda: socket.create_connection(("127.0.0.1", int(sys.argv[4])), 2)),
+    tried((folder / "weights.ckpt").read_bytes),
+    tried((Path.home() / "model.bin").read_bytes),
+    tried(lambda: (Path("/tmp") / "cache").write_text("")),
+]
+picture = Image.new("RGB", (len(found), 1))
+picture.putdata([(one, one, one) for one in found])
+picture.save(Path(sys.argv[2]) / "told.png")
+"""
+
+
+@walled
+def test_a_program_reads_its_own_files_and_home_and_reaches_nothing_else(installed, tmp_path):
+    weights, secret = tmp_path / "elsewhere" / "weights.ckpt", tmp_path / "programs" / "secret"
+    for path in (weights, secret, installed / ".home" / "model.bin"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    (installed / "weights.ckpt").unlink()
+    (installed / "weights.ckpt").symlink_to(weights)
+    (installed / "invert.py").write_text(TELL)
+    program = replace(PROGRAM, command=("invert.py", "{input}", "{output}", "{secret}", "{port}"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        options = {"secret": str(secret), "port": server.getsockname()[1]}
+        told = ReleasedProgram(program)(torch.rand(1, 3, 4, 4), **options)
+    own_code, others, network, weights_read, home, scratch = told[0, 0, 0].bool().tolist()
+    assert (own_code, others, network) == (False, False, False)
+    assert (weights_read, home, scratch) == (True, True, True)
+
+
+@walled
+def test_a_program_that_takes_too_long_is_ended(installed):
+    (installed / "invert.py").write_text("import time; time.sleep(60)")
+    with pytest.raises(UserError, match="no answer within 0.6 s"):
+        ReleasedProgram(replace(PROGRAM, minutes=0.01))(torch.rand(1, 3, 4, 4), times=1)
+
+
+def test_without_a_sandbox_nothing_runs_unless_the_user_says_so(installed, monkeypatch):
+    monkeypatch.setattr(released_program, "why_not", lambda backend: "bwrap is not installed")
+    monkeypatch.delenv(WALL, raising=False)
+    method = nn.Sequential(ReleasedProgram(PROGRAM))
+    with pytest.raises(
+        UserError, match="(?s)bwrap is not installed.*apt-get install bubblewrap.*NTIRE_SANDBOX=none"
+    ) as error:
+        require_programs(method)
+    assert error.value.exit_code == 3
+    monkeypatch.setenv(WALL, "docker")
+    with pytest.raises(UserError, match="NTIRE_SANDBOX=docker: expected bubblewrap or none"):
+        ReleasedProgram(PROGRAM)(torch.rand(1, 3, 4, 4), times=1)
+    monkeypatch.setenv(WALL, "none")
+    require_programs(method)
 
 
 def test_all_that_is_missing_is_named_at_once_with_where_it_comes_from(installed, monkeypatch):
