@@ -153,6 +153,10 @@ class Method(nn.Module):
         """What the report's figures count, where that is not all of `forward`."""
         return self(lq)
 
+    @classmethod
+    def require(cls) -> None:
+        """Raise UserError (exit code 3) for what this machine lacks apart from weights; called before anything is built."""
+
     def deploy(self) -> None:
         """Fold or drop what is only there for training; called once, when the weights are filled."""
 

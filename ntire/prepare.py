@@ -1,6 +1,7 @@
 """A method made ready to run: built, filled with its weights, put on its device."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -65,10 +66,11 @@ def prepare(method_class: type[Method], options: Options) -> Method:
     Raises UserError if its weights are missing, damaged or another network's, if nobody has published any, or if they do
     not go under the limit on memory.
     """
+    device = torch.device(options.devices[0])
+    if options.max_memory_gb is not None and (device.type == "cpu" or len(options.devices) > 1):
+        raise UserError("--max-memory limits what is on one GPU: leave it out, or name one with --device.")
     folder = folder_of(method_class)
-    if options.weights is None:
-        # Before networks of gigabytes are built in vain.
-        require({method_class.team: method_class.weights}, {method_class.team: folder})
+    _require(method_class, folder, options)
     method = method_class()
     if options.weights is not None:
         fill(method, method.read_weights(options.weights), options.weights)
@@ -88,13 +90,23 @@ def prepare(method_class: type[Method], options: Options) -> Method:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     method.requires_grad_(False)
-    device = torch.device(options.devices[0])
     if options.max_memory_gb is None:
         return method.to(device, DTYPES[options.precision])
-    if device.type == "cpu" or len(options.devices) > 1:
-        raise UserError("--max-memory limits what is on one GPU: leave it out, or name one with --device.")
     take_turns(method, device, options.precision, options.max_memory_gb)
     return method
+
+
+def _require(method_class: type[Method], folder: Path | None, options: Options) -> None:
+    """Tell all that is missing at once, before networks of gigabytes are built in vain."""
+    files = {} if options.weights is not None else {method_class.team: method_class.weights}
+    answers = []
+    for needed in (partial(require, files, {method_class.team: folder}), method_class.require):
+        try:
+            needed()
+        except UserError as error:
+            answers.append(str(error))
+    if answers:
+        raise UserError("\n".join(answers), exit_code=3)
 
 
 def weights_used(method: Method, options: Options) -> tuple[WeightsUsed, ...]:

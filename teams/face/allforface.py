@@ -71,6 +71,7 @@ class AllForFace(UprightFace):
         "Pictures go through 8 bits between the stages.",
         "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
     )
+    programs = (replace(FIDELITY, needs=(*FIDELITY.needs, *NATURALNESS.needs)),)
     tiny = {"width": 32, "steps": 2, "side": 64, "released": 0}
 
     prompt: str = ""

@@ -40,6 +40,7 @@ class UpHorse(UprightFace):
         "Pictures go through 8 bits between the stages.",
         "Each picture begins from seeds 231, 42 and 1234; the original draws on from picture to picture, on a GPU.",
     )
+    programs = (STABLE_SR_TURBO, SUPIR_QUALITY)
     tiny = {"width": 32, "steps": 2, "side": 64, "released": 0}
 
     def __init__(self, width: int = 320, steps: int = 50, side: int = 512, released: int = 1) -> None:

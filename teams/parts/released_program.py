@@ -7,7 +7,7 @@ PNG out. What they look for in a home is found in `.home` of their folder.
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,12 +93,9 @@ def locate(program: Program) -> tuple[Path, Path]:
     return folder, python
 
 
-def require_programs(method: nn.Module) -> None:
-    """Raise one UserError (exit code 3) that tells of every released program in a method that is not ready, and of a wall
-    that cannot be made.
-    """
+def require_programs(programs: Sequence[Program]) -> None:
+    """Raise one UserError (exit code 3) that tells of every program that is not ready, and of a wall that cannot be made."""
     answers = []
-    programs = [stage.program for stage in method.modules() if isinstance(stage, ReleasedProgram)]
     for ready in (*(partial(locate, program) for program in programs), *((_backend,) if programs else ())):
         try:
             ready()

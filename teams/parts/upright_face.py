@@ -1,27 +1,31 @@
 """Pipelines with networks that know one size only: an upright face of 512 x 512, as the challenge gives it."""
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from ntire.faces import SIDE
 from teams.parts.face_pipeline import FacePipeline
-from teams.parts.released_program import require_programs
+from teams.parts.released_program import Program, require_programs
 
 
 class UprightFace(FacePipeline, abstract=True):
     """A method that is told in `face`; pictures of other sizes are brought to its size and back."""
 
     side: int = SIDE
+    programs: ClassVar[tuple[Program, ...]] = ()
+    """What its stages run as released."""
 
     def forward(self, lq: Tensor) -> Tensor:
         size = lq.shape[-2:]
         restored = self.face(_resized(lq, (self.side, self.side)))
         return _resized(restored, (size[0], size[1])).clamp(0, 1)
 
-    def deploy(self) -> None:
-        """Raise UserError before the first picture if a stage runs a released program that is not ready."""
-        if not any(value.is_meta for value in self.parameters()):
-            require_programs(self)
+    @classmethod
+    def require(cls) -> None:
+        """Raise UserError if a released program that a stage runs is not ready."""
+        require_programs(cls.programs)
 
     def face(self, lq: Tensor) -> Tensor:
         """The pipeline: faces (B, 3, side, side), RGB in [0, 1], to the same."""

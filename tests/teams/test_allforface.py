@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ntire import UserError
+from ntire.prepare import Options, prepare
 from ntire.sandbox import why_not
 from teams.face.allforface import FIDELITY, MODELS, NATURALNESS, AllForFace
 from teams.parts.released_program import FOLDER, WALL, ReleasedProgram
@@ -60,12 +61,12 @@ def test_what_lacks_is_told_with_the_python_that_it_needs(clone):
 
 
 def test_a_run_says_all_that_lacks_before_the_first_picture(clone):
-    method = AllForFace(**AllForFace.tiny | {"released": 1})
     with pytest.raises(UserError, match=r"naturalness_model\.pt: no such file") as caught:
-        method.deploy()
+        prepare(AllForFace, Options())
     assert "fidelity_model.pth: no such file" not in str(caught.value)
+    assert "diffbir_v2.pth" in str(caught.value), "the weights are named with it"
     (clone / MODELS / "naturalness_model.pt").touch()
-    method.deploy()
+    AllForFace.require()
 
 
 def test_realness_comes_between_with_more_control_and_the_callers_prompt(monkeypatch):

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 from ntire import UserError
 from ntire.sandbox import why_not
@@ -126,17 +125,16 @@ def test_a_program_that_takes_too_long_is_ended(installed):
 def test_without_a_sandbox_nothing_runs_unless_the_user_says_so(installed, monkeypatch):
     monkeypatch.setattr(released_program, "why_not", lambda backend: "bwrap is not installed")
     monkeypatch.delenv(WALL, raising=False)
-    method = nn.Sequential(ReleasedProgram(PROGRAM))
     with pytest.raises(
         UserError, match="(?s)bwrap is not installed.*apt-get install bubblewrap.*NTIRE_SANDBOX=none"
     ) as error:
-        require_programs(method)
+        require_programs([PROGRAM])
     assert error.value.exit_code == 3
     monkeypatch.setenv(WALL, "docker")
     with pytest.raises(UserError, match="NTIRE_SANDBOX=docker: expected bubblewrap or none"):
         ReleasedProgram(PROGRAM)(torch.rand(1, 3, 4, 4), times=1)
     monkeypatch.setenv(WALL, "none")
-    require_programs(method)
+    require_programs([PROGRAM])
 
 
 def test_all_that_is_missing_is_named_at_once_with_where_it_comes_from(installed, monkeypatch):
