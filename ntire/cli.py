@@ -1,34 +1,37 @@
 """The command line: parse, call, print. Whatever is heavy is imported in the command that needs it."""
 
-import json
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from ntire import UserError, __version__
-from ntire.pipeline import LeftAtOnce
+from ntire.screen import (
+    log,
+    out,
+    print_bench,
+    print_cost,
+    print_json,
+    print_leaderboard,
+    print_report,
+    print_table,
+    print_verification,
+    progress,
+    say,
+    watch_pictures,
+    watch_training,
+)
 from ntire.text import printable
 
 if TYPE_CHECKING:
-    from ntire.bench import Report as BenchReport
-    from ntire.check import Report
-    from ntire.findings import Finding
     from ntire.prepare import Options
-    from ntire.runner import Result, Summary
-    from ntire.training.loop import Step
-    from ntire.verify import Verification
-    from scoring.leaderboard import Line
+    from ntire.runner import Summary
 
 EPILOG = (
     "Exit codes: 0 done and valid; 1 the entry breaks a rule or an image could not be restored; 2 wrong usage; "
@@ -46,10 +49,6 @@ weights_app = typer.Typer(
     no_args_is_help=True, help="Weights files: what is needed, what is here, how to get the rest."
 )
 app.add_typer(weights_app, name="weights")
-
-# A pipe has no width: lines are wrapped only where a person would see them wrapped.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
-log = Console(stderr=True, highlight=False)
 
 Team = Annotated[str, typer.Option("--team", help="A team's name, or the path of a folder with a method.py.")]
 TrackName = Annotated[str, typer.Option("--track", help="raw, srgb, a track's full name, or the path of its TOML.")]
@@ -93,9 +92,11 @@ def demo(
     from ntire.prepare import Options
     from ntire.workflow import demo as run_demo
 
-    with _bars() as bars:
-        scored = run_demo(folder, Options(device=choose_device(device)), lambda title: _watch(bars, title, None), _say)
-    _print_leaderboard(scored.lines)
+    with progress() as bars:
+        scored = run_demo(
+            folder, Options(device=choose_device(device)), lambda title: watch_pictures(bars, title, None), say
+        )
+    print_leaderboard(scored.lines)
     out.print(
         f"pictures side by side: {folder / 'contact-sheet.png'}\ntables: {folder / 'leaderboard.csv'}, .md, .json"
     )
@@ -116,9 +117,9 @@ def teams(
         return
     found = facts(track)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
-    _print_table(COLUMNS, [in_short(row) for row in found])
+    print_table(COLUMNS, [in_short(row) for row in found])
     for row in found:
         for caveat in row["caveats"]:
             out.print(f"{row['team']} {row['track']}: {caveat}", markup=False)
@@ -145,52 +146,12 @@ def cost(
 
     found = cost_of(team, track, variant, _size(at), reach=reach, tile=tile)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
-        _print_cost(found)
+        print_cost(found)
     problems = [*found["problems"], *found.get("reach_problems", ())]
     if problems:
         raise UserError("\n".join(f"{team}: {problem}" for problem in problems), exit_code=1)
-
-
-def _print_cost(found: dict[str, Any]) -> None:
-    claimed, off = found["claimed"], found["difference"]
-    for key, name in (("params", "parameters"), ("macs", "multiply-adds")):
-        words = f"{name:14} {found[key]:>18,}"
-        if claimed[key] is not None:
-            words += f"   claimed {claimed[key]:>18,}   difference {off[key]:+.2%}"
-        out.print(words, markup=False)
-    out.print(f"for an image of {found['at'][0]} x {found['at'][1]}; 1 multiply-add is 2 FLOPs", markup=False)
-    seen, own, written = found["counters"], found["parameters"], found["activations"]
-    made = {name: macs for name, macs in seen.items() if macs is not None}
-    apart = " = " if len({*made.values()}) == 1 else ", "
-    rows = [
-        ("multiply-adds", apart.join(f"{macs:,} by {name}" for name, macs in made.items())),
-        *([("not traced", found["untraced"])] if found["untraced"] else []),
-        ("parameters", f"{own['trainable']:,} trainable, {own['unused']:,} unused by forward, {own['buffers']:,} in buffers"),
-        ("training only", f"{own['training_only']:,} parameters, {found['training_only_macs']:,} multiply-adds"),
-        ("activations", f"{written['convolutions']:,} values written by convolutions, {written['all']:,} by all operators"),
-        ("memory", f"{found['peak_memory_mb']:,} MB at the peak in float32, whole image, parameters included"),
-        *(("as nothing", name) for name in found["count_as_nothing"]),
-    ]  # fmt: skip
-    for one in found["budgets"]:
-        rows.append(("budget", f"{one['name']} {one['value']:.10g} of {one['limit']:.10g}: {one['margin']:.3%} left"))
-    for name, words in rows:
-        out.print(f"{name:14} {words}", markup=False)
-    if "reach" in found:
-        far = "the whole image" if found["reach"] is None else f"{found['reach']} pixels"
-        out.print(f"an input pixel reaches {far}; declared: {found['tiling']}, halo {found['halo']}", markup=False)
-        seams = found["seams"]
-        if seams:
-            alike = "the same bits" if seams["psnr_db"] is None else f"{seams['psnr_db']:.2f} dB"
-            out.print(
-                f"tiles of {seams['tile']} against the whole {seams['height']} x {seams['width']}: at most "
-                f"{seams['max_levels']:.4g} levels of 255 off, {seams['mean_levels']:.4g} on average, {alike} "
-                f"({seams['weights']} weights)",
-                markup=False,
-            )
-    for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"])):
-        out.print(f"- {line}", markup=False)
 
 
 @app.command(epilog="Example: [bold]ntire sheet submissions/Copy-raw submissions/MiAlgo-raw --gt clean/[/]")
@@ -269,15 +230,15 @@ def run(
     if walled:
         summary = _run_walled(Path(team), track, inputs or [], folder, limit, options)
     else:
-        job = plan(team, track, inputs or [], folder, variant, limit, _say)
-        with _bars() as bars:
+        job = plan(team, track, inputs or [], folder, variant, limit, say)
+        with progress() as bars:
             title = f"{job.method.team} {job.track.name}"
-            summary = restore(job, options, _watch(bars, title, len(job.inputs)), whole=whole)
+            summary = restore(job, options, watch_pictures(bars, title, len(job.inputs)), whole=whole)
     if as_json:
         from dataclasses import asdict
 
         bottleneck = summary.bottleneck.name if summary.bottleneck else None
-        _print_json(
+        print_json(
             {
                 "images": [asdict(result) for result in summary.results],
                 "computed": summary.computed,
@@ -301,7 +262,7 @@ def run(
         if summary.effect:
             out.print(str(summary.effect), markup=False)
         if summary.failed:
-            _print_table(
+            print_table(
                 ["image", "status", "problem"], [[one.image, one.status, one.problem or ""] for one in summary.failed]
             )
     if summary.failed:
@@ -317,10 +278,10 @@ def _run_walled(
 
     if options.weights is not None:
         raise UserError("--sandbox and --weights do not go together: put the weights into weights/ beside method.py.")
-    with _bars() as bars:
+    with progress() as bars:
         return restore_walled(
             code, track, inputs, folder, limit, options, choose("auto"), Limits(),
-            lambda title, total: _watch(bars, title, total), _say,
+            lambda title, total: watch_pictures(bars, title, total), say,
         )  # fmt: skip
 
 
@@ -354,20 +315,20 @@ def score(
 
     wanted = tuple(name.strip() for name in metrics.split(",") if name.strip())
     options = ScoreOptions(References(gt, lq, landmarks), wanted, choose_device(device), not no_cache, as_published)
-    with _bars() as bars:
+    with progress() as bars:
         task = bars.add_task("scoring")
         board = score_entries(
             submissions,
             track,
             options,
             folder,
-            _say,
+            say,
             lambda done, total: bars.update(task, completed=done, total=total),
         )
     if as_json:
-        _print_json(lines_as_json(board.lines))
+        print_json(lines_as_json(board.lines))
     else:
-        _print_leaderboard(board.lines)
+        print_leaderboard(board.lines)
         out.print(f"tables: {board.out / 'leaderboard.csv'}, .md, .json, and scores.csv of each entry", markup=False)
         if wanted:
             out.print("only some metrics were asked for: there is no total and no rank")
@@ -399,9 +360,9 @@ def leaderboard(
         raise UserError("name the tables to rank, or ask for the --published rows of the track.")
     board = rank_tables(tables or [], track, file, published=published)
     if as_json:
-        _print_json(lines_as_json(board.lines))
+        print_json(lines_as_json(board.lines))
     else:
-        _print_leaderboard(board.lines)
+        print_leaderboard(board.lines)
 
 
 Inputs = Annotated[Path | None, typer.Option("--lq", help="Folder of inputs. Default: $NTIRE_DATA/<track>/lq.")]
@@ -423,9 +384,9 @@ def check(
 
     report = check_entry(entry, track, lq, sandbox)
     if as_json:
-        _print_json(report.as_json())
+        print_json(report.as_json())
     else:
-        _print_report(report)
+        print_report(report)
     if not report.valid:
         raise typer.Exit(1)
 
@@ -473,14 +434,14 @@ def verify(
 
     chosen = secrets.randbelow(2**31) if seed is None else seed
     backend = choose(sandbox)
-    _say(f"seed {chosen}, sandbox {backend}{': the code runs with all your rights' if backend == 'none' else ''}")
+    say(f"seed {chosen}, sandbox {backend}{': the code runs with all your rights' if backend == 'none' else ''}")
     limits = Limits(seconds=time_limit, start_seconds=max(time_limit, 300.0), memory_bytes=int(memory * 2**30))
     options = Options(backend, sample, chosen, choose_device(device), limits)
-    found = verify_entry(entry, track, References(gt, lq, landmarks), options, folder, _say)
+    found = verify_entry(entry, track, References(gt, lq, landmarks), options, folder, say)
     if as_json:
-        _print_json(found.as_json())
+        print_json(found.as_json())
     else:
-        _print_verification(found)
+        print_verification(found)
     if found.verdict == "undecided":
         raise typer.Exit(3)
     if not found.passed:
@@ -502,9 +463,9 @@ def pack(
     packed = pack_entry(folder, file, lq)
     if as_json:
         made = {"file": str(packed.file), "sha256": packed.sha256, "bytes": packed.size} if packed.file else None
-        _print_json({"packed": made, **packed.report.as_json()})
+        print_json({"packed": made, **packed.report.as_json()})
     else:
-        _print_report(packed.report)
+        print_report(packed.report)
         if packed.factsheet is not None:
             out.print(f"factsheet: {packed.factsheet}; fill in what only you know, then pack again", markup=False)
         if packed.file is not None:
@@ -567,60 +528,16 @@ def bench(
         Options(choose_device(device), precision, _tile(tile), weights=weights),
         threads, against, entry, QUICK if quick else FULL, seed, timeout,
     )  # fmt: skip
-    report, spent = bench_method(team, track, variant, inputs or [], limit, options, _say)
+    report, spent = bench_method(team, track, variant, inputs or [], limit, options, say)
     if as_json:
-        _print_json(report.as_json() | {"track": track, "budgets": [one.as_json() for one in spent]})
+        print_json(report.as_json() | {"track": track, "budgets": [one.as_json() for one in spent]})
     else:
-        _print_bench(report)
+        print_bench(report)
         for one in spent:
             out.print(one.in_words(), markup=False)
     problems = [*report.problems, *(one.in_words() for one in spent if one.over)]
     if problems:
         raise UserError("\n".join(problems), exit_code=1)
-
-
-def _print_bench(report: "BenchReport") -> None:
-    from ntire.timing import Times
-
-    rows = []
-    for side in filter(None, (report.side, report.against)):
-        for what, times in (("end to end", side.walls), ("networks", side.forwards)):
-            if times:
-                found = Times.of(times)
-                low, high = found.quartiles_ms
-                rows.append([
-                    side.name, what, f"{found.median_ms:.2f}", f"{found.low_ms:.2f} .. {found.high_ms:.2f}",
-                    f"{found.p90_ms:.2f}", f"{found.mean_ms:.2f}", f"{low:.2f} .. {high:.2f}", str(found.calls),
-                ])  # fmt: skip
-    _print_table(["method", "", "median ms", "95 %", "p90", "mean", "quartiles", "calls"], rows)
-    rows = []
-    for side in filter(None, (report.side, report.against)):
-        for phase, peaks in side.peaks.items():
-            on_device = peaks["device_mb"]
-            took = {"load": f"{side.load_s * 1e3:.0f} ms", "warm-up": f"first call {side.first_ms:.1f} ms"}.get(
-                phase, ""
-            )
-            host = f"{peaks['host_mb'] or 0:.0f} MB"
-            rows.append([side.name, phase, took, host, "" if on_device is None else f"{on_device:.0f} MB"])
-    _print_table(["method", "phase", "took", "host memory, peak", "device memory, peak"], rows)
-    if report.against and report.cpu_ratio and report.wall_ratio:
-        for what, ratio in (("CPU time", report.cpu_ratio), ("wall time", report.wall_ratio)):
-            out.print(
-                f"{report.side.name} / {report.against.name}, {what}: {ratio.median:.3f}, 5 to 95 %: {ratio.p5:.3f} .. "
-                f"{ratio.p95:.3f}, {ratio.pairs} pairs",
-                markup=False,
-            )
-    facts = report.side.facts
-    out.print(
-        f"{facts['device']}, {facts['processor']}, torch {facts['torch']}, {facts['threads']} thread(s), {facts['precision']}; "
-        f"seed {report.seed}, {report.passes} passes in {report.seconds:.1f} s; pixels of {report.compared} picture(s) "
-        "compared with a run's",
-        markup=False,
-    )
-    for warning in report.warnings:
-        out.print(f"note: {warning}", markup=False)
-    if report.protocol.quick:
-        out.print("note: --quick shows that it runs; its figures are not to be quoted", markup=False)
 
 
 def _bench_scorer(metrics: str, images: int, entries: int, rounds: int, as_json: bool) -> None:
@@ -630,9 +547,9 @@ def _bench_scorer(metrics: str, images: int, entries: int, rounds: int, as_json:
 
     report = bench_scorer([name.strip() for name in metrics.split(",")], images, entries, rounds)
     if as_json:
-        _print_json(asdict(report))
+        print_json(asdict(report))
         return
-    _print_table(
+    print_table(
         ["part", "plain loop, CPU s", "ntire, CPU s", "ratio", "largest difference"],
         [
             [part.name, f"{part.plain_s:.2f}", f"{part.ours_s:.2f}", f"{part.ratio:.2f} x", f"{part.difference:.1e}"]
@@ -700,9 +617,9 @@ def train(
         command=_command_line(data, folder),
         fresh=fresh,
     )
-    with _bars() as bars:
+    with progress() as bars:
         written = run_training(
-            team, track, variant, settings, _watch_training(bars), weights, teacher,
+            team, track, variant, settings, watch_training(bars), weights, teacher,
             stages=tuple(stage or ()), without=tuple(without or ()), iterations=iterations, batch=batch, patch=patch, lr=lr,
             pairs=_folders(pairs or ()),
         )  # fmt: skip
@@ -724,11 +641,11 @@ def tracks(
         return
     chosen = all_tracks() if name is None else (load_track(name),)
     if as_json:
-        _print_json([track.model_dump(mode="json") for track in chosen])
+        print_json([track.model_dump(mode="json") for track in chosen])
     elif name is not None:
         out.print(in_words(chosen[0]), markup=False)
     else:
-        _print_table(
+        print_table(
             ["track", "inputs", "metrics", "title"],
             [[track.name, track.inputs, " ".join(track.metrics), track.title] for track in chosen],
         )
@@ -743,9 +660,9 @@ def doctor(as_json: AsJson = False) -> None:
 
     checks = list(examine())
     if as_json:
-        _print_json([asdict(check) for check in checks])
+        print_json([asdict(check) for check in checks])
     else:
-        _print_table(["check", "state", "found"], [[check.name, check.state, check.found] for check in checks])
+        print_table(["check", "state", "found"], [[check.name, check.state, check.found] for check in checks])
     if any(check.state == "broken" for check in checks):
         raise typer.Exit(3)
 
@@ -764,10 +681,10 @@ def weights_list(names: Names = None, track: OfTrack = None, as_json: AsJson = F
     found = declared_weights(names or [], track)
     rows = [one.as_json() for one in found]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     columns = ["for", "file", "state", "provenance", "license", "size_mb", "sha256", "path"]
-    _print_table(columns, [[str(row[column]) if row[column] is not None else "" for column in columns] for row in rows])
+    print_table(columns, [[str(row[column]) if row[column] is not None else "" for column in columns] for row in rows])
 
 
 @weights_app.command("fetch", epilog="Example: [bold]ntire weights fetch MiAlgo[/]; goes on where it was stopped")
@@ -780,15 +697,15 @@ def weights_fetch(names: Names = None, track: OfTrack = None) -> None:
     if not missing:
         out.print("nothing to fetch: every declared file is here")
     problems = []
-    with _bars() as bars:
+    with progress() as bars:
         for one in missing:
             task = bars.add_task(one.weights.file, total=one.weights.size)
 
-            def progress(have: int, total: int | None, task: Any = task) -> None:
+            def report(have: int, total: int | None, task: Any = task) -> None:
                 bars.update(task, completed=have, total=total)
 
             try:
-                log.print(f"fetched {fetch(one.weights, progress)}", markup=False)
+                log.print(f"fetched {fetch(one.weights, report)}", markup=False)
             except UserError as error:
                 problems.append(str(error))
     if problems:
@@ -815,66 +732,6 @@ def weights_verify(names: Names = None, track: OfTrack = None) -> None:
         raise UserError("\n".join(problems), exit_code=3)
 
 
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    """Progress bars on a terminal; Ctrl-C inside says that nothing is lost and exits with 130."""
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=log,
-        disable=not log.is_terminal,
-    )
-    try:
-        with bars:
-            yield bars
-    except KeyboardInterrupt as stopped:
-        there = str(stopped) or "what is finished stays"
-        _say(f"stopped. {there[0].upper()}{there[1:]}. Run the same command again to go on.")
-        if isinstance(stopped, LeftAtOnce):
-            sys.stdout.flush()
-            # Threads that still compute would bring a dying interpreter down.
-            os._exit(130)
-        raise typer.Exit(130) from None
-
-
-def _watch(bars: Progress, title: str, total: int | None) -> "Callable[[Result, bool], None]":
-    """A bar on a terminal, one plain line an image elsewhere."""
-    task = bars.add_task(escape(title), total=total)
-
-    def report(result: "Result", computed: bool) -> None:
-        bars.advance(task)
-        seconds = f"{result.seconds:.2f} s" if result.seconds is not None else ""
-        line = (
-            f"{title}: {result.image} {result.status if computed else 'kept'} {seconds} {result.problem or ''}".rstrip()
-        )
-        if not log.is_terminal or result.status != "done":
-            log.print(line, markup=False, soft_wrap=True)
-        if computed and result.notes:
-            log.print(
-                f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}", markup=False, soft_wrap=True
-            )
-
-    return report
-
-
-def _watch_training(bars: Progress) -> "Callable[[Step], None]":
-    """A bar with loss and rate on a terminal; elsewhere a line at every validation and every 100 iterations."""
-    task = bars.add_task("training")
-
-    def report(step: "Step") -> None:
-        line = f"{step.stage} {step.iteration}/{step.iterations} loss {step.loss:.5f} lr {step.lr:.2e}"
-        bars.update(task, description=escape(line), completed=step.iteration, total=step.iterations)
-        if step.psnr_db is not None:
-            log.print(f"{line}: {step.psnr_db:.2f} dB on held-out pictures, the input has {step.plain_psnr_db:.2f} dB")
-        elif not log.is_terminal and step.iteration % 100 == 0:
-            log.print(line)
-
-    return report
-
-
 def _command_line(data: Path, folder: Path | None) -> str:
     """The command as typed, but for places on this machine: a card is read elsewhere."""
     words = [
@@ -894,10 +751,6 @@ def _folders(given: Iterable[str]) -> dict[str, Path]:
     return found
 
 
-def _say(line: str) -> None:
-    log.print(printable(line), markup=False, soft_wrap=True)
-
-
 def _tile(given: str) -> int | Literal["auto"] | None:
     if given == "auto":
         return "auto"
@@ -908,77 +761,6 @@ def _tile(given: str) -> int | Literal["auto"] | None:
     raise UserError(f"--tile {given}: expected a number of pixels, auto or off.")
 
 
-def _print_leaderboard(lines: "Sequence[Line]") -> None:
-    from scoring.tables import cells
-
-    _print_table(*cells(lines))
-
-
-def _print_findings(findings: "Sequence[Finding]") -> None:
-    if findings:
-        rows = [[one.code, one.problem, one.file, one.expected, one.found] for one in findings]
-        _print_table(["code", "problem", "file", "expected", "found"], rows)
-        for code, do in dict.fromkeys((one.code, one.do) for one in findings):
-            out.print(f"{code}: {do}", markup=False)
-
-
-def _print_verification(found: "Verification") -> None:
-    rows = [
-        [
-            one.image, one.status, *("" if value is None else f"{value:.4g}" for value in (one.largest, one.mean, one.psnr_db)),
-            "" if one.share is None else f"{one.share:.2%}", "" if one.seconds is None else f"{one.seconds:.2f}", one.problem,
-        ]
-        for one in found.images
-    ]  # fmt: skip
-    if rows:
-        _print_table(["image", "status", "largest", "mean", "PSNR, dB", "pixels", "seconds", "problem"], rows)
-    for probe in found.probes:
-        state = {True: "passed", False: "FAILED", None: "not asked"}[probe.passed]
-        out.print(f"{probe.name:16} {state:10} {probe.found}", markup=False)
-    if found.scored is not None:
-        both = [(name, found.scored.submitted[name], found.scored.reproduced[name]) for name in found.scored.submitted]
-        both += [("total", *found.scored.totals)] if found.scored.totals else []
-        _print_table(
-            ["metric", "submitted", "reproduced", "difference", "claimed"],
-            [
-                [
-                    name,
-                    f"{a:.6g}",
-                    f"{b:.6g}",
-                    f"{b - a:+.2e}",
-                    f"{found.claimed[name]:g}" if name in found.claimed else "",
-                ]
-                for name, a, b in both
-            ],
-        )
-        for name, why in found.scored.missing.items():
-            out.print(f"{name}: not computed: {printable(why)}", markup=False)
-    _print_findings(found.findings)
-    if found.printed:
-        out.print(f"the code printed:\n{found.printed[-2000:]}", markup=False)
-    for note in found.notes:
-        out.print(f"note: {note}", markup=False)
-    ran = f"{len(found.images)} of {found.of} image(s), seed {found.seed}"
-    out.print(f"{found.entry}: {found.verdict} ({ran}); {found.file}", markup=False)
-
-
-def _print_report(report: "Report") -> None:
-    _print_findings(report.findings)
-    broken = sum(one.breaks_a_rule for one in report.findings)
-    out.print(
-        f"{report.entry}: {report.images} image(s), track {report.track or 'unknown'}: "
-        f"{broken or 'no'} problem(s), {len(report.findings) - broken or 'no'} remark(s)",
-        markup=False,
-    )
-
-
-def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(*header, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row))
-    out.print(table)
-
-
 def _size(at: str | None) -> tuple[int, int] | None:
     """`3072x4096` to (3072, 4096)."""
     if at is None:
@@ -987,7 +769,3 @@ def _size(at: str | None) -> tuple[int, int] | None:
     if sides is None:
         raise UserError(f"--at {at}: expected height x width, such as 3072x4096.")
     return int(sides[1]), int(sides[2])
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

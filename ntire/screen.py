@@ -1,0 +1,253 @@
+"""What the command line shows: tables, progress, findings. Nothing is decided here."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ntire.pipeline import LeftAtOnce
+from ntire.text import printable
+
+if TYPE_CHECKING:
+    from ntire.bench import Report as BenchReport
+    from ntire.check import Report
+    from ntire.findings import Finding
+    from ntire.runner import Result
+    from ntire.training.loop import Step
+    from ntire.verify import Verification
+    from scoring.leaderboard import Line
+
+# A pipe has no width: lines are wrapped only where a person would see them wrapped.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+log = Console(stderr=True, highlight=False)
+
+
+def say(line: str) -> None:
+    log.print(printable(line), markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(*header, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(escape(printable(cell)) for cell in row))
+    out.print(table)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Progress bars on a terminal; Ctrl-C inside says that nothing is lost and exits with 130."""
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=log,
+        disable=not log.is_terminal,
+    )
+    try:
+        with bars:
+            yield bars
+    except KeyboardInterrupt as stopped:
+        there = str(stopped) or "what is finished stays"
+        say(f"stopped. {there[0].upper()}{there[1:]}. Run the same command again to go on.")
+        if isinstance(stopped, LeftAtOnce):
+            sys.stdout.flush()
+            # Threads that still compute would bring a dying interpreter down.
+            os._exit(130)
+        raise typer.Exit(130) from None
+
+
+def watch_pictures(bars: Progress, title: str, total: int | None) -> "Callable[[Result, bool], None]":
+    """A bar on a terminal, one plain line an image elsewhere."""
+    task = bars.add_task(escape(title), total=total)
+
+    def report(result: "Result", computed: bool) -> None:
+        bars.advance(task)
+        seconds = f"{result.seconds:.2f} s" if result.seconds is not None else ""
+        line = (
+            f"{title}: {result.image} {result.status if computed else 'kept'} {seconds} {result.problem or ''}".rstrip()
+        )
+        if not log.is_terminal or result.status != "done":
+            log.print(line, markup=False, soft_wrap=True)
+        if computed and result.notes:
+            log.print(
+                f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}", markup=False, soft_wrap=True
+            )
+
+    return report
+
+
+def watch_training(bars: Progress) -> "Callable[[Step], None]":
+    """A bar with loss and rate on a terminal; elsewhere a line at every validation and every 100 iterations."""
+    task = bars.add_task("training")
+
+    def report(step: "Step") -> None:
+        line = f"{step.stage} {step.iteration}/{step.iterations} loss {step.loss:.5f} lr {step.lr:.2e}"
+        bars.update(task, description=escape(line), completed=step.iteration, total=step.iterations)
+        if step.psnr_db is not None:
+            log.print(f"{line}: {step.psnr_db:.2f} dB on held-out pictures, the input has {step.plain_psnr_db:.2f} dB")
+        elif not log.is_terminal and step.iteration % 100 == 0:
+            log.print(line)
+
+    return report
+
+
+def print_cost(found: dict[str, Any]) -> None:
+    claimed, off = found["claimed"], found["difference"]
+    for key, name in (("params", "parameters"), ("macs", "multiply-adds")):
+        words = f"{name:14} {found[key]:>18,}"
+        if claimed[key] is not None:
+            words += f"   claimed {claimed[key]:>18,}   difference {off[key]:+.2%}"
+        out.print(words, markup=False)
+    out.print(f"for an image of {found['at'][0]} x {found['at'][1]}; 1 multiply-add is 2 FLOPs", markup=False)
+    seen, own, written = found["counters"], found["parameters"], found["activations"]
+    made = {name: macs for name, macs in seen.items() if macs is not None}
+    apart = " = " if len({*made.values()}) == 1 else ", "
+    rows = [
+        ("multiply-adds", apart.join(f"{macs:,} by {name}" for name, macs in made.items())),
+        *([("not traced", found["untraced"])] if found["untraced"] else []),
+        ("parameters", f"{own['trainable']:,} trainable, {own['unused']:,} unused by forward, {own['buffers']:,} in buffers"),
+        ("training only", f"{own['training_only']:,} parameters, {found['training_only_macs']:,} multiply-adds"),
+        ("activations", f"{written['convolutions']:,} values written by convolutions, {written['all']:,} by all operators"),
+        ("memory", f"{found['peak_memory_mb']:,} MB at the peak in float32, whole image, parameters included"),
+        *(("as nothing", name) for name in found["count_as_nothing"]),
+    ]  # fmt: skip
+    for one in found["budgets"]:
+        rows.append(("budget", f"{one['name']} {one['value']:.10g} of {one['limit']:.10g}: {one['margin']:.3%} left"))
+    for name, words in rows:
+        out.print(f"{name:14} {words}", markup=False)
+    if "reach" in found:
+        far = "the whole image" if found["reach"] is None else f"{found['reach']} pixels"
+        out.print(f"an input pixel reaches {far}; declared: {found['tiling']}, halo {found['halo']}", markup=False)
+        seams = found["seams"]
+        if seams:
+            alike = "the same bits" if seams["psnr_db"] is None else f"{seams['psnr_db']:.2f} dB"
+            out.print(
+                f"tiles of {seams['tile']} against the whole {seams['height']} x {seams['width']}: at most "
+                f"{seams['max_levels']:.4g} levels of 255 off, {seams['mean_levels']:.4g} on average, {alike} "
+                f"({seams['weights']} weights)",
+                markup=False,
+            )
+    for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"])):
+        out.print(f"- {line}", markup=False)
+
+
+def print_bench(report: "BenchReport") -> None:
+    from ntire.timing import Times
+
+    rows = []
+    for side in filter(None, (report.side, report.against)):
+        for what, times in (("end to end", side.walls), ("networks", side.forwards)):
+            if times:
+                found = Times.of(times)
+                low, high = found.quartiles_ms
+                rows.append([
+                    side.name, what, f"{found.median_ms:.2f}", f"{found.low_ms:.2f} .. {found.high_ms:.2f}",
+                    f"{found.p90_ms:.2f}", f"{found.mean_ms:.2f}", f"{low:.2f} .. {high:.2f}", str(found.calls),
+                ])  # fmt: skip
+    print_table(["method", "", "median ms", "95 %", "p90", "mean", "quartiles", "calls"], rows)
+    rows = []
+    for side in filter(None, (report.side, report.against)):
+        for phase, peaks in side.peaks.items():
+            on_device = peaks["device_mb"]
+            took = {"load": f"{side.load_s * 1e3:.0f} ms", "warm-up": f"first call {side.first_ms:.1f} ms"}.get(
+                phase, ""
+            )
+            host = f"{peaks['host_mb'] or 0:.0f} MB"
+            rows.append([side.name, phase, took, host, "" if on_device is None else f"{on_device:.0f} MB"])
+    print_table(["method", "phase", "took", "host memory, peak", "device memory, peak"], rows)
+    if report.against and report.cpu_ratio and report.wall_ratio:
+        for what, ratio in (("CPU time", report.cpu_ratio), ("wall time", report.wall_ratio)):
+            out.print(
+                f"{report.side.name} / {report.against.name}, {what}: {ratio.median:.3f}, 5 to 95 %: {ratio.p5:.3f} .. "
+                f"{ratio.p95:.3f}, {ratio.pairs} pairs",
+                markup=False,
+            )
+    facts = report.side.facts
+    out.print(
+        f"{facts['device']}, {facts['processor']}, torch {facts['torch']}, {facts['threads']} thread(s), {facts['precision']}; "
+        f"seed {report.seed}, {report.passes} passes in {report.seconds:.1f} s; pixels of {report.compared} picture(s) "
+        "compared with a run's",
+        markup=False,
+    )
+    for warning in report.warnings:
+        out.print(f"note: {warning}", markup=False)
+    if report.protocol.quick:
+        out.print("note: --quick shows that it runs; its figures are not to be quoted", markup=False)
+
+
+def print_findings(findings: "Sequence[Finding]") -> None:
+    if findings:
+        rows = [[one.code, one.problem, one.file, one.expected, one.found] for one in findings]
+        print_table(["code", "problem", "file", "expected", "found"], rows)
+        for code, do in dict.fromkeys((one.code, one.do) for one in findings):
+            out.print(f"{code}: {do}", markup=False)
+
+
+def print_report(report: "Report") -> None:
+    print_findings(report.findings)
+    broken = sum(one.breaks_a_rule for one in report.findings)
+    out.print(
+        f"{report.entry}: {report.images} image(s), track {report.track or 'unknown'}: "
+        f"{broken or 'no'} problem(s), {len(report.findings) - broken or 'no'} remark(s)",
+        markup=False,
+    )
+
+
+def print_verification(found: "Verification") -> None:
+    rows = [
+        [
+            one.image, one.status, *("" if value is None else f"{value:.4g}" for value in (one.largest, one.mean, one.psnr_db)),
+            "" if one.share is None else f"{one.share:.2%}", "" if one.seconds is None else f"{one.seconds:.2f}", one.problem,
+        ]
+        for one in found.images
+    ]  # fmt: skip
+    if rows:
+        print_table(["image", "status", "largest", "mean", "PSNR, dB", "pixels", "seconds", "problem"], rows)
+    for probe in found.probes:
+        state = {True: "passed", False: "FAILED", None: "not asked"}[probe.passed]
+        out.print(f"{probe.name:16} {state:10} {probe.found}", markup=False)
+    if found.scored is not None:
+        both = [(name, found.scored.submitted[name], found.scored.reproduced[name]) for name in found.scored.submitted]
+        both += [("total", *found.scored.totals)] if found.scored.totals else []
+        print_table(
+            ["metric", "submitted", "reproduced", "difference", "claimed"],
+            [
+                [
+                    name,
+                    f"{a:.6g}",
+                    f"{b:.6g}",
+                    f"{b - a:+.2e}",
+                    f"{found.claimed[name]:g}" if name in found.claimed else "",
+                ]
+                for name, a, b in both
+            ],
+        )
+        for name, why in found.scored.missing.items():
+            out.print(f"{name}: not computed: {printable(why)}", markup=False)
+    print_findings(found.findings)
+    if found.printed:
+        out.print(f"the code printed:\n{found.printed[-2000:]}", markup=False)
+    for note in found.notes:
+        out.print(f"note: {note}", markup=False)
+    ran = f"{len(found.images)} of {found.of} image(s), seed {found.seed}"
+    out.print(f"{found.entry}: {found.verdict} ({ran}); {found.file}", markup=False)
+
+
+def print_leaderboard(lines: "Sequence[Line]") -> None:
+    from scoring.tables import cells
+
+    print_table(*cells(lines))
