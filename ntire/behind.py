@@ -47,6 +47,7 @@ class Behind:
         tile: int | str | None = "auto",
         precision: str = "fp32",
         bits: int = 8,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         """`code` is a folder that the sandbox's user may read, `source` the file in it; nothing is started yet."""
         self.exchange = scratch / "exchange"
@@ -54,7 +55,7 @@ class Behind:
         scratch.chmod(0o755)
         self._place = Place(code, self.exchange, weights, device)
         self._backend, self._limits, self._source, self._device = backend, limits, source, device
-        self._how = {"tile": tile, "precision": precision, "bits": bits}
+        self._how = {"tile": tile, "precision": precision, "bits": bits, "settings": dict(settings or {})}
         self._child: Child | None = None
         self.started = 0
         self.printed = ""

@@ -198,6 +198,9 @@ def run(
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run finished.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method's own.")
+    ] = None,
     whole: Annotated[
         bool, typer.Option("--whole", help="Whole pictures: find their faces, restore each, put it back.")
     ] = False,
@@ -224,9 +227,12 @@ def run(
         channels_last=channels_last,
         compiled=compiled,
         cuda_graphs=cuda_graphs,
+        settings=_settings(given or []),
     )
-    if walled and (whole or max_memory or options.inexact):
-        raise UserError("--sandbox goes without --whole, --max-memory and whatever may change pixels: leave them out.")
+    if walled and (whole or max_memory or given or options.inexact):
+        raise UserError(
+            "--sandbox goes without --whole, --max-memory, --set and whatever may change pixels: leave them out."
+        )
     if walled:
         summary = _run_walled(Path(team), track, inputs or [], folder, limit, options)
     else:
@@ -749,6 +755,17 @@ def _folders(given: Iterable[str]) -> dict[str, Path]:
             raise UserError(f"--pairs {one}: expected the name of a stage and a folder, such as snowy=DIR.")
         found[stage] = Path(folder)
     return found
+
+
+def _settings(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """`damage=rainy` to ("damage", "rainy"), by name; the last of a name counts."""
+    found = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not (name and equals):
+            raise UserError(f"--set {one}: expected NAME=VALUE, such as damage=rainy.")
+        found[name] = value
+    return tuple(sorted(found.items()))
 
 
 def _tile(given: str) -> int | Literal["auto"] | None:

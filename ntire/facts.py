@@ -161,6 +161,7 @@ def facts_of(method: type[Method], at: tuple[int, int] | None = None, *, built: 
         "weights": _state(method, counted.params_m or 0),
         "validation": _validation(method),
         "license": "; ".join(dict.fromkeys(weights.license for weights in method.weights)) or None,
+        "settings": dict(method.settable),
         "caveats": list(method.caveats),
     }
 

@@ -113,7 +113,13 @@ class _Server:
         }
         if request["only"] == "import":
             return facts
-        options = Options(self._device, request["precision"], request["tile"], request["bits"])
+        options = Options(
+            self._device,
+            request["precision"],
+            request["tile"],
+            request["bits"],
+            settings=tuple(sorted(request["settings"].items())),
+        )
         try:
             self._ready = Device(prepare(found, options), options, Turns())
         except BaseException as error:  # noqa: BLE001

@@ -1,6 +1,6 @@
 """The contract: a method is a class that declares its facts, holds its networks, and restores a picture from a path."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -97,6 +97,8 @@ class Method(nn.Module):
     caveats: ClassVar[tuple[str, ...]] = ()
     recipe: ClassVar["Recipe | None"] = None
     """How `ntire train` trains it; None for methods that cannot be trained here."""
+    settable: ClassVar[Mapping[str, str]] = {}
+    """Attributes that a user may set to words of theirs (`ntire run --set NAME=VALUE`), with what each is for."""
     tiny: ClassVar[dict[str, int]] = {}
     """Constructor arguments of a copy small enough for tests."""
 

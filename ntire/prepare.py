@@ -36,6 +36,8 @@ class Options:
     """Whether the networks keep the channels of a pixel together in memory."""
     compiled: bool = False
     """Whether PyTorch compiles the networks."""
+    settings: tuple[tuple[str, str], ...] = ()
+    """Names and values of the method's own settings."""
     cuda_graphs: bool = False
     """Whether a GPU replays the networks' kernels as one, for each size of tile."""
 
@@ -69,9 +71,15 @@ def prepare(method_class: type[Method], options: Options) -> Method:
     device = torch.device(options.devices[0])
     if options.max_memory_gb is not None and (device.type == "cpu" or len(options.devices) > 1):
         raise UserError("--max-memory limits what is on one GPU: leave it out, or name one with --device.")
+    unknown = [name for name, _ in options.settings if name not in method_class.settable]
+    if unknown:
+        known = "; ".join(f"{name}: {what}" for name, what in method_class.settable.items())
+        raise UserError(f"{method_class.team} has no setting {', '.join(unknown)}. It has {known or 'none'}.")
     folder = folder_of(method_class)
     _require(method_class, folder, options)
     method = method_class()
+    for name, value in options.settings:
+        setattr(method, name, value)
     if options.weights is not None:
         fill(method, method.read_weights(options.weights), options.weights)
     elif method.weights:

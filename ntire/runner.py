@@ -259,6 +259,7 @@ def _header(method: Method, track: str, options: Options, used: Sequence[Weights
         "precision": options.precision,
         "tile": options.tile,
         "bits": options.bits,
+        **({"settings": dict(options.settings)} if options.settings else {}),
         **({"inexact": list(options.inexact)} if options.fixed_shapes or options.channels_last else {}),
     }
 
@@ -283,6 +284,8 @@ def _manifest(method: Method, track: str, options: Options, used: tuple[WeightsU
         entry=entry,
         date=date.today(),
         claims=claims,
-        method=MethodUsed(name=type(method).__name__, variant=method.variant, weights=used),
+        method=MethodUsed(
+            name=type(method).__name__, variant=method.variant, settings=dict(options.settings), weights=used
+        ),
         environment=environment(options.devices[0]),
     )

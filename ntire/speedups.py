@@ -55,7 +55,9 @@ def speed_up(method: Method, options: Options) -> None:
 
 def measure(method: Method, options: Options, restored_by: Callable[[Method], Tensor], image: str) -> Effect:
     """Restore one picture as it will be and exactly, and compare; `restored_by` seeds, and restores it with a method."""
-    exact = prepare(type(method), Options(device=str(method.device), weights=options.weights))
+    exact = prepare(
+        type(method), Options(device=str(method.device), weights=options.weights, settings=options.settings)
+    )
     exact.tile = method.tile
     expected = restored_by(exact)
     return compare(restored_by(method), expected, options.inexact, image)

@@ -53,6 +53,8 @@ class MethodUsed(_Section):
     name: str | None = None
     """The class."""
     variant: str = ""
+    settings: dict[str, str] = {}
+    """Of the method's own, where they are not its defaults."""
     weights: tuple[WeightsUsed, ...] = ()
 
 

@@ -235,7 +235,14 @@ class _Verifier:
         clean_tree(submission.root, scratch / "code")
         weights = weights_at_hand(submission.manifest)
         self.behind = Behind(
-            options.backend, scratch / "code", source, scratch, options.device, options.limits, weights
+            options.backend,
+            scratch / "code",
+            source,
+            scratch,
+            options.device,
+            options.limits,
+            weights,
+            settings=submission.manifest.method.settings,
         )
         self.probed = scratch / "probe"
         self.probed.mkdir()

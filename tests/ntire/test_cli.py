@@ -313,7 +313,7 @@ def test_teams_lists_claims_beside_counts(ntire):
     ran = ntire("teams", "--track", "raw", "--json")
     rows = {(row["team"], row["track"], row["variant"]): row for row in ran.json()}
     keys = ["team", "track", "variant", "params", "macs", "at", "claimed", "difference", "weights"]
-    keys += ["validation", "license", "caveats"]
+    keys += ["validation", "license", "settings", "caveats"]
     assert all(list(row) == keys for row in rows.values())
     light = rows["MiAlgo", "raw", "phase3"]
     assert light["params"] == 4621784

@@ -19,6 +19,7 @@ from ntire.image import read_pixels
 from ntire.journal import read_journal
 from ntire.prepare import Options, prepare
 from ntire.runner import Input, find_inputs, run
+from ntire.submission import open_submission
 from tests.made import scene, start, write_png
 
 
@@ -76,6 +77,19 @@ def test_other_settings_in_the_same_folder_are_refused(plugin, pictures, tmp_pat
     (folder / "method.py").write_text((folder / "method.py").read_text().replace("0.05", "0.06"))
     with pytest.raises(UserError, match="code: "):
         restored_by(folder, pictures, tmp_path / "out")
+
+
+def test_a_methods_own_settings_are_set_recorded_and_not_mixed(ntire, plugin, pictures, tmp_path):
+    folder, out = plugin("lq = lq + float(self.by)"), tmp_path / "out"
+    code, settable = folder / "method.py", "    settable, by = {'by': 'how much'}, '0'\n"
+    code.write_text(code.read_text().replace("    stride = 1\n", f"    stride = 1\n{settable}"))
+    words = ["run", "--team", folder, "--track", "raim-2025-srgb", pictures, "-o", out, "--device", "cpu"]
+    assert ntire(*words, "--set", "by=0.5", "--set", "by=1").code == 0
+    assert read_pixels(out / "images" / "a.png").min() == 255, "the last of a name counts"
+    assert open_submission(out).manifest.method.settings == {"by": "1"}
+    assert "settings: {'by': '1'} there" in ntire(*words, "--set", "by=0.5").err
+    assert "has no setting b. It has by: how much" in ntire(*words, "--set", "b=1").err
+    assert "expected NAME=VALUE" in ntire(*words, "--set", "by").err
 
 
 def test_one_bad_picture_does_not_hurt_the_others(plugin, pictures, tmp_path):

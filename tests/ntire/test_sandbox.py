@@ -40,8 +40,9 @@ from ntire.method import Method
 
 class Mine(Method):
     team, track, cite, tiling, halo, stride = "Mine", "srgb", "x", "exact", 0, 1
+    settable, by = {"by": "how much is added"}, "0.05"
     def forward(self, lq):
-        return lq + 0.05
+        return lq + float(self.by)
 """
 LIGHT = """
 import os, sys, time, types
@@ -82,9 +83,17 @@ def restore(child: Child, name: str = "a.png", seconds: float = 20):
     return child.ask(request, seconds, 1 << 20)
 
 
-def load(child: Child, file: str):
+def load(child: Child, file: str, **settings: str):
     assert child.begin("cpu").fields["status"] == "ready", child.printed
-    request = {"op": "load", "file": file, "only": "", "precision": "fp32", "tile": "auto", "bits": 8}
+    request = {
+        "op": "load",
+        "file": file,
+        "only": "",
+        "precision": "fp32",
+        "tile": "auto",
+        "bits": 8,
+        "settings": settings,
+    }
     answer = child.ask(request, 120)
     assert answer.fields["status"] == "loaded", child.printed
 
@@ -108,11 +117,11 @@ def test_torch_code_restores_the_same_pixels_inside_in_seconds(place):
     (place.code / "method.py").write_text(METHOD)
     began = time.monotonic()
     with Child("bubblewrap", place, Limits()) as child:
-        load(child, "method.py")
+        load(child, "method.py", by="0.1")
         answer = restore(child)
     assert time.monotonic() - began < 60
     assert answer.fields["status"] == "done"
-    expected = as_pixels((read_image(place.exchange / "a.png") + 0.05).clamp(0, 1))
+    expected = as_pixels((read_image(place.exchange / "a.png") + 0.1).clamp(0, 1))
     assert answer.data == encode_png(expected)
 
 

@@ -51,7 +51,7 @@ def restore_one(device, path, fingerprint):
 stand_ins = {
     "ntire.method": {"Method": Method},
     "ntire.catalogue": {"declared_in": declared_in},
-    "ntire.prepare": {"Options": lambda *given: given, "prepare": lambda method, options: method()},
+    "ntire.prepare": {"Options": lambda *given, **settings: given, "prepare": lambda method, options: method()},
     "ntire.device": {"Device": Device, "Turns": lambda: None, "restore_one": restore_one},
 }
 for name, members in stand_ins.items():

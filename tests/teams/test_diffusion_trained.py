@@ -317,7 +317,7 @@ def test_damages_are_learnt_ascending_by_the_step_that_they_match():
     assert not any(torch.allclose(unknown, result, atol=1e-5) for result in results)
     method.damage = "foggy"
     with pytest.raises(UserError, match="no step matches 'foggy'. There are: noisy, .*, and unknown"):
-        method(unknown)
+        method.deploy()
 
 
 SHORT = replace(

@@ -72,7 +72,7 @@ READING = (
     "The importance of a weight is its mean absolute gradient over a pass after pre-training; without that stage, train "
     "`--without importance`. The hold on a block weakens with its depth as exp(-0.05 t) to the power of it.",
     "One kind of damage is learnt after the other, ascending by step, 100,000 iterations each; earlier ones are not replayed.",
-    "Runs for the last kind of damage that was trained, unless its attribute `damage` names another or says unknown.",
+    "Runs for the last kind of damage that was trained, unless `--set damage=...` names another or says unknown.",
     "Snow, raindrops and shadows need paired pictures: `ntire train --pairs snowy=DIR`. Blur, haze, low light, rain and masks "
     "are made from clean ones, where the paper has paired data.",
     "No weights are public.",
@@ -110,6 +110,7 @@ class DiffusionTrained(Method):
         source=SOURCE,
         weight_decay=0.0,
     )
+    settable: ClassVar[Mapping[str, str]] = {"damage": f"what to restore, of {', '.join(MATCHING)}, or unknown"}
     tiny = {"width": 8}
 
     experts: ClassVar[bool] = False
@@ -141,6 +142,10 @@ class DiffusionTrained(Method):
         """The network, and where experts go, with the widths there."""
         net = TimedUNet(width, self.clock)
         return net, net.levels()
+
+    def deploy(self) -> None:
+        """Raise UserError for a damage that it does not know, before the first picture."""
+        self._step_of_damage()
 
     def forward(self, lq: Tensor) -> Tensor:
         if self._stage in (PRETRAIN, IMPORTANCE):
