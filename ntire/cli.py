@@ -109,20 +109,20 @@ def teams(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
 ) -> None:
     """List every method: what its report claims, what we count, its weights and caveats."""
-    from ntire.catalogue import unpublished
-    from ntire.facts import COLUMNS, facts, in_short, markdown
+    from ntire.catalogue import methods, unpublished
+    from ntire.facts import COLUMNS, facts_of, in_short, markdown
 
     if as_markdown:
         out.print(markdown(), markup=False, soft_wrap=True)
         return
-    found = facts(track)
+    with progress() as bars:
+        found = [facts_of(method) for method in bars.track(methods(track), description="counting, once a version")]
     if as_json:
         print_json(found)
         return
     print_table(COLUMNS, [in_short(row) for row in found])
-    for row in found:
-        for caveat in row["caveats"]:
-            out.print(f"{row['team']} {row['track']}: {caveat}", markup=False)
+    for line in dict.fromkeys(f"{row['team']} {row['track']}: {caveat}" for row in found for caveat in row["caveats"]):
+        out.print(line, markup=False)
     for one in unpublished(track):
         out.print(f"{one.team} {one.track} cannot be run: {one.note}", markup=False)
 

@@ -65,11 +65,6 @@ def _title(method: type[Method]) -> str:
     return f"{method.team} {method.track} {method.variant}".strip()
 
 
-def facts(track: str | None = None) -> list[dict[str, Any]]:
-    """One object a method: parameters and multiply-adds as whole numbers, counted at the report's size `at`."""
-    return [facts_of(method) for method in methods(track)]
-
-
 def markdown() -> str:
     """The README's table: every method whose report gives figures or whose weights ship, then the names of all others."""
     listed: list[type[Method]] = []
