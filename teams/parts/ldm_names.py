@@ -34,7 +34,7 @@ VAE_OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out
 
 
 def unet_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An LDM UNet, or a ControlNet's copy of its first half, under diffusers' names; unknown names stay as they are."""
+    """An LDM UNet, or a network of its blocks, under diffusers' names; unknown names stay as they are."""
     return {_unet_name(name): value for name, value in state.items()}
 
 
@@ -64,7 +64,7 @@ def _unet_name(name: str) -> str:
         level, block = divmod(number, PER_LEVEL + 1)
         part = "upsamplers.0" if inner == "conv" else f"{('resnets', 'attentions')[place]}.{block}"
         return f"{_residual(f'up_blocks.{level}.{part}.{inner}')}.{kind}"
-    return name
+    return f"{_residual(body)}.{kind}" if body else name
 
 
 def _residual(body: str) -> str:

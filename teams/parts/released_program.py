@@ -160,21 +160,6 @@ def _run(program: Program, image: Tensor, options: Mapping[str, str | float]) ->
         return as_image(decode(Path(f"{program.name}.png"), answer.data))
 
 
-STABLE_SR_TURBO = Program(
-    name="StableSR",
-    code="https://github.com/IceClear/StableSR",
-    license="S-Lab License 1.0, non-commercial",
-    needs=("scripts/sr_val_ddpm_text_T_vqganfin_oldcanvas_tile.py", "stablesr_turbo.ckpt", "vqgan_cfw_00011.ckpt"),
-    advice="Its README names both checkpoints (stablesr_turbo.ckpt and vqgan_cfw_00011.ckpt); they belong into its folder.",
-    command=(
-        "scripts/sr_val_ddpm_text_T_vqganfin_oldcanvas_tile.py",
-        "--config", "configs/stableSRNew/v2-finetune_text_T_512.yaml", "--ckpt", "stablesr_turbo.ckpt",
-        "--vqgan_ckpt", "vqgan_cfw_00011.ckpt", "--init-img", "{input}", "--outdir", "{output}", "--ddpm_steps", "{steps}",
-        "--dec_w", "{decoder}", "--seed", "{seed}", "--n_samples", "1", "--colorfix_type", "wavelet", "--upscale", "1",
-        "--input_size", "512",
-    ),
-)  # fmt: skip
-"""StableSR-turbo (Wang et al. 2024). Options: steps, decoder (its fidelity weight), seed."""
 SUPIR_QUALITY = Program(
     name="SUPIR",
     code="https://github.com/Fanghua-Yu/SUPIR",

@@ -4,6 +4,7 @@ UNet 865.9 M parameters and VAE 83.65 M at full width (Rombach et al. 2022), on 
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +115,21 @@ class StableDiffusion(nn.Module):
         if path.is_dir():
             self._take_folder(path)
             return
-        state = read_state_dict(path, prefix)
+        self.fill_parts(read_state_dict(path, prefix), path)
+
+    def fill_parts(self, state: Mapping[str, Tensor], path: Path) -> None:
+        """Fill UNet, VAE and text tower from the tensors of a checkpoint in the authors' layout; `path` is for messages."""
 
         def part(name: str) -> dict[str, Tensor]:
             return {key.removeprefix(name): value for key, value in state.items() if key.startswith(name)}
 
-        fill(self.unet, unet_names(part("model.diffusion_model.")), path)
+        fill(self.unet, self.unet_names(part("model.diffusion_model.")), path)
         fill(self.vae, vae_names(part("first_stage_model.")), path)
         fill(self.text.transformer, self.text.named_as_here(part("cond_stage_model.model.")), path)
+
+    def unet_names(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The UNet's tensors in LDM's names under those that they have here."""
+        return unet_names(state)
 
     def _take_folder(self, folder: Path) -> None:
         from transformers import CLIPTextModel
@@ -167,6 +175,12 @@ def sized(image: Tensor, size: tuple[int, int]) -> Tensor:
 def draw(like: Tensor, generator: torch.Generator) -> Tensor:
     """Normal noise of a tensor's shape, float32, made on the CPU: a seed gives the same noise on every device."""
     return torch.randn(like.shape, generator=generator, device="cpu").to(like.device)
+
+
+def bell(length: int, _overlap: int) -> Tensor:
+    """Weights along one side of overlapping tiles: a Gaussian with a variance of 0.01 of the side squared."""
+    position = (torch.arange(length, device="cpu") - (length - 1) / 2) / length
+    return torch.exp(-(position**2) / (2 * 0.01))
 
 
 def signal_share(steps: tuple[int, ...]) -> Tensor:

@@ -22,6 +22,7 @@ from teams.parts.clip_text import TOKENS
 from teams.parts.stable_diffusion import (
     LATENT,
     SCALE,
+    bell,
     clean_latent,
     empty_prompt,
     fill_base,
@@ -175,13 +176,7 @@ class Xianggkl(Method):
             noise: Tensor = self.unet(piece.to(self.dtype), time, prompt).sample
             return noise.float()
 
-        return overlapping(predict, latent, tile=LATENT_TILE, overlap=LATENT_OVERLAP, weight=_bell)
-
-
-def _bell(length: int, _overlap: int) -> Tensor:
-    """A Gaussian over a tile with a variance of 0.01 of its side squared."""
-    position = (torch.arange(length, device="cpu") - (length - 1) / 2) / length
-    return torch.exp(-(position**2) / (2 * 0.01))
+        return overlapping(predict, latent, tile=LATENT_TILE, overlap=LATENT_OVERLAP, weight=bell)
 
 
 class LatentScore(Opponent):

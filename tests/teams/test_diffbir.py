@@ -22,7 +22,7 @@ from teams.parts.diffbir import (
 )
 from teams.parts.ldm_names import unet_names, vae_names
 from teams.parts.stable_diffusion import SD21, StableDiffusion, new_unet, new_vae, signal_share
-from tests.teams.published import on_meta, published_shapes, shapes_of, under_published_names
+from tests.teams.published import on_meta, open_clip_names, published_shapes, shapes_of, under_published_names
 
 
 @pytest.fixture(scope="module")
@@ -74,30 +74,6 @@ def test_a_checkpoint_of_the_cleaner_with_the_published_names_loads_and_runs(dat
     assert torch.equal(cleaner.network.conv_first.weight, state["module.conv_first.1.weight"])
     assert cleaner(torch.rand(1, 3, 50, 64)).shape == (1, 3, 50, 64)
     assert sum(p.numel() for p in cleaner.parameters()) == 15_792_587
-
-
-def open_clip_names(text, last=1):
-    """The text tower as OpenCLIP names it, with a last block that Stable Diffusion does not use."""
-    own = text.transformer.state_dict()
-    state = {
-        "token_embedding.weight": own["embeddings.token_embedding.weight"],
-        "positional_embedding": own["embeddings.position_embedding.weight"],
-        "ln_final.weight": own["final_layer_norm.weight"],
-        "ln_final.bias": own["final_layer_norm.bias"],
-        "text_projection": torch.rand(3, 3),
-        "logit_scale": torch.tensor(1.0),
-    }
-    inner = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
-    layers = text.transformer.config.num_hidden_layers
-    for layer in range(layers + last):
-        here, there = f"encoder.layers.{min(layer, layers - 1)}", f"transformer.resblocks.{layer}"
-        for kind in ("weight", "bias"):
-            for ours, theirs in inner.items():
-                state[f"{there}.{theirs}.{kind}"] = own[f"{here}.{ours}.{kind}"]
-            state[f"{there}.attn.out_proj.{kind}"] = own[f"{here}.self_attn.out_proj.{kind}"]
-            parts = [own[f"{here}.self_attn.{one}_proj.{kind}"] for one in "qkv"]
-            state[f"{there}.attn.in_proj_{kind}"] = torch.cat(parts)
-    return {name: value.clone() for name, value in state.items()}
 
 
 def test_one_file_of_stable_diffusion_fills_unet_vae_and_text(data, tmp_path, stage):

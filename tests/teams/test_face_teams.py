@@ -131,7 +131,7 @@ def test_uphorse_runs_three_diffusion_models_and_comes_back_to_its_size(recorded
     assert restored(method).shape == (1, 3, 64, 64)
     assert [name for name, _ in calls] == ["diffbir", "stable_sr", "supir"]
     assert calls[0][1]["guidance"] == 6.0
-    assert calls[1][1] == {"steps": 4, "decoder": 0.5, "seed": 42}
+    assert calls[1][1] == {"steps": 4, "decoder": 0.5, "seed": 42, "side": 64}
     assert (calls[2][1]["side"], calls[2][1]["guidance"], calls[2][1]["guidance_start"]) == (192, 7.5, 4.0)
 
 
