@@ -171,8 +171,18 @@ def draw(like: Tensor, generator: torch.Generator) -> Tensor:
 
 def signal_share(steps: tuple[int, ...]) -> Tensor:
     """Stable Diffusion's cumulative alphas at some of its 1000 steps: the share of the variance that is signal."""
+    return _signal_shares()[list(steps)].float()
+
+
+def noise_levels() -> Tensor:
+    """Stable Diffusion's 1000 steps as deviations of the noise where that of the signal is 1: 0.029 to 14.61, float32."""
+    shares = _signal_shares()
+    return ((1 - shares) / shares).sqrt().float()
+
+
+def _signal_shares() -> Tensor:
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64, device="cpu") ** 2
-    return (1 - betas).cumprod(0)[list(steps)].float()
+    return (1 - betas).cumprod(0)
 
 
 def clean_latent(noisy: Tensor, noise: Tensor, share: Tensor) -> Tensor:

@@ -22,7 +22,14 @@ from teams.parts.diffbir import (
 )
 from teams.parts.ldm_names import unet_names, vae_names
 from teams.parts.stable_diffusion import SD21, StableDiffusion, new_unet, new_vae, signal_share
-from tests.teams.published import on_meta, published_shapes, shapes_of, under_published_names
+from tests.teams.published import (
+    OpenClipBlock,
+    on_meta,
+    open_clip_names,
+    published_shapes,
+    shapes_of,
+    under_published_names,
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,30 +83,6 @@ def test_a_checkpoint_of_the_cleaner_with_the_published_names_loads_and_runs(dat
     assert sum(p.numel() for p in cleaner.parameters()) == 15_792_587
 
 
-def open_clip_names(text, last=1):
-    """The text tower as OpenCLIP names it, with a last block that Stable Diffusion does not use."""
-    own = text.transformer.state_dict()
-    state = {
-        "token_embedding.weight": own["embeddings.token_embedding.weight"],
-        "positional_embedding": own["embeddings.position_embedding.weight"],
-        "ln_final.weight": own["final_layer_norm.weight"],
-        "ln_final.bias": own["final_layer_norm.bias"],
-        "text_projection": torch.rand(3, 3),
-        "logit_scale": torch.tensor(1.0),
-    }
-    inner = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
-    layers = text.transformer.config.num_hidden_layers
-    for layer in range(layers + last):
-        here, there = f"encoder.layers.{min(layer, layers - 1)}", f"transformer.resblocks.{layer}"
-        for kind in ("weight", "bias"):
-            for ours, theirs in inner.items():
-                state[f"{there}.{theirs}.{kind}"] = own[f"{here}.{ours}.{kind}"]
-            state[f"{there}.attn.out_proj.{kind}"] = own[f"{here}.self_attn.out_proj.{kind}"]
-            parts = [own[f"{here}.self_attn.{one}_proj.{kind}"] for one in "qkv"]
-            state[f"{there}.attn.in_proj_{kind}"] = torch.cat(parts)
-    return {name: value.clone() for name, value in state.items()}
-
-
 def test_one_file_of_stable_diffusion_fills_unet_vae_and_text(data, tmp_path, stage):
     base = stage.base
     state = {"model_ema.decay": torch.tensor(0.99)}
@@ -109,7 +92,7 @@ def test_one_file_of_stable_diffusion_fills_unet_vae_and_text(data, tmp_path, st
     ):
         renamed = under_published_names(own.state_dict(), published_shapes(data, table), to_ours)
         state |= {prefix + name: value for name, value in renamed.items()}
-    state |= {f"cond_stage_model.model.{name}": value for name, value in open_clip_names(base.text).items()}
+    state |= {f"cond_stage_model.model.{name}": value for name, value in open_clip_names(base.text.transformer).items()}
     torch.save({"state_dict": state}, tmp_path / SD21.file)
     other = StableDiffusion(width=32)
     fill_from(other, SD21, tmp_path / SD21.file)
@@ -291,26 +274,10 @@ def test_words_go_with_the_weights_and_a_wrong_list_is_refused(tmp_path):
         words.take(tmp_path / "words.txt.gz", "")
 
 
-class OpenClipBlock(nn.Module):
-    """A block as OpenCLIP builds it on PyTorch's own attention."""
-
-    def __init__(self, width, heads):
-        super().__init__()
-        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, width * 4), "c_proj": nn.Linear(width * 4, width)})
-
-    def forward(self, x):
-        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
-        inner = self.ln_1(x)
-        x = x + self.attn(inner, inner, inner, attn_mask=mask, need_weights=False)[0]
-        return x + self.mlp["c_proj"](F.gelu(self.mlp["c_fc"](self.ln_2(x))))
-
-
 def test_the_text_tower_is_openclip_s_without_its_last_block():
     torch.manual_seed(0)
     text = TextTower(width=128, layers=2, merges=0).eval().requires_grad_(False)
-    state = open_clip_names(text)
+    state = open_clip_names(text.transformer)
     x = state["token_embedding.weight"][text.words(["a face"])] + state["positional_embedding"]
     for layer in range(2):
         block = OpenClipBlock(128, 2).eval().requires_grad_(False)
