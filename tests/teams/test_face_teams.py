@@ -123,16 +123,17 @@ class _Mean(torch.nn.Module):
 
 
 def test_uphorse_runs_three_diffusion_models_and_comes_back_to_its_size(recorded):
-    method, calls = recorded(uphorse.UpHorse, "diffbir", "stable_sr", "supir", released=1)
-    supir = method.supir.forward
-    method.supir.forward = lambda image, **options: (
-        supir(image, **options).repeat_interleave(3, 2).repeat_interleave(3, 3)
-    )
+    method, calls = recorded(uphorse.UpHorse, "diffbir", "stable_sr", "supir", steps=50, released=1)
     assert restored(method).shape == (1, 3, 64, 64)
     assert [name for name, _ in calls] == ["diffbir", "stable_sr", "supir"]
     assert calls[0][1]["guidance"] == 6.0
     assert calls[1][1] == {"steps": 4, "decoder": 0.5, "seed": 42}
-    assert (calls[2][1]["side"], calls[2][1]["guidance"], calls[2][1]["guidance_start"]) == (192, 7.5, 4.0)
+    options = calls[2][1]
+    assert options.pop("prompt").startswith("sufficient detail, high-resolution")
+    assert options.pop("negative").startswith("blurry, pixelated")
+    assert options == {
+        "side": 192, "steps": 50, "guidance": 7.5, "guidance_start": 4.0, "churn": 5.0, "noise": 1.003, "seed": 1234,
+    }  # fmt: skip
 
 
 def test_night_watch_takes_other_settings_from_its_caller(recorded):
