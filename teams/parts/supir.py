@@ -247,8 +247,8 @@ def sample(
         level = now * (1 + added)
         if added > 0:
             latent = latent + noise * (level**2 - now**2) ** 0.5 * draw(latent, generator)
-        time = int((table - level).abs().argmin())
-        nearest = float(table[time])
+        time = min(range(len(table)), key=lambda one: abs(table[one] - level))
+        nearest = table[time]
         predicted = noise_in(latent / (1 + nearest**2) ** 0.5, time, level)
         # The slope from the latent to the picture that is predicted, which lies `nearest` away.
         latent = latent + (after - level) * (nearest / level) * predicted
@@ -257,8 +257,8 @@ def sample(
 
 def levels_of(steps: int) -> list[float]:
     """The levels of noise from which to which `steps` lead, evenly spaced in SDXL's times from 999 on, and 0 at the end."""
-    times = [999 * (steps - number) // steps for number in range(steps)]
-    return [*noise_levels()[times].tolist(), 0.0]
+    table = noise_levels()
+    return [*(table[999 * (steps - number) // steps] for number in range(steps)), 0.0]
 
 
 def working_size(height: int, width: int, side: int) -> tuple[int, int]:
