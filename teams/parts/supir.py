@@ -1,8 +1,8 @@
 """SUPIR (Yu et al. 2024): SDXL draws a picture anew under a control network that saw what is left of it.
 
-    LQ -> robust encoder -> hint -> VAE decoder -> clean
+    LQ -> robust encoder -> hint ---------> VAE decoder -> clean
                               |
-        noise -> [UNet + control through 12 connectors] x steps -> VAE decoder -> wavelet colour of clean
+    noise -> [UNet + 12 connectors + control] x steps -> VAE decoder -> wavelet colour of clean
 
 Follows the authors' program where the paper is silent: sizes in multiples of 64, the noise of Karras et al. 2022 on SDXL's
 1000 levels, guidance that goes with the noise. Their restoration guidance, which the program leaves out unless it is asked
@@ -57,7 +57,10 @@ WEIGHTS = (replace(SDXL, into="base"), replace(VOCABULARY, into="base.text.words
 
 
 class Supir(nn.Module):
-    """The whole pipeline: 4,801 M parameters at full size, 19.2 GB in float32 and 9.8 GB in half of that."""
+    """The whole pipeline: 4,801 M parameters at full size, 19.2 GB in float32 and 9.8 GB in half of that.
+
+    Beside them a picture of 1536 x 1536 takes 11.5 GB, in half types too: the VAE stays in float32.
+    """
 
     def __init__(self, width: int = 320) -> None:
         super().__init__()
@@ -82,8 +85,8 @@ class Supir(nn.Module):
         """Restore pictures (B, 3, H, W), RGB in [0, 1], at their own size; those smaller than `side` are enlarged meanwhile.
 
         The scale on prompt against negative prompt goes from `guidance_start` at the highest noise to `guidance` without any.
-        `churn` is how much noise all steps together add again, `noise` the factor on it, `control` what counts of the
-        connectors' results: 0 is SDXL alone.
+        `churn` is the sum of the shares by which the steps raise the noise again, `noise` the factor on what they add,
+        `control` how much the connectors count: at 0 it is SDXL alone.
         """
         height, width = image.shape[-2:]
         hint = self.base.vae.latent(self.added.first_stage(sized(image.float(), working_size(height, width, side))))
@@ -166,7 +169,7 @@ class RobustEncoder(FullPrecision):
 class Control(nn.Module):
     """A copy of the UNet's first half that sees latent and hint, and gives the ten tensors that it passes on.
 
-    1,243.4 M parameters: the paper tells of half the attention (section 3.1), but what was released has all of it.
+    1,243.4 M parameters: the paper's is trimmed (section 3.1), the released one is whole.
     """
 
     def __init__(self, unet: Any, width: int = 320) -> None:

@@ -9,13 +9,14 @@ from ntire import UserError
 from ntire.weights import fill_from
 from teams.parts.clip_text import TwoTowers, tower_names
 from teams.parts.ldm_names import unet_names, vae_names
-from teams.parts.sdxl import SDXL, SIZES, Sdxl
-from teams.parts.stable_diffusion import noise_levels
+from teams.parts.sdxl import SDXL, Sdxl
+from teams.parts.stable_diffusion import encode, noise_levels
 from teams.parts.supir import (
     ADDED,
     HIGHEST,
     Additions,
     Supir,
+    ZeroAttention,
     ZeroSft,
     added_names,
     levels_of,
@@ -198,7 +199,7 @@ def step(stage):
 
 
 def plain_noise(unet, latent, times, words, pooled):
-    sizes = torch.tensor([SIZES] * len(latent))
+    sizes = torch.tensor([(1024, 1024, 0, 0, 1024, 1024)] * len(latent))
     return unet(latent, times, words, added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes}).sample
 
 
@@ -211,16 +212,53 @@ def test_without_control_it_is_sdxl(stage, step):
     assert float((noise[1] - plain).abs().max()) > 0.01
 
 
-def test_connectors_that_say_nothing_leave_only_their_norm():
-    """As they were before training: the program's zeros."""
-    connector = ZeroSft(32, 64, hidden=16)
-    for conv in (connector.zero_mul, connector.zero_add, connector.zero_conv):
+def test_each_connector_hears_the_control_at_its_own_place(stage, step):
+    """In the program's order: the middle, then the skips from the last to the first, and twice what goes up a level."""
+    given, hint = step
+    seen = [torch.full_like(one, number) for number, one in enumerate(stage.added.control(hint=hint, **given))]
+    heard = []
+    hooks = [
+        connector.register_forward_pre_hook(lambda _, words, name=name: heard.append((name, int(words[0].mean()))))
+        for name, connector in enumerate(stage.added.project_modules)
+    ]
+    stage.added.controlled(stage.base.unet, seen=seen, scale=1.0, **given)
+    for hook in hooks:
+        hook.remove()
+    assert heard == list(zip(range(11, -1, -1), (9, 8, 7, 6, 6, 5, 4, 3, 3, 2, 1, 0), strict=True))
+
+
+@pytest.mark.parametrize("said", [(0.0, 0.0, 0.0), (0.5, 2.0, 1.0)])
+def test_a_connector_shifts_the_skip_and_then_scales_and_shifts_both_behind_their_norm(said):
+    connector = ZeroSft(32, 64, hidden=16).requires_grad_(False)
+    scale, shift, share = said
+    for conv, constant in ((connector.zero_mul, scale), (connector.zero_add, shift), (connector.zero_conv, 0.0)):
         nn.init.zeros_(conv.weight)
-        nn.init.zeros_(conv.bias)
+        nn.init.constant_(conv.bias, constant)
+    connector.zero_conv.weight += share * torch.eye(32)[:, :, None, None]
     hint, skip, up = torch.randn(1, 32, 4, 4), torch.randn(1, 32, 4, 4), torch.randn(1, 64, 4, 4)
+    expected = F.group_norm(torch.cat((up, skip + share * hint), dim=1), 32) * (1 + scale) + shift
     plain = torch.cat((up, skip), dim=1)
-    assert torch.allclose(connector(hint, skip, up, 1.0), F.group_norm(plain, 32), atol=1e-5)
+    assert torch.allclose(connector(hint, skip, up, 1.0), expected, atol=1e-5)
+    assert torch.allclose(connector(hint, skip, up, 0.25), 0.25 * expected + 0.75 * plain, atol=1e-5)
     assert torch.equal(connector(hint, skip, up, 0.0), plain)
+    middle = ZeroSft(32, 0, hidden=16)
+    assert torch.equal(middle(hint, skip, None, 0.0), skip)
+
+
+def test_what_goes_up_a_level_looks_at_the_control_as_pytorchs_attention_would():
+    torch.manual_seed(0)
+    connector = ZeroAttention(128, 32).requires_grad_(False)
+    theirs = nn.MultiheadAttention(128, 2, kdim=32, vdim=32, batch_first=True).requires_grad_(False)
+    own = connector.attn
+    theirs.q_proj_weight.copy_(own.to_q.weight)
+    theirs.k_proj_weight.copy_(own.to_k.weight)
+    theirs.v_proj_weight.copy_(own.to_v.weight)
+    nn.init.zeros_(theirs.in_proj_bias)
+    theirs.out_proj.load_state_dict(own.to_out[0].state_dict())
+    hint, up = torch.randn(2, 32, 4, 6), torch.randn(2, 128, 4, 6)
+    asking, asked = (F.group_norm(one, 32).flatten(2).transpose(1, 2) for one in (up, hint))
+    found = theirs(asking, asked, asked, need_weights=False)[0].transpose(1, 2).reshape(up.shape)
+    assert torch.allclose(connector(hint, up, 0.7), up + 0.7 * found, atol=1e-5)
 
 
 def test_the_control_equals_the_unets_own_first_half(stage, step):
@@ -239,8 +277,25 @@ def test_the_control_equals_the_unets_own_first_half(stage, step):
         hook.remove()
     seen = control(hint=hint, **given)
     assert len(seen) == 10
+    assert torch.allclose(seen[0], unet.conv_in(given["latent"]), atol=1e-5)
     for ours, theirs in zip(seen[1:], passed, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_hint_is_added_to_the_first_thing_that_the_control_makes_of_the_latent(stage, step):
+    given, hint = step
+    control = stage.added.control
+    added = control(hint=hint, **given)[0] - control(hint=torch.zeros_like(hint), **given)[0]
+    assert torch.allclose(added, F.conv2d(hint, control.input_hint_block[0].weight, padding=1), atol=1e-5)
+
+
+def test_with_the_vaes_own_encoder_the_hint_is_the_vaes_latent(stage, picture):
+    first_stage = Additions(stage.base.unet, width=32).first_stage.requires_grad_(False)
+    first_stage.encoder.load_state_dict(stage.base.vae.network.encoder.state_dict())
+    square = picture[..., :24, :24]
+    ours = stage.base.vae.latent(first_stage(square))
+    assert torch.allclose(ours, encode(stage.base.vae.network, square, 0.13025), atol=1e-5)
+    assert float(ours.abs().mean()) > 0.01
 
 
 def test_it_restores_at_the_size_of_the_input_and_the_seed_alone_decides(stage, picture):
@@ -280,25 +335,36 @@ def test_the_hint_is_of_the_enlarged_picture_and_every_third_pixel_comes_back(st
     encode, decode = stage.added.first_stage.forward, stage.base.vae.decode
     monkeypatch.setattr(stage.added.first_stage, "forward", lambda image: seen.append(image) or encode(image))
     monkeypatch.setattr(stage.base.vae, "decode", lambda latent: decoded.append(decode(latent)) or decoded[-1])
-    monkeypatch.setattr("teams.parts.supir.wavelet_colour", lambda image, like: image)
+    coloured = []
+    monkeypatch.setattr("teams.parts.supir.wavelet_colour", lambda image, like: coloured.append((image, like)) or image)
     picture = torch.rand(1, 3, 64, 64)
     result = restored(stage, picture, side=192)
     assert torch.equal(seen[0], F.interpolate(picture, size=(192, 192), mode="bicubic", antialias=True))
     clean, drawn = decoded
     assert clean.shape == drawn.shape == (1, 3, 192, 192)
+    assert coloured[0][0] is drawn
+    assert coloured[0][1] is clean
     assert torch.allclose(result, drawn[:, :, 1::3, 1::3].clamp(0, 1), atol=1e-5)
 
 
-def test_guidance_goes_through_the_positive_prompt_and_begins_at_its_start(stage, picture, monkeypatch):
-    seen, latents = [], []
-    original, decode = stage._noise, stage.base.vae.decode
-    monkeypatch.setattr(stage, "_noise", lambda *given: seen.append(original(*given)) or seen[-1])
-    monkeypatch.setattr(stage.base.vae, "decode", lambda latent: latents.append(latent) or decode(latent))
-    restored(stage, picture, steps=1, churn=0.0, guidance=100.0, guidance_start=4.0, seed=5)
-    positive, unwanted = seen
-    start = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
-    expected = (1 + HIGHEST**2) ** 0.5 * start - HIGHEST * (unwanted + 4.0 * (positive - unwanted))
-    assert torch.allclose(latents[1], expected, rtol=1e-3, atol=1e-2)
+@pytest.mark.parametrize(("level", "scale"), [(0.0, 7.5), (HIGHEST / 2, 5.75), (HIGHEST, 4.0)])
+def test_guidance_goes_from_the_negative_prompt_and_grows_as_the_noise_falls(stage, picture, monkeypatch, level, scale):
+    positive = stage.base.text([WORDS["prompt"]])[0]
+    given = []
+
+    def keep(like, noise_in, steps, **options):
+        given.append((noise_in, steps, options))
+        return like
+
+    def noise(latent, time, words, pooled, hint, control):
+        return torch.full_like(latent, 3.0 if torch.equal(words, positive) else 1.0)
+
+    monkeypatch.setattr("teams.parts.supir.sample", keep)
+    monkeypatch.setattr(stage, "_noise", noise)
+    restored(stage, picture)
+    noise_in, steps, options = given[0]
+    assert (steps, options) == (2, {"churn": 5.0, "noise": 1.003, "seed": 1234})
+    assert torch.allclose(noise_in(torch.zeros(1, 4, 8, 8), 5, level), torch.tensor(1.0 + scale * (3.0 - 1.0)))
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
