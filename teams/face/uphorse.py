@@ -7,15 +7,15 @@ Report: NTIRE 2025 real-world face restoration (DSS); options as in the team's p
 
 from dataclasses import replace
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from teams.parts.diffbir import CLEANER, CONTROL_V2, DIFFUSION, LONG_NEGATIVE, LONG_PROMPT, DiffBIR
 from teams.parts.face_pipeline import CHALLENGE
 from teams.parts.face_prompts import CAMERA, PORTRAIT, PORTRAIT_NEGATIVE
-from teams.parts.released_program import SUPIR_QUALITY, ReleasedProgram
 from teams.parts.stable_sr import WEIGHTS as STABLE_SR
 from teams.parts.stable_sr import StableSR
+from teams.parts.supir import WEIGHTS as SUPIR
+from teams.parts.supir import Supir
 from teams.parts.upright_face import UprightFace
 
 TRAINED_CLEANER = replace(
@@ -30,7 +30,7 @@ TRAINED_CLEANER = replace(
 
 
 class UpHorse(UprightFace):
-    """DiffBIR and StableSR in ntire; SUPIR, a whole project of its own, as released."""
+    """DiffBIR, StableSR and SUPIR."""
 
     team = "UpHorse"
     cite = "face2025"
@@ -38,40 +38,39 @@ class UpHorse(UprightFace):
     weights = (
         *(replace(one, into=f"diffbir.{one.into}") for one in (TRAINED_CLEANER, *DIFFUSION, CONTROL_V2)),
         *(replace(one, into=f"stable_sr.{one.into}") for one in STABLE_SR),
+        *(replace(one, into=f"supir.{one.into}") for one in SUPIR),
     )
     caveats = (
-        "SUPIR runs in a clone of its program in $NTIRE_PROGRAMS; it and StableSR are for non-commercial use.",
-        "The program runs StableSR in half precision (autocast); here it has the precision of the whole method.",
+        "StableSR and SUPIR are for non-commercial use. They run in the precision of the rest, SUPIR's VAE in float32: the "
+        "originals in halves.",
         "The program overwrites its results for five test pictures, known by name, with the untouched input. Not here.",
-        "Pictures go through 8 bits around SUPIR; in the program before StableSR, too.",
-        "Each picture begins from seeds 231, 42 and 1234; the original draws on from picture to picture, on a GPU.",
+        "Pictures go through 8 bits between the stages in the program; here they stay as they are.",
+        "Each picture begins from seeds 231, 42 and 1234; the original does so in SUPIR only, and draws on a GPU.",
     )
-    programs = (SUPIR_QUALITY,)
-    tiny = {"width": 32, "steps": 2, "side": 64, "released": 0}
+    tiny = {"width": 32, "steps": 2, "side": 64}
 
-    def __init__(self, width: int = 320, steps: int = 50, side: int = 512, released: int = 1) -> None:
-        """With `released` 0 the stage that runs as released is left out; that is not the method."""
+    def __init__(self, width: int = 320, steps: int = 50, side: int = 512) -> None:
         super().__init__()
         self.steps, self.side = steps, side
         self.diffbir = DiffBIR(width)
         self.stable_sr = StableSR(width)
-        self.supir = ReleasedProgram(SUPIR_QUALITY) if released else None
+        self.supir = Supir(width)
 
     def face(self, lq: Tensor) -> Tensor:
         restored: Tensor = self.diffbir(
             lq, steps=self.steps, guidance=6.0, prompt=LONG_PROMPT, negative=LONG_NEGATIVE, seed=231, side=self.side
         )
         sharper: Tensor = self.stable_sr(restored, steps=4, decoder=0.5, seed=42, side=self.side)
-        if self.supir is None:
-            return sharper
-        large = self.supir(
+        large: Tensor = self.supir(
             sharper,
             side=3 * self.side,
-            steps=50,
+            steps=self.steps,
             guidance=7.5,
             guidance_start=4.0,
+            churn=5.0,
+            noise=1.003,
             seed=1234,
             prompt=f"{PORTRAIT}, {CAMERA}. ",
             negative=f"{PORTRAIT_NEGATIVE}. ",
         )
-        return F.interpolate(large, size=lq.shape[-2:], mode="bicubic", antialias=True)
+        return large

@@ -50,13 +50,15 @@ class Words(nn.Module):
     def __len__(self) -> int:
         return self.end + 1
 
-    def forward(self, prompts: Sequence[str]) -> Tensor:
+    def forward(self, prompts: Sequence[str], pad: int | None = None) -> Tensor:
+        """`pad` is the number that fills up short prompts, where it is not the usual one."""
         if self.merges.device.type == "meta":  # counting: no values, and none are needed
             return torch.empty(len(prompts), TOKENS, dtype=torch.long, device="meta")
+        fill = self.pad if pad is None else pad
         rows = []
         for prompt in prompts:
             words = self._tokenizer()(prompt, add_special_tokens=False)["input_ids"][: TOKENS - 2]
-            rows.append([self.start, *words, self.end] + [self.pad] * (TOKENS - 2 - len(words)))
+            rows.append([self.start, *words, self.end] + [fill] * (TOKENS - 2 - len(words)))
         return torch.tensor(rows, device=self.merges.device)
 
     def take(self, path: Path, prefix: str) -> None:
@@ -101,22 +103,10 @@ class TextTower(nn.Module):
 
     def __init__(self, width: int = 1024, layers: int = 23, merges: int = MERGES) -> None:
         super().__init__()
-        from transformers import CLIPTextConfig, CLIPTextModel
+        from transformers import CLIPTextModel
 
         self.words = Words(merges, pad=0)
-        self.transformer: Any = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(self.words),
-                hidden_size=width,
-                intermediate_size=width * 4,
-                num_hidden_layers=layers,
-                num_attention_heads=max(width // 64, 1),
-                hidden_act="gelu",
-                bos_token_id=self.words.start,
-                eos_token_id=self.words.end,
-                pad_token_id=self.words.pad,
-            )
-        )
+        self.transformer: Any = CLIPTextModel(_config(self.words, width, layers, "gelu"))
 
     def forward(self, prompts: Sequence[str]) -> Tensor:
         embedded: Tensor = self.transformer(self.words(prompts)).last_hidden_state
@@ -124,13 +114,62 @@ class TextTower(nn.Module):
 
     def named_as_here(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A state dict of OpenCLIP's or transformers' text tower under the names of `transformer`."""
-        own = self.transformer.state_dict()
-        outer = "text_model." if any(name.startswith("text_model.") for name in own) else ""
-        if "positional_embedding" in state:
-            state = from_open_clip(state, layers=self.transformer.config.num_hidden_layers)
-        plain = {name.removeprefix("text_model."): value for name, value in state.items()}
-        # A buffer that older files hold: 0, 1, 2 ...
-        return {outer + name: value for name, value in plain.items() if name != "embeddings.position_ids"}
+        return tower_names(self.transformer, state)
+
+
+class TwoTowers(nn.Module):
+    """Prompts as Stable Diffusion XL reads them (Podell et al. 2024, section 2.1), 818 M parameters at full size.
+
+    The last but one blocks of CLIP ViT-L and OpenCLIP ViT-bigG side by side, and bigG's embedding of the prompt as a whole.
+    """
+
+    def __init__(
+        self, small: int = 768, large: int = 1280, layers: tuple[int, int] = (12, 32), merges: int = MERGES
+    ) -> None:
+        super().__init__()
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+        self.words = Words(merges)
+        self.small: Any = CLIPTextModel(_config(self.words, small, layers[0], "quick_gelu"))
+        self.large: Any = CLIPTextModelWithProjection(_config(self.words, large, layers[1], "gelu"))
+
+    def forward(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Embeddings of the words (prompts, 77, small + large) and of the prompts (prompts, large)."""
+        small = self.small(self.words(prompts), output_hidden_states=True)
+        large = self.large(self.words(prompts, pad=0), output_hidden_states=True)
+        return torch.cat((small.hidden_states[-2], large.hidden_states[-2]), dim=-1), large.text_embeds
+
+
+def tower_names(tower: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of OpenCLIP's or transformers' text tower under the names of `tower`, one of transformers'."""
+    own = tower.state_dict()
+    outer = "text_model." if any(name.startswith("text_model.") for name in own) else ""
+    projection = {}
+    if "positional_embedding" in state:
+        if "text_projection.weight" in own and "text_projection" in state:
+            projection = {"text_projection.weight": state["text_projection"].T}
+        layers: Any = tower.config
+        state = from_open_clip(state, layers=layers.num_hidden_layers)
+    plain = {name.removeprefix("text_model."): value for name, value in state.items()}
+    # A buffer that older files hold: 0, 1, 2 ...
+    return {outer + name: value for name, value in plain.items() if name != "embeddings.position_ids"} | projection
+
+
+def _config(words: Words, width: int, layers: int, activation: str) -> Any:
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=width,
+        intermediate_size=width * 4,
+        projection_dim=width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(width // 64, 1),
+        hidden_act=activation,
+        bos_token_id=words.start,
+        eos_token_id=words.end,
+        pad_token_id=words.pad,
+    )
 
 
 def _letters() -> list[str]:

@@ -1,4 +1,4 @@
-"""Names of Stable Diffusion's tensors in the files of its authors (LDM), and in diffusers.
+"""Names of Stable Diffusion's tensors, XL's too, in the files of its authors (LDM), and in diffusers.
 
 Both tell the same network: LDM numbers its blocks in a row, diffusers by level.
 """
@@ -21,6 +21,8 @@ RESIDUAL = {
 UNET_ENDS = {
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
+    "label_emb.0.0": "add_embedding.linear_1",
+    "label_emb.0.2": "add_embedding.linear_2",
     "input_blocks.0.0": "conv_in",
     "out.0": "conv_norm_out",
     "out.2": "conv_out",

@@ -158,21 +158,3 @@ def _run(program: Program, image: Tensor, options: Mapping[str, str | float]) ->
                 exit_code=3,
             )
         return as_image(decode(Path(f"{program.name}.png"), answer.data))
-
-
-SUPIR_QUALITY = Program(
-    name="SUPIR",
-    code="https://github.com/Fanghua-Yu/SUPIR",
-    license="non-commercial, see its repository",
-    needs=("test.py", "CKPT_PTH.py", "options/SUPIR_v0.yaml"),
-    advice="Its README names SUPIR-v0Q, SDXL base 1.0 with the 0.9 VAE and the CLIPs; their paths go into CKPT_PTH.py and "
-    "options/SUPIR_v0.yaml.",
-    command=(
-        "test.py", "--img_dir", "{input}", "--save_dir", "{output}", "--SUPIR_sign", "Q", "--upscale", "1",
-        "--min_size", "{side}", "--edm_steps", "{steps}", "--s_churn", "5", "--s_noise", "1.003", "--s_cfg", "{guidance}",
-        "--spt_linear_CFG", "{guidance_start}", "--s_stage2", "1", "--seed", "{seed}", "--num_samples", "1",
-        "--a_prompt", "{prompt}", "--n_prompt", "{negative}", "--color_fix_type", "Wavelet", "--no_llava",
-    ),
-)  # fmt: skip
-"""SUPIR v0Q (Yu et al. 2024). Options: side (the least of its result), steps, guidance, guidance_start, seed, prompt,
-negative."""

@@ -5,6 +5,9 @@ UNet 865.9 M parameters and VAE 83.65 M at full width (Rombach et al. 2022), on 
 
 import logging
 from collections.abc import Mapping
+from functools import cache
+from itertools import accumulate
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +188,19 @@ def bell(length: int, _overlap: int) -> Tensor:
 
 def signal_share(steps: tuple[int, ...]) -> Tensor:
     """Stable Diffusion's cumulative alphas at some of its 1000 steps: the share of the variance that is signal."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64, device="cpu") ** 2
-    return (1 - betas).cumprod(0)[list(steps)].float()
+    shares = _signal_shares()
+    return torch.tensor([shares[step] for step in steps], dtype=torch.float32, device="cpu")
+
+
+def noise_levels() -> tuple[float, ...]:
+    """Stable Diffusion's 1000 steps as deviations of the noise where that of the signal is 1: from 0.029 to 14.61."""
+    return tuple(((1 - share) / share) ** 0.5 for share in _signal_shares())
+
+
+@cache
+def _signal_shares() -> tuple[float, ...]:
+    first, last = 0.00085**0.5, 0.012**0.5
+    return tuple(accumulate((1 - (first + (last - first) * step / 999) ** 2 for step in range(1000)), mul))
 
 
 def clean_latent(noisy: Tensor, noise: Tensor, share: Tensor) -> Tensor:

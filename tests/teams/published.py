@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from teams.parts.clip_text import TextTower
+LISTS = Path(__file__).with_name("state_dicts")
+
+
+def listed_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """The list `name` of those that are kept with the tests."""
+    return _shapes_in(LISTS / f"{name}.tsv")
 
 
 def published_shapes(data: Path, name: str) -> dict[str, tuple[int, ...]]:
@@ -15,17 +21,7 @@ def published_shapes(data: Path, name: str) -> dict[str, tuple[int, ...]]:
     table = data.parent / "golden" / "state_dicts" / f"{name}.tsv"
     if not table.is_file():
         pytest.skip(f"the names of the published tensors are not in {table}")
-    return _rows(table)
-
-
-def listed_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """The list `name` of those that the tests come with."""
-    return _rows(Path(__file__).with_name("state_dicts") / f"{name}.tsv")
-
-
-def _rows(table: Path) -> dict[str, tuple[int, ...]]:
-    rows = [line.split("\t") for line in table.read_text().splitlines() if not line.startswith("#")]
-    return {row[0]: tuple(map(int, row[1].split("x"))) if row[1] else () for row in rows}
+    return _shapes_in(table)
 
 
 def on_meta(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -50,19 +46,19 @@ def under_published_names(
     return renamed
 
 
-def open_clip_names(text: TextTower, last: int = 1) -> dict[str, Tensor]:
-    """The text tower as OpenCLIP names it, with a last block that Stable Diffusion does not use."""
-    own = text.transformer.state_dict()
+def open_clip_names(tower: nn.Module, last: int = 1) -> dict[str, Tensor]:
+    """One of transformers' text towers as OpenCLIP names it, with so many more blocks at its end than it has."""
+    own = {name.removeprefix("text_model."): value for name, value in tower.state_dict().items()}
     state = {
         "token_embedding.weight": own["embeddings.token_embedding.weight"],
         "positional_embedding": own["embeddings.position_embedding.weight"],
         "ln_final.weight": own["final_layer_norm.weight"],
         "ln_final.bias": own["final_layer_norm.bias"],
-        "text_projection": torch.rand(3, 3),
+        "text_projection": own["text_projection.weight"].T if "text_projection.weight" in own else torch.rand(3, 3),
         "logit_scale": torch.tensor(1.0),
     }
     inner = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
-    layers = text.transformer.config.num_hidden_layers
+    layers = 1 + max(int(name.split(".")[2]) for name in own if name.startswith("encoder.layers."))
     for layer in range(layers + last):
         here, there = f"encoder.layers.{min(layer, layers - 1)}", f"transformer.resblocks.{layer}"
         for kind in ("weight", "bias"):
@@ -72,3 +68,26 @@ def open_clip_names(text: TextTower, last: int = 1) -> dict[str, Tensor]:
             parts = [own[f"{here}.self_attn.{one}_proj.{kind}"] for one in "qkv"]
             state[f"{there}.attn.in_proj_{kind}"] = torch.cat(parts)
     return {name: value.clone() for name, value in state.items()}
+
+
+class OpenClipBlock(nn.Module):
+    """A block as OpenCLIP builds it on PyTorch's own attention, and as OpenAI did with another activation."""
+
+    def __init__(self, width: int, heads: int, activation: Callable[[Tensor], Tensor] = F.gelu) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, width * 4), "c_proj": nn.Linear(width * 4, width)})
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        inner = self.ln_1(x)
+        x = x + self.attn(inner, inner, inner, attn_mask=mask, need_weights=False)[0]
+        added: Tensor = self.mlp["c_proj"](self.activation(self.mlp["c_fc"](self.ln_2(x))))
+        return x + added
+
+
+def _shapes_in(table: Path) -> dict[str, tuple[int, ...]]:
+    rows = [line.split("\t") for line in table.read_text().splitlines() if not line.startswith("#")]
+    return {row[0]: tuple(map(int, row[1].split("x"))) if row[1] else () for row in rows}

@@ -22,7 +22,14 @@ from teams.parts.diffbir import (
 )
 from teams.parts.ldm_names import unet_names, vae_names
 from teams.parts.stable_diffusion import SD21, StableDiffusion, new_unet, new_vae, signal_share
-from tests.teams.published import on_meta, open_clip_names, published_shapes, shapes_of, under_published_names
+from tests.teams.published import (
+    OpenClipBlock,
+    on_meta,
+    open_clip_names,
+    published_shapes,
+    shapes_of,
+    under_published_names,
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +92,7 @@ def test_one_file_of_stable_diffusion_fills_unet_vae_and_text(data, tmp_path, st
     ):
         renamed = under_published_names(own.state_dict(), published_shapes(data, table), to_ours)
         state |= {prefix + name: value for name, value in renamed.items()}
-    state |= {f"cond_stage_model.model.{name}": value for name, value in open_clip_names(base.text).items()}
+    state |= {f"cond_stage_model.model.{name}": value for name, value in open_clip_names(base.text.transformer).items()}
     torch.save({"state_dict": state}, tmp_path / SD21.file)
     other = StableDiffusion(width=32)
     fill_from(other, SD21, tmp_path / SD21.file)
@@ -267,26 +274,10 @@ def test_words_go_with_the_weights_and_a_wrong_list_is_refused(tmp_path):
         words.take(tmp_path / "words.txt.gz", "")
 
 
-class OpenClipBlock(nn.Module):
-    """A block as OpenCLIP builds it on PyTorch's own attention."""
-
-    def __init__(self, width, heads):
-        super().__init__()
-        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, width * 4), "c_proj": nn.Linear(width * 4, width)})
-
-    def forward(self, x):
-        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
-        inner = self.ln_1(x)
-        x = x + self.attn(inner, inner, inner, attn_mask=mask, need_weights=False)[0]
-        return x + self.mlp["c_proj"](F.gelu(self.mlp["c_fc"](self.ln_2(x))))
-
-
 def test_the_text_tower_is_openclip_s_without_its_last_block():
     torch.manual_seed(0)
     text = TextTower(width=128, layers=2, merges=0).eval().requires_grad_(False)
-    state = open_clip_names(text)
+    state = open_clip_names(text.transformer)
     x = state["token_embedding.weight"][text.words(["a face"])] + state["positional_embedding"]
     for layer in range(2):
         block = OpenClipBlock(128, 2).eval().requires_grad_(False)

@@ -8,6 +8,7 @@ from torch import Tensor
 from ntire import catalogue
 from ntire.image import read_pixels
 from ntire.prepare import Options, prepare
+from ntire.turns import take_turns
 from ntire.weights import fill_from
 from teams.face import acvlab, hh, miportrait, night_watch, uphorse
 from teams.parts.diffbir import LONG_PROMPT, NEGATIVE
@@ -123,16 +124,29 @@ class _Mean(torch.nn.Module):
 
 
 def test_uphorse_runs_three_diffusion_models_and_comes_back_to_its_size(recorded):
-    method, calls = recorded(uphorse.UpHorse, "diffbir", "stable_sr", "supir", released=1)
-    supir = method.supir.forward
-    method.supir.forward = lambda image, **options: (
-        supir(image, **options).repeat_interleave(3, 2).repeat_interleave(3, 3)
-    )
+    method, calls = recorded(uphorse.UpHorse, "diffbir", "stable_sr", "supir", steps=50)
     assert restored(method).shape == (1, 3, 64, 64)
     assert [name for name, _ in calls] == ["diffbir", "stable_sr", "supir"]
     assert calls[0][1]["guidance"] == 6.0
     assert calls[1][1] == {"steps": 4, "decoder": 0.5, "seed": 42, "side": 64}
-    assert (calls[2][1]["side"], calls[2][1]["guidance"], calls[2][1]["guidance_start"]) == (192, 7.5, 4.0)
+    options = calls[2][1]
+    assert options.pop("prompt").startswith("sufficient detail, high-resolution")
+    assert options.pop("negative").startswith("blurry, pixelated")
+    assert options == {
+        "side": 192, "steps": 50, "guidance": 7.5, "guidance_start": 4.0, "churn": 5.0, "noise": 1.003, "seed": 1234,
+    }  # fmt: skip
+
+
+def test_uphorses_models_take_turns_where_there_is_room_for_one():
+    torch.manual_seed(1)
+    whole = uphorse.UpHorse(**uphorse.UpHorse.tiny).eval().requires_grad_(False)
+    usual = restored(whole)
+    largest = max(
+        sum(one.nbytes for one in part.state_dict().values()) for part in (whole.diffbir, whole.stable_sr, whole.supir)
+    )
+    turns = take_turns(whole, torch.device("cpu"), "fp32", 1.01e-9 * largest)
+    assert torch.equal(restored(whole), usual)
+    assert [part.name for part in turns.present] == ["supir"]
 
 
 def test_night_watch_takes_other_settings_from_its_caller(recorded):

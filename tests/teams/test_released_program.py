@@ -11,7 +11,6 @@ from ntire import UserError
 from ntire.sandbox import why_not
 from teams.parts import released_program
 from teams.parts.released_program import (
-    SUPIR_QUALITY,
     WALL,
     Program,
     ReleasedProgram,
@@ -155,12 +154,3 @@ def test_all_that_is_missing_is_named_at_once_with_where_it_comes_from(installed
 def test_on_the_meta_device_nothing_runs():
     picture = torch.empty(1, 3, 8, 8, device="meta")
     assert ReleasedProgram(PROGRAM)(picture, times=1).shape == picture.shape
-
-
-def test_the_command_of_the_known_program_takes_the_options_that_it_names():
-    options = {
-        "side": 1536, "steps": 50, "guidance": 7.5, "guidance_start": 4.0, "seed": 1234, "prompt": "a face", "negative": "blur",
-    }  # fmt: skip
-    words = [word.format(input="in", output="out", **options) for word in SUPIR_QUALITY.command]
-    assert all(str(value) in words for value in options.values())
-    assert {"in", "out"} <= set(words)

@@ -102,7 +102,7 @@ def turbo_file(stage, tmp_path):
     shapes = listed_shapes("stablesr_turbo")
     state = {"betas": torch.rand(1000)}
     state |= {f"{GUIDE}{name}": value for name, value in published_guide(stage.base.guide).items()}
-    state |= {f"{TEXT}{name}": value for name, value in open_clip_names(stage.base.text).items()}
+    state |= {f"{TEXT}{name}": value for name, value in open_clip_names(stage.base.text.transformer).items()}
     for prefix, part, to_ours in ((UNET, stage.base.unet, guided_names), (VAE, stage.base.vae, vae_names)):
         renamed = under_published_names(part.state_dict(), below(prefix, shapes), to_ours)
         state |= {prefix + name: value for name, value in renamed.items()}
