@@ -7,12 +7,23 @@ import pytest
 import torch
 from torch import Tensor
 
+LISTS = Path(__file__).with_name("state_dicts")
+
+
+def listed_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """The list `name` that is kept with the tests."""
+    return _shapes_in(LISTS / f"{name}.tsv")
+
 
 def published_shapes(data: Path, name: str) -> dict[str, tuple[int, ...]]:
     """The list `name`, or a skip where there is none."""
     table = data.parent / "golden" / "state_dicts" / f"{name}.tsv"
     if not table.is_file():
         pytest.skip(f"the names of the published tensors are not in {table}")
+    return _shapes_in(table)
+
+
+def _shapes_in(table: Path) -> dict[str, tuple[int, ...]]:
     rows = [line.split("\t") for line in table.read_text().splitlines() if not line.startswith("#")]
     return {row[0]: tuple(map(int, row[1].split("x"))) if row[1] else () for row in rows}
 
