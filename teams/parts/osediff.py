@@ -27,7 +27,7 @@ WEIGHTS = (
     replace(SD21, into="base"),
     replace(VOCABULARY, into="base.text.words"),
     Weights(
-        "osediff.pkl", None, "Apache-2.0", "official", size=17_900_000,
+        "osediff.pkl", None, "Apache-2.0", "official", size=17_980_000,
         urls=("https://github.com/cswry/OSEDiff/raw/main/preset/models/osediff.pkl",),
     ),
 )  # fmt: skip

@@ -19,6 +19,7 @@ from ntire.weights import Weights, fill, read_state_dict
 from teams.parts import seesr
 from teams.parts.full_precision import FullPrecision
 from teams.parts.seesr import LICENSE, TOKEN, ImageSight, of_ram
+from teams.parts.stable_diffusion import need_libraries
 
 TAGS = 4585
 DESCRIPTIONS = 51
@@ -55,6 +56,7 @@ class Tagger(FullPrecision):
 
     def __init__(self, descriptions: int = DESCRIPTIONS, width: int = 768) -> None:
         super().__init__()
+        need_libraries("RAM")
         full = width == 768
         self.tags = TAGS if full else 16
         token = TOKEN if full else 32
