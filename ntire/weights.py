@@ -190,8 +190,10 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
         raise OSError(f"the connection ended after {have} of {total} bytes; run the command again to go on")
 
 
-def read_state_dict(path: Path, prefix: str = "") -> dict[str, Tensor]:
+def read_state_dict(path: Path, prefix: str = "", under: str = "") -> dict[str, Tensor]:
     """Tensors by name from a safetensors file or a PyTorch checkpoint: bare, or under a name that training programs use.
+
+    A file of several networks keeps each `under` a name of its own.
 
     A pickle can run code, so one is never opened as such: first as tensors only; where a training framework has left
     objects of its own in it, with all classes but tensors replaced by inert ones. Raises UserError for anything else.
@@ -210,7 +212,9 @@ def read_state_dict(path: Path, prefix: str = "") -> dict[str, Tensor]:
         raise UserError(
             f"{path}: not a whole weights file (safetensors, or tensors saved by torch): {reason}"
         ) from None
-    for key in ("params_ema", "params", "state_dict", "state_dict_unet", "model"):
+    if under and not (isinstance(loaded, dict) and isinstance(loaded.get(under), dict)):
+        raise UserError(f"{path}: expected tensors under {under}, found none.")
+    for key in (under,) if under else ("params_ema", "params", "state_dict", "state_dict_unet", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict):

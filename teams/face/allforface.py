@@ -1,18 +1,21 @@
 """AllForFace, first of the face challenge 2025: fidelity, realness and naturalness, a network each.
 
-    LQ -> StyleGAN2 with a dictionary of facial parts -> Stable Diffusion 2.1 under IRControlNet, prompted by tags of the face
-       -> a VAE with skips, guided by DINOv2
+    LQ -> StyleGAN2 with a dictionary of facial parts -> face
+    face, tags of RAM++ for it -> Stable Diffusion 2.1 under IRControlNet -> a VAE with skips, guided by DINOv2
 
 Report: NTIRE 2025 real-world face restoration, section 4.1; options as in the team's program.
 """
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
+from teams.parts import tagger
 from teams.parts.diffbir import CONTROL_V2, DIFFUSION, NEGATIVE, DiffBIR
 from teams.parts.face_pipeline import CHALLENGE
 from teams.parts.released_program import Program, ReleasedProgram
+from teams.parts.tagger import Tagger
 from teams.parts.upright_face import UprightFace
 
 MODELS = "model_zoo/team01_AllForFace"
@@ -55,46 +58,69 @@ NATURALNESS = replace(
 
 
 class AllForFace(UprightFace):
-    """The middle stage in ntire; the outer two as released, as there is no source of the first, and no weights but a pickle of
-    the third.
+    """The middle stage and its tagger in ntire; the outer two as released, as there is no source of the first, and no weights
+    but a pickle of the third.
     """
 
     team = "AllForFace"
     cite = "face2025"
     code = CHALLENGE
-    weights = tuple(replace(one, into=f"realness.{one.into}") for one in (*DIFFUSION, CONTROL_V2))
+    weights = (
+        *(replace(one, into=f"tagger.{one.into}".rstrip(".")) for one in tagger.RAM_PLUS),
+        *(replace(one, into=f"realness.{one.into}") for one in (*DIFFUSION, CONTROL_V2)),
+    )
     caveats = (
         "The first network is public as compiled code for Python 3.10 only, the last as a pickle that runs code as it is read: "
         "both run in the user's clone of the program, in $NTIRE_PROGRAMS/AllForFace, behind the wall of submitted code.",
-        "The prompt is RAM++'s tags of the face in the original, which sees a picture in the wrong range and keeps the tags of "
-        "all pictures before it; so a result depends on their order. Here: `prompt`, empty unless a caller sets it.",
+        "The original appends the tags of all earlier pictures to a picture's own, so a result depends on their order; "
+        "here a picture is prompted by its own.",
+        "The original's RAM++ sees a picture of [-1, 1] where [0, 1] is meant: what is below the middle wraps around. Here it "
+        "sees the face as it is, unless `wrapped` is set.",
         "Pictures go through 8 bits between the stages.",
         "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
     )
     programs = (replace(FIDELITY, needs=(*FIDELITY.needs, *NATURALNESS.needs)),)
+    settable = {"prompt": "what is in the pictures, in place of RAM++'s tags"}
     tiny = {"width": 32, "steps": 2, "side": 64, "released": 0}
 
-    prompt: str = ""
-    """What is in the picture, for all pictures; the original tags each with RAM++."""
+    prompt: str | None = None
+    """What is in the picture, for all pictures; None for the tags that RAM++ gives each."""
+    wrapped: bool = False
+    """Whether RAM++ sees the face as in the original, its darker half wrapped around."""
 
     def __init__(self, width: int = 320, steps: int = 50, side: int = 512, released: int = 1) -> None:
         """With `released` 0 the two stages that run as released are left out; that is not the method."""
         super().__init__()
         self.steps, self.side = steps, side
         self.fidelity = ReleasedProgram(FIDELITY) if released else None
+        self.tagger = Tagger() if width == 320 else Tagger(descriptions=3, width=64)
         self.realness = DiffBIR(width, cleaner=False)
         self.naturalness = ReleasedProgram(NATURALNESS) if released else None
 
     def face(self, lq: Tensor) -> Tensor:
         faithful = lq if self.fidelity is None else self.fidelity(lq)
+        real = torch.cat([self._real(one) for one in faithful.split(1)])
+        return real if self.naturalness is None else self.naturalness(real)
+
+    def _real(self, face: Tensor) -> Tensor:
+        """The second stage for one face (1, 3, side, side)."""
+        prompt = self.prompt
+        if prompt is None:
+            (tags,) = self.tagger(wrapped(face) if self.wrapped else face)
+            prompt = ", ".join(tags)
         real: Tensor = self.realness(
-            faithful,
+            face,
             steps=self.steps,
             guidance=4.0,
             strength=1.2,
-            prompt=self.prompt,
+            prompt=prompt,
             negative=f"{NEGATIVE}, artifacts",
             seed=231,
             side=self.side,
         )
-        return real if self.naturalness is None else self.naturalness(real)
+        return real
+
+
+def wrapped(face: Tensor) -> Tensor:
+    """A face in [0, 1] as it looks when its values in [-1, 1] are written as bytes: those below zero come out 256 higher."""
+    return (((face.float() * 2 - 1) * 255).int() % 256) / 255

@@ -42,7 +42,7 @@ class PisaSr(nn.Module):
     def __init__(self, width: int = 320) -> None:
         super().__init__()
         self.base = StableDiffusion(width)
-        groups = _adapted_layers(self.base.unet)
+        groups = adapted_layers(self.base.unet)
         for kind in ("pix", "sem"):
             for part, layers in groups.items():
                 adapted(self.base.unet, RANK, layers, name=f"default_{part}_{kind}", alpha=ALPHA)
@@ -92,7 +92,7 @@ def _all_of(*kinds: str) -> dict[str, float]:
     return {f"default_{part}_{kind}": 1.0 for kind in kinds for part in PARTS}
 
 
-def _adapted_layers(unet: Any) -> dict[str, tuple[str, ...]]:
+def adapted_layers(unet: Any) -> dict[str, tuple[str, ...]]:
     """Full names of the adapted layers on the way down, on the way up, and of the rest, as the authors group them."""
     groups: dict[str, list[str]] = {part: [] for part in PARTS}
     for name, layer in unet.named_modules():

@@ -3,7 +3,9 @@
 picture -> Swin-L of RAM, tuned by DAPE -> 145 tokens -> ControlNet (picture, latent, prompt, tokens) -> 13 residuals
 """
 
+import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ntire import UserError
 from ntire.weights import Weights, fill, read_state_dict
 from teams.parts.full_precision import FullPrecision
 
@@ -21,13 +24,20 @@ TOKEN = 512
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LICENSE = "Apache-2.0"
 DRIVE = "Get it from the Google Drive that https://github.com/cswry/SeeSR names, with a browser."
-WEIGHTS = (
-    Weights("seesr/controlnet.safetensors", None, LICENSE, "official", into="control", size=1_600_000_000,
-            by_hand=f"{DRIVE} It is `seesr/controlnet/diffusion_pytorch_model.safetensors` there."),
-    Weights("ram_swin_large_14m.pth", None, LICENSE, "official", into="sight", size=5_630_000_000,
-            urls=("https://huggingface.co/spaces/xinyu1205/recognize-anything/resolve/main/ram_swin_large_14m.pth",)),
-    Weights("DAPE.pth", None, LICENSE, "official", into="sight", by_hand=DRIVE),
+RAM = Weights(
+    "ram_swin_large_14m.pth", None, LICENSE, "official", into="sight", size=5_630_000_000,
+    urls=("https://huggingface.co/spaces/xinyu1205/recognize-anything/resolve/main/ram_swin_large_14m.pth",),
 )  # fmt: skip
+DAPE = Weights("DAPE.pth", None, LICENSE, "official", into="sight", size=7_190_000, by_hand=DRIVE)
+WEIGHTS = (
+    Weights("seesr/controlnet.safetensors", None, LICENSE, "official", into="control", size=1_956_000_000,
+            by_hand=f"{DRIVE} It is `seesr/controlnet/diffusion_pytorch_model.safetensors` there."),
+    RAM,
+    DAPE,
+)  # fmt: skip
+KINDS = {"image_": "image", None: "text"}
+COMPUTED = ("relative_position_index", "attn_mask")
+"""Buffers of Swin's that follow from its sizes: files hold them or not."""
 
 
 class SeesrControl(nn.Module):
@@ -76,19 +86,17 @@ class SeesrControl(nn.Module):
 
     def take(self, path: Path, prefix: str) -> None:
         """SeeSR's file. Raises UserError for another network's."""
-        state = {}
-        for name, value in read_state_dict(path, prefix).items():
-            if ".image_attentions." in name:
-                before, after = name.split(".image_attentions.")
-                number, _, rest = after.partition(".")
-                state[f"{before}.attentions.{number}.image.{rest}"] = value
-            elif ".attentions." in name:
-                before, after = name.split(".attentions.")
-                number, _, rest = after.partition(".")
-                state[f"{before}.attentions.{number}.text.{rest}"] = value
-            else:
-                state[name] = value
-        fill(self.network, state, path)
+        fill(self.network, control_names(read_state_dict(path, prefix)), path)
+
+
+def control_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """SeeSR's ControlNet under the names of `SeesrControl.network`, where both attentions of a place are one module."""
+    return {
+        re.sub(
+            r"\.(image_)?attentions\.(\d+)\.", lambda found: f".attentions.{found[2]}.{KINDS[found[1]]}.", name
+        ): value
+        for name, value in state.items()
+    }
 
 
 class _TextThenImage(nn.Module):
@@ -127,21 +135,11 @@ class ImageSight(FullPrecision):
         return tokens
 
     def take(self, path: Path, prefix: str) -> None:
-        """RAM's file, of which only this part is used, or DAPE's adapters, which are merged into it.
+        """RAM's or RAM++'s file, of which only this part is used, or DAPE's adapters, which are merged into it.
 
         Raises UserError for another network's.
         """
-        state, own = read_state_dict(path, prefix), self.state_dict()
-        if any(".lora_A" in name for name in state):
-            fill(self, own | _merged(own, state), path)
-            return
-        places = ("relative_position_index", "attn_mask")
-        used = {
-            name: value
-            for name, value in state.items()
-            if name.startswith(("visual_encoder.", "image_proj.")) and not name.endswith(places)
-        }
-        fill(self, {name: value for name, value in own.items() if name.endswith(places)} | used, path)
+        fill(self, of_ram(self.state_dict(), read_state_dict(path, prefix), path), path)
 
 
 class _Swin(nn.Module):
@@ -185,20 +183,55 @@ class _Swin(nn.Module):
         return seen
 
 
-def _merged(own: dict[str, Tensor], adapters: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Layers for query, key and value with DAPE's adapters of query and value added to them; anything else as it is given."""
-    merged = {name: value for name, value in adapters.items() if ".lora_" not in name}
-    for name, down in adapters.items():
-        if not name.endswith(".lora_A"):
-            continue
-        layer, up = name.removesuffix(".lora_A"), adapters[f"{name.removesuffix('.lora_A')}.lora_B"]
-        weight = own[f"{layer}.weight"].clone()
-        third = len(weight) // 3
-        for part, place in ((0, 0), (1, 2)):
-            low = down[part * RANK : (part + 1) * RANK]
-            weight[place * third : (place + 1) * third] += ALPHA / RANK * up[part * third : (part + 1) * third] @ low
-        merged[f"{layer}.weight"] = weight
+def of_ram(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """What `own`, the state of parts of RAM under RAM's names, becomes with a file of all of RAM, or with DAPE's adapters.
+
+    What the file has for RAM's other parts, which write captions, is left out. Raises UserError for other adapters.
+    """
+    if any(".lora_" in name for name in state):
+        return {**own, **_merged(own, state, source)}
+    parts = {name.partition(".")[0] for name in own}
+    used = {name: value for name, value in state.items() if name.partition(".")[0] in parts}
+    computed = {name: value for name, value in own.items() if name.endswith(COMPUTED)}
+    return {name: value for name, value in used.items() if not name.endswith(COMPUTED)} | computed
+
+
+def _merged(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """The layers that DAPE adapts with their adapters added: Swin's queries and values, the tagging head's queries and keys."""
+    parts = {name.partition(".")[0] for name in own}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    shapes: dict[str, tuple[int, ...]] = {}
+    merged: dict[str, Tensor] = {}
+    for layer, adapters in _adapted(own).items():
+        weight = merged[f"{layer}.weight"] = own[f"{layer}.weight"].clone()
+        # The rows for query, key and value lie one below the other; keys have no adapter there.
+        places = weight.chunk(3)[::2] if layer.endswith(".qkv") else (weight,)
+        for adapter in adapters:
+            low, high = f"{adapter}.lora_A", f"{adapter}.lora_B"
+            shapes |= {low: (len(places) * RANK, weight.shape[1]), high: (sum(map(len, places)), RANK)}
+            if all(found.get(name) == shapes[name] for name in (low, high)):
+                downs, ups = state[low].chunk(len(places)), state[high].chunk(len(places))
+                for place, down, up in zip(places, downs, ups, strict=True):
+                    place += ALPHA / RANK * up @ down
+    wanted = shapes.keys() | {name for name in found if name.partition(".")[0] in parts}
+    wrong = sorted(name for name in wanted if shapes.get(name) != found.get(name))
+    if wrong:
+        raise UserError(
+            f"{source}: these are not DAPE's adapters of this network, {len(wrong)} difference(s):\n  "
+            + "\n  ".join(f"{name}: expected {shapes.get(name)}, found {found.get(name)}" for name in wrong[:8])
+        )
     return merged
+
+
+def _adapted(own: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+    """The layers of RAM that DAPE adapts, and the names of the adapters of each."""
+    layers = [name.removesuffix(".weight") for name in own if name.endswith(".weight")]
+    adapted = {name: (name,) for name in layers if name.endswith((".attn.qkv", ".self.query", ".self.key"))}
+    # RAM's caption writer shares the head's weights, so the authors' program merges its adapters into them as well.
+    return {
+        name: (*names, name.replace("tagging_head.", "tag_encoder.")) if name.startswith("tagging_head.") else names
+        for name, names in adapted.items()
+    }
 
 
 def _untyped(of: Any) -> Any:

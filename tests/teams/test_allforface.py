@@ -9,7 +9,7 @@ import torch
 from ntire import UserError
 from ntire.prepare import Options, prepare
 from ntire.sandbox import why_not
-from teams.face.allforface import FIDELITY, MODELS, NATURALNESS, AllForFace
+from teams.face.allforface import FIDELITY, MODELS, NATURALNESS, AllForFace, wrapped
 from teams.parts.released_program import FOLDER, WALL, ReleasedProgram
 
 NETWORK = """
@@ -69,20 +69,79 @@ def test_a_run_says_all_that_lacks_before_the_first_picture(clone):
     AllForFace.require()
 
 
-def test_realness_comes_between_with_more_control_and_the_callers_prompt(monkeypatch):
+@pytest.fixture
+def recorded(monkeypatch):
+    """A method whose stages write down what they are given; its tagger sees how bright a picture is."""
     method = AllForFace(**AllForFace.tiny | {"released": 1, "steps": 50})
     calls = []
 
-    def stand_in(name):
-        return lambda image, **options: calls.append((name, options)) or image
+    def stand_in(name, change=0.0):
+        return lambda image, **options: calls.append((name, image, options)) or image + change
 
-    for name in ("fidelity", "realness", "naturalness"):
-        monkeypatch.setattr(getattr(method, name), "forward", stand_in(name))
+    for name, change in (("fidelity", 0.1), ("realness", 0.0), ("naturalness", 0.0)):
+        monkeypatch.setattr(getattr(method, name), "forward", stand_in(name, change))
+    monkeypatch.setattr(method.tagger, "forward", lambda image: [["face", f"{float(one.mean()):.1f}"] for one in image])
+    return method, calls
+
+
+def prompts(method, calls, faces):
+    calls.clear()
+    with torch.no_grad():
+        method(faces)
+    return [options["prompt"] for name, _, options in calls if name == "realness"]
+
+
+def test_realness_comes_between_with_more_control_and_the_callers_prompt(recorded):
+    method, calls = recorded
     method.prompt = "a man in a hat"
     with torch.no_grad():
         method(torch.rand(1, 3, 64, 64))
-    assert [name for name, _ in calls] == ["fidelity", "realness", "naturalness"]
-    options = calls[1][1]
+    assert [name for name, _, _ in calls] == ["fidelity", "realness", "naturalness"]
+    options = calls[1][2]
     assert (options["strength"], options["guidance"], options["steps"]) == (1.2, 4.0, 50)
     assert options["prompt"] == "a man in a hat"
     assert options["negative"].endswith("weird textures, artifacts")
+
+
+def test_the_prompt_is_the_tags_of_the_faithful_face_and_of_no_other(recorded):
+    faces = torch.stack([torch.full((3, 64, 64), brightness) for brightness in (0.2, 0.6)])
+    assert prompts(*recorded, faces) == ["face, 0.3", "face, 0.7"]
+    assert prompts(*recorded, faces.flip(0)) == ["face, 0.7", "face, 0.3"]
+    recorded[0].prompt = ""
+    assert prompts(*recorded, faces) == ["", ""]
+
+
+def test_the_original_s_range_is_there_for_who_wants_it(recorded):
+    method, _ = recorded
+    method.wrapped = True
+    # 0.3 is -0.4 in [-1, 1], which as a byte is 154.
+    assert prompts(*recorded, torch.full((1, 3, 64, 64), 0.2)) == ["face, 0.6"]
+    transforms = pytest.importorskip("torchvision.transforms")
+    face = torch.rand(3, 50, 60)
+    seen = np.asarray(transforms.ToPILImage()(face * 2 - 1))
+    ours = wrapped(face[None])[0].permute(1, 2, 0) * 255
+    np.testing.assert_allclose(ours.numpy(), seen, atol=1e-3)
+
+
+def test_its_tagger_prompts_its_diffusion_by_the_names_that_it_read(tmp_path):
+    torch.manual_seed(1)
+    method = AllForFace(**AllForFace.tiny).eval().requires_grad_(False)
+    face = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        nameless = method(face)
+        (tmp_path / "names.txt").write_text("\n".join(f"thing {number}" for number in range(16)))
+        method.tagger.names.take(tmp_path / "names.txt", "")
+        method.tagger.thresholds.value.zero_()
+        assert method.tagger(face) == [[f"thing {number}" for number in range(16)]]
+        named = method(face)
+        method.prompt = ", ".join(f"thing {number}" for number in range(16))
+        assert torch.equal(method(face), named)
+        method.prompt = ""
+        assert torch.equal(method(face), nameless)
+    assert not torch.equal(named, nameless)
+
+
+def test_every_file_has_a_place_that_takes_it():
+    method = AllForFace(**AllForFace.tiny)
+    for weights in AllForFace.weights:
+        assert hasattr(method.get_submodule(weights.into), "take"), weights.file

@@ -21,6 +21,7 @@ from teams.parts.diffbir import (
     spaced_times,
 )
 from teams.parts.ldm_names import unet_names, vae_names
+from teams.parts.pisa_sr import PisaSr
 from teams.parts.stable_diffusion import SD21, StableDiffusion, new_unet, new_vae, signal_share
 from tests.teams.published import (
     OpenClipBlock,
@@ -83,7 +84,9 @@ def test_a_checkpoint_of_the_cleaner_with_the_published_names_loads_and_runs(dat
     assert sum(p.numel() for p in cleaner.parameters()) == 15_792_587
 
 
-def test_one_file_of_stable_diffusion_fills_unet_vae_and_text(data, tmp_path, stage):
+@pytest.fixture
+def checkpoint(data, stage):
+    """Stable Diffusion's three parts in the names of its authors."""
     base = stage.base
     state = {"model_ema.decay": torch.tensor(0.99)}
     for table, prefix, own, to_ours in (
@@ -92,16 +95,32 @@ def test_one_file_of_stable_diffusion_fills_unet_vae_and_text(data, tmp_path, st
     ):
         renamed = under_published_names(own.state_dict(), published_shapes(data, table), to_ours)
         state |= {prefix + name: value for name, value in renamed.items()}
-    state |= {f"cond_stage_model.model.{name}": value for name, value in open_clip_names(base.text.transformer).items()}
-    torch.save({"state_dict": state}, tmp_path / SD21.file)
+    return state | {
+        f"cond_stage_model.model.{name}": value for name, value in open_clip_names(base.text.transformer).items()
+    }
+
+
+def test_one_file_of_stable_diffusion_fills_unet_vae_and_text(checkpoint, tmp_path, stage):
+    torch.save({"state_dict": checkpoint}, tmp_path / SD21.file)
     other = StableDiffusion(width=32)
     fill_from(other, SD21, tmp_path / SD21.file)
-    for name, value in base.state_dict().items():
+    for name, value in stage.base.state_dict().items():
         assert torch.equal(other.state_dict()[name], value), name
-    del state["first_stage_model.encoder.conv_in.bias"]
-    torch.save({"state_dict": state}, tmp_path / SD21.file)
+    del checkpoint["first_stage_model.encoder.conv_in.bias"]
+    torch.save({"state_dict": checkpoint}, tmp_path / SD21.file)
     with pytest.raises(UserError, match="missing encoder.conv_in.bias"):
         fill_from(other, SD21, tmp_path / SD21.file)
+
+
+def test_the_same_file_fills_a_network_that_has_adapters_and_leaves_those(checkpoint, tmp_path, stage):
+    torch.save({"state_dict": checkpoint}, tmp_path / SD21.file)
+    adapted = PisaSr(width=32).base
+    before = {name: value.clone() for name, value in adapted.state_dict().items()}
+    fill_from(adapted, SD21, tmp_path / SD21.file)
+    plain = stage.base.state_dict()
+    for name, value in adapted.state_dict().items():
+        expected = before[name] if ".lora_" in name else plain[name.replace(".base_layer", "")]
+        assert torch.equal(value, expected), name
 
 
 def test_the_names_agree_with_the_conversion_of_diffusers(data, stage):

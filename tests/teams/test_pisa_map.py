@@ -1,5 +1,7 @@
 """What PISA-MAP's second stage promises: steps that can be undone, a climb along true gradients, measures as published."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from teams.parts import edict
 from teams.parts.edict import climb, denoised, edict_times, mixing, noised
 from teams.parts.ms_liqe import GRADES, MsLiqe
 from teams.parts.nlpd import coarse_distance
-from teams.parts.seesr import ImageSight, SeesrControl
+from teams.parts.seesr import ImageSight, SeesrControl, control_names, of_ram
+from tests.teams.published import listed_shapes, on_meta, shapes_of
 
 WEIGHT = torch.linspace(-1, 1, 16).view(4, 4, 1, 1)
 
@@ -237,14 +240,49 @@ def test_the_sight_is_a_swin_and_reads_ram_s_file_and_dape_s_adapters(tmp_path):
     other.take(tmp_path / "ram.pth", "")
     assert torch.equal(other(picture), sight(picture))
 
-    layer = "visual_encoder.layers.0.blocks.0.attn.qkv"
-    down, up = torch.randn(16, 32), torch.randn(64, 8)
-    torch.save({f"{layer}.lora_A": down, f"{layer}.lora_B": up}, tmp_path / "DAPE.pth")
-    other.take(tmp_path / "DAPE.pth", "")
-    change = other.state_dict()[f"{layer}.weight"] - sight.state_dict()[f"{layer}.weight"]
-    assert torch.allclose(change[:32], up[:32] @ down[:8] / 8, atol=1e-5)
-    assert torch.equal(change[32:64], torch.zeros(32, 32)), "keys are not adapted"
-    assert torch.allclose(change[64:], up[32:] @ down[8:] / 8, atol=1e-5)
+
+def dape(sight):
+    """Adapters for a small RAM, all but those of the tagging head's and of the caption writer's that are not used here."""
+    adapters = {
+        "tagging_head.encoder.layer.0.crossattention.self.key.lora_A": torch.ones(8, 16),
+        "text_decoder.bert.encoder.layer.0.attention.self.key.lora_A": torch.ones(8, 16),
+    }
+    for name, value in sight.state_dict().items():
+        if name.endswith(".qkv.weight"):
+            layer, width = name.removesuffix(".weight"), value.shape[1]
+            adapters |= {f"{layer}.lora_A": torch.randn(16, width), f"{layer}.lora_B": torch.randn(width * 2, 8)}
+    return adapters
+
+
+def test_dape_s_adapters_change_queries_and_values_of_every_block_and_a_file_without_one_is_refused(tmp_path):
+    sight = ImageSight(32, (2, 2), window=4, token=16)
+    before = {name: value.clone() for name, value in sight.state_dict().items()}
+    adapters = dape(sight)
+    torch.save(adapters, tmp_path / "DAPE.pth")
+    sight.take(tmp_path / "DAPE.pth", "")
+    adapted = [name.removesuffix(".lora_B") for name in adapters if name.endswith(".lora_B")]
+    assert len(adapted) == 4
+    for layer in adapted:
+        change = sight.state_dict()[f"{layer}.weight"] - before[f"{layer}.weight"]
+        down, up = adapters[f"{layer}.lora_A"], adapters[f"{layer}.lora_B"]
+        third = len(change) // 3
+        assert torch.allclose(change[:third], up[:third] @ down[:8] / 8, atol=1e-5)
+        assert torch.equal(change[third : 2 * third], torch.zeros(third, third)), "keys are not adapted"
+        assert torch.allclose(change[2 * third :], up[third:] @ down[8:] / 8, atol=1e-5)
+    others = {name for name in before if name.removesuffix(".weight") not in adapted}
+    assert all(torch.equal(sight.state_dict()[name], before[name]) for name in others)
+    del adapters[f"{adapted[2]}.lora_B"]
+    torch.save(adapters, tmp_path / "DAPE.pth")
+    with pytest.raises(UserError, match=r"1 difference.*\n.*lora_B: expected \(128, 8\), found None"):
+        sight.take(tmp_path / "DAPE.pth", "")
+
+
+def test_the_published_tensors_are_ours_at_full_size():
+    with torch.device("meta"):
+        control, sight = SeesrControl().network.state_dict(), ImageSight().state_dict()
+    assert shapes_of(control_names(on_meta(listed_shapes("seesr_controlnet")))) == shapes_of(control)
+    for table in ("ram", "ram_plus", "dape"):
+        assert shapes_of(of_ram(sight, on_meta(listed_shapes(table)), Path(table))) == shapes_of(sight)
 
 
 def test_every_file_of_pisa_map_has_a_place_that_takes_it():
