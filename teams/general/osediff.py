@@ -5,10 +5,10 @@ LQ -> VAE encoder + LoRA -> UNet + LoRA at t = 999 -> clean latent -> VAE decode
 """
 
 from dataclasses import replace
-from typing import Literal
 
 from torch import Tensor
 
+from ntire import UserError
 from ntire.method import Method
 from teams.parts import osediff, tagger
 from teams.parts.colour import adain_colour, wavelet_colour
@@ -16,6 +16,8 @@ from teams.parts.osediff import OVERLAP
 from teams.parts.osediff import OseDiff as OneStep
 from teams.parts.stable_diffusion import LATENT, enlarged, sized
 from teams.parts.tagger import Tagger
+
+COLOURS = {"adain": adain_colour, "wavelet": wavelet_colour}
 
 
 class OseDiff(Method):
@@ -40,12 +42,16 @@ class OseDiff(Method):
         "what the VAE sees at once; tags and colours are the whole picture's.",
         "The tagger's picture is made smaller with antialiasing, the original's without, by the torchvision that it pins.",
     )
+    settable = {
+        "prompt": "what is in the pictures, in place of RAM's tags",
+        "colour": "how a result gets the colours of its input: adain, wavelet or none",
+    }
     tiny = {"width": 32, "side": 64}
 
     prompt: str | None = None
     """What is in the picture, for all pictures; None for the tags that RAM gives each."""
-    colour: Literal["adain", "wavelet", "none"] = "adain"
-    """How the result gets the colours of the input."""
+    colour: str = "adain"
+    """How the result gets the colours of the input: a word of COLOURS, or none."""
 
     _whole: list[str] | None = None
     """The prompt of the picture whose tiles are being restored."""
@@ -56,6 +62,11 @@ class OseDiff(Method):
         self.side = side
         self.osediff = OneStep(width) if full else OneStep(width, tile=12)
         self.tagger = Tagger(descriptions=1) if full else Tagger(descriptions=1, width=64)
+
+    def deploy(self) -> None:
+        """Raise UserError for a way with colours that it does not know, before the first picture."""
+        if self.colour not in (*COLOURS, "none"):
+            raise UserError(f"colour={self.colour}: expected {', '.join(COLOURS)} or none.")
 
     def forward(self, lq: Tensor) -> Tensor:
         restored: Tensor = self.osediff(lq, self._whole or self.prompts(lq))
@@ -78,6 +89,6 @@ class OseDiff(Method):
         finally:
             self._whole = None
         if self.colour != "none":
-            restored = {"adain": adain_colour, "wavelet": wavelet_colour}[self.colour](restored, like=large)
+            restored = COLOURS[self.colour](restored, like=large)
         height, width = lq.shape[-2:]
         return sized(restored, (height, width))[0].clamp(0, 1)

@@ -15,13 +15,11 @@ from ntire.weights import Weights, fill, read_state_dict
 from teams.parts.adapters import adapted, mix
 from teams.parts.clip_text import VOCABULARY
 from teams.parts.pisa_sr import ALPHA, PARTS, RANK, adapted_layers
-from teams.parts.stable_diffusion import LATENT, SD21, StableDiffusion, clean_latent, signal_share
+from teams.parts.stable_diffusion import LATENT, SD21, StableDiffusion, bell, clean_latent, signal_share
 
 STEP = 999
 TILE, OVERLAP = 96, 32
 """Of the UNet, in pixels of the latent: larger ones go through it in tiles."""
-SPREAD = 0.1
-"""Standard deviation of a tile's weights, of its side."""
 ENCODER = "default_encoder"
 WEIGHTS = (
     replace(SD21, into="base"),
@@ -84,13 +82,8 @@ class OseDiff(nn.Module):
         if height * width <= self.tile**2:
             return predicted(latent)
         tile = min(self.tile, height, width)
-        return overlapping(predicted, latent, tile=tile, overlap=min(OVERLAP, tile // 2), weight=_bell)
-
-
-def _bell(length: int, overlap: int) -> Tensor:
-    """Weights along a tile's side, highest in its middle; the authors' lie half a pixel lower, from top to bottom only."""
-    place = torch.arange(length) - (length - 1) / 2
-    return (-((place / (SPREAD * length)) ** 2) / 2).exp()
+        # The authors' bell lies half a pixel lower than its tile's middle, from top to bottom only.
+        return overlapping(predicted, latent, tile=tile, overlap=min(OVERLAP, tile // 2), weight=bell)
 
 
 def _encoder_layers(vae: nn.Module) -> tuple[str, ...]:

@@ -173,7 +173,11 @@ def test_colours_are_the_whole_picture_s_as_asked_for(method):
         ("wavelet", wavelet_colour(made, like=lq[None]).clamp(0, 1)),
     ):
         method.colour = colour
+        method.deploy()
         assert torch.allclose(method.in_tiles(lq), expected[0], atol=1e-5), colour
+    method.colour = "sepia"
+    with pytest.raises(UserError, match="colour=sepia: expected adain, wavelet or none"):
+        method.deploy()
 
 
 def test_small_pictures_are_restored_enlarged(method, calls):
