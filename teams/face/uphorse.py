@@ -43,7 +43,7 @@ class UpHorse(UprightFace):
         "SUPIR is for non-commercial use. It runs in the precision of the rest, its VAE in float32: the original in halves.",
         "The program overwrites its results for five test pictures, known by name, with the untouched input. Not here.",
         "Pictures go through 8 bits before and after StableSR.",
-        "Each picture begins from seeds 231, 42 and 1234; the original draws on from picture to picture, on a GPU.",
+        "Each picture begins from seeds 231, 42 and 1234; the original does so in SUPIR only, and draws on a GPU.",
     )
     tiny = {"width": 32, "steps": 2, "side": 64, "released": 0}
 
