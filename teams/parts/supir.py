@@ -215,7 +215,7 @@ class ZeroSft(nn.Module):
 
 
 class ZeroAttention(nn.Module):
-    """Attention from what goes up a level to the control's features of the level below."""
+    """Attention from what goes up to the next level to what the control passed down from there."""
 
     def __init__(self, up: int, hint: int) -> None:
         super().__init__()
