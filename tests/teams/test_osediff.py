@@ -7,8 +7,8 @@ from torch import nn
 from ntire import UserError
 from teams.general.osediff import OseDiff as Method
 from teams.parts.colour import adain_colour, wavelet_colour
-from teams.parts.osediff import OseDiff, _bell
-from teams.parts.stable_diffusion import signal_share
+from teams.parts.osediff import OseDiff
+from teams.parts.stable_diffusion import bell, signal_share
 from tests.teams.published import listed_shapes, shapes_of
 
 
@@ -119,9 +119,9 @@ def test_larger_latents_go_through_the_unet_in_tiles_that_are_bell_shaped(osedif
     tiles = osediff._noise(latent, words)
     assert seen == [(12, 12)] * 3
     left, middle = (forward(latent[..., start : start + 12], torch.tensor(999), words).sample for start in (0, 6))
-    bell = torch.signal.windows.gaussian(12, std=1.2)
-    assert torch.allclose(_bell(12, 6), bell, atol=1e-6)
-    expected = (left[..., 8] * bell[8] + middle[..., 2] * bell[2]) / (bell[8] + bell[2])
+    weight = torch.signal.windows.gaussian(12, std=1.2)
+    assert torch.allclose(bell(12, 6), weight, atol=1e-6)
+    expected = (left[..., 8] * weight[8] + middle[..., 2] * weight[2]) / (weight[8] + weight[2])
     assert torch.allclose(tiles[..., 8], expected, atol=1e-5)
 
 
