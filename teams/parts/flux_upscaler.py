@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ntire.counters import alike
 from ntire.tiling import pad_reflect
 from ntire.weights import Weights, fill, read_state_dict
+from teams.parts.flux_names import flux_names
 from teams.parts.ldm_names import vae_names
 from teams.parts.stable_diffusion import draw, need_libraries
 
@@ -128,11 +129,7 @@ class _Transformer(nn.Module):
 
     def take(self, path: Path, prefix: str) -> None:
         """The authors' file, or diffusers'. Raises UserError for another network's."""
-        from diffusers.loaders import single_file_utils
-
-        state = read_state_dict(path, prefix)
-        convert: Any = single_file_utils.convert_flux_transformer_checkpoint_to_diffusers  # knows the full size only
-        fill(self.network, convert(state) if "double_blocks.0.img_mod.lin.bias" in state else state, path)
+        fill(self.network, flux_names(read_state_dict(path, prefix)), path)
 
 
 class _Control(nn.Module):

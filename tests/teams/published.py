@@ -1,20 +1,23 @@
-"""Lists of the names and shapes of published tensors, and small checkpoints under those names."""
+"""Lists of the names and shapes of published tensors, and checkpoints under those names: of shapes only, or small."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import pytest
 import torch
 from torch import Tensor
 
+LISTS = Path(__file__).with_name("state_dicts")
 
-def published_shapes(data: Path, name: str) -> dict[str, tuple[int, ...]]:
-    """The list `name`, or a skip where there is none."""
-    table = data.parent / "golden" / "state_dicts" / f"{name}.tsv"
-    if not table.is_file():
-        pytest.skip(f"the names of the published tensors are not in {table}")
-    rows = [line.split("\t") for line in table.read_text().splitlines() if not line.startswith("#")]
+
+def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """The list `name`: names as they stand in the published file."""
+    rows = [line.split("\t") for line in (LISTS / f"{name}.tsv").read_text().splitlines() if not line.startswith("#")]
     return {row[0]: tuple(map(int, row[1].split("x"))) if row[1] else () for row in rows}
+
+
+def beginning_with(prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The part of a list whose names begin with `prefix`, which is cut off."""
+    return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
 
 
 def on_meta(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
