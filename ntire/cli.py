@@ -755,10 +755,11 @@ OfTrack = Annotated[str | None, typer.Option("--track", help="Only what this tra
 
 
 @weights_app.command(
-    "list", epilog="Examples: [bold]ntire weights list[/]; [bold]ntire weights list --track face-2025[/]"
+    "list", epilog="Examples: [bold]ntire weights list IPCV[/]; [bold]ntire weights list --track face-2025[/]"
 )
 def weights_list(names: Names = None, track: OfTrack = None, as_json: AsJson = False) -> None:
-    """What every method and metric needs, whether it is here, its licence and where it comes from."""
+    """What every method and metric needs, whether it is here, and its licence; of what is named, how to get what is missing."""
+    from ntire.weights import ways_to_get
     from ntire.workflow import declared_weights
 
     found = declared_weights(names or [], track)
@@ -768,6 +769,9 @@ def weights_list(names: Names = None, track: OfTrack = None, as_json: AsJson = F
         return
     columns = ["for", "file", "state", "provenance", "license", "size_mb", "sha256", "path"]
     _print_table(columns, [[str(row[column]) if row[column] is not None else "" for column in columns] for row in rows])
+    if names or track:
+        for path, one in {one.path: one for one in found if one.state == "missing"}.items():
+            out.print("\n  ".join([str(path), *ways_to_get(one.weights)]), markup=False, soft_wrap=True)
 
 
 @weights_app.command("fetch", epilog="Example: [bold]ntire weights fetch MiAlgo[/]; goes on where it was stopped")

@@ -77,28 +77,36 @@ def locate(weights: Weights, beside: Path | None) -> tuple[Path, State]:
 
 def require(wanted: Mapping[str, tuple[Weights, ...]], beside: Mapping[str, Path | None]) -> None:
     """Raise one UserError (exit code 3) that lists every missing file of all methods in `wanted` and how to get it."""
-    missing = [
-        (name, weights, path)
-        for name, files in wanted.items()
-        for weights in files
-        for path, state in [locate(weights, beside[name])]
-        if state == "missing"
-    ]
+    missing: dict[Path, tuple[Weights, list[str]]] = {}
+    for name, files in wanted.items():
+        for weights in files:
+            path, state = locate(weights, beside[name])
+            if state == "missing":
+                needed_by = missing.setdefault(path, (weights, []))[1]
+                needed_by += [name] * (name not in needed_by)
     if not missing:
         return
-    lines = [f"{len(missing)} weights file(s) missing:"]
-    for name, weights, path in missing:
+    known = sum(weights.size or 0 for weights, _ in missing.values())
+    more = " and more" * any(weights.size is None for weights, _ in missing.values())
+    lines = [f"{len(missing)} weights file(s) missing{f', {known / 1e6:.0f} MB{more}' if known else ''}:"]
+    for path, (weights, needed_by) in missing.items():
         size = f", {weights.size / 1e6:.0f} MB" if weights.size else ""
-        lines.append(f"  {name}: {path} ({weights.license}{size})")
-        lines += [f"      from {url}" for url in weights.urls]
-        if weights.by_hand:
-            lines.append(f"      {weights.by_hand}")
-    fetched = dict.fromkeys(name for name, weights, _ in missing if weights.urls)
+        lines.append(f"  {', '.join(needed_by)}: {path} ({weights.license}{size})")
+        lines += [f"      {way}" for way in ways_to_get(weights)]
+    fetched = dict.fromkeys(name for weights, needed_by in missing.values() if weights.urls for name in needed_by)
+    left = any(not weights.urls for weights, _ in missing.values())
     if fetched:
-        lines.append("Get them with:  ntire weights fetch " + shlex.join(fetched))
-    if any(not weights.urls for _, weights, _ in missing):
+        lines.append(
+            f"Get {'those that have an address' if left else 'them'} with:  ntire weights fetch {shlex.join(fetched)}"
+        )
+    if left:
         lines.append("What has no address here must be put at its path by hand.")
     raise UserError("\n".join(lines), exit_code=3)
+
+
+def ways_to_get(weights: Weights) -> list[str]:
+    """A line for each address of a file, and one for what a person must do."""
+    return [*(f"from {url}" for url in weights.urls), *([weights.by_hand] if weights.by_hand else [])]
 
 
 def verify(weights: Weights, path: Path) -> None:
@@ -124,7 +132,10 @@ def fetch(weights: Weights, progress: Progress | None = None) -> Path:
         verify(weights, path)
         return path
     if weights.by_hand and not weights.urls:
-        raise UserError(f"{weights.file}: it cannot be fetched. {weights.by_hand} Put it at {path}.", exit_code=3)
+        raise UserError(
+            f"{weights.file} ({weights.license}): no program can fetch it. {weights.by_hand} Put it at {path}.",
+            exit_code=3,
+        )
     if not weights.urls:
         raise UserError(f"{weights.file}: it ships with its method's code and has no address. Restore that folder.")
     if weights.home == "huggingface":
@@ -145,7 +156,7 @@ def fetch(weights: Weights, progress: Progress | None = None) -> Path:
             part.replace(path)
             return path
     raise UserError(
-        f"{weights.file}: none of its addresses gave the file.\n"
+        f"{weights.file} ({weights.license}): none of its addresses gave the file.\n"
         + "\n".join([*answers, *([f"  {weights.by_hand}"] if weights.by_hand else [])])
         + "\n"
         f"Download it by other means to {path}, then run `ntire weights verify`.",

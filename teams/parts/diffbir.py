@@ -57,7 +57,7 @@ CLEANER = Weights(
     into="cleaner",
     prefix="module.",
     urls=("https://huggingface.co/lxq007/DiffBIR/resolve/main/face_swinir_v1.ckpt",),
-    size=63_000_000,
+    size=90_000_000,
 )
 CONTROL_V2 = Weights(
     "diffbir_v2.pth",

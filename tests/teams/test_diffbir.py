@@ -55,7 +55,7 @@ def test_a_checkpoint_of_the_cleaner_with_the_published_names_loads_and_runs(tmp
         name: torch.zeros(shape, dtype=torch.long) if name.endswith("_index") else torch.randn(shape) * 0.02
         for name, shape in published_shapes("diffbir_cleaner").items()
     }
-    torch.save({"state_dict": state}, tmp_path / CLEANER.file)
+    torch.save(state, tmp_path / CLEANER.file)
     cleaner = FaceCleaner().eval().requires_grad_(False)
     fill_from(cleaner, CLEANER, tmp_path / CLEANER.file)
     fill_from(FaceCleaner(), TRAINED_CLEANER, tmp_path / CLEANER.file)  # its program takes names of either kind

@@ -15,7 +15,7 @@ from teams.parts.quality import WEIGHTS as QUALITY_WEIGHTS
 from teams.parts.quality import Quality
 from tests.made import scene, write_png
 
-TEAMS = ("HH", "ACVLab", "AIIALab", "MiPortrait", "Night Watch", "AllForFace", "UpHorse")
+TEAMS = sorted({method.team for method in catalogue.methods("face") if method.weights})
 
 
 @pytest.fixture
@@ -182,6 +182,17 @@ def test_weights_that_are_missing_are_told_with_their_addresses_and_licences(nti
         assert weights.file in said
         assert weights.license.split()[0] in said
         assert all(url in said for url in weights.urls)
+        assert weights.by_hand in said
+        assert weights.urls or weights.by_hand
+
+
+def test_how_to_get_what_is_missing_is_told_without_a_network_for_what_is_named(ntire):
+    said = ntire("weights", "list", "IPCV").out
+    for weights in catalogue.find("IPCV", "face").weights:
+        assert weights.license in said
+        assert all(f"\n  from {url}\n" in said for url in weights.urls)
+        assert weights.by_hand in said
+    assert "from https" not in ntire("weights", "list").out, "the list of all is a table"
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ LISTED = {
     "detection_Resnet50_Final.pth": File("retinaface_resnet50"),
     "diffbir_v1_face.pth": File("diffbir_control"),
     "diffbir_v2.pth": File("diffbir_control"),
-    "face_swinir_v1.ckpt": File("diffbir_cleaner", under="state_dict"),
+    "face_swinir_v1.ckpt": File("diffbir_cleaner"),
     "flux1-ae.safetensors": File("flux1_ae"),
     "flux1-dev.safetensors": File("flux1_dev"),
     "flux1-upscaler.safetensors": File("flux1_upscaler"),
