@@ -88,10 +88,9 @@ def require(wanted: Mapping[str, tuple[Weights, ...]], beside: Mapping[str, Path
         return
     known = sum(weights.size or 0 for weights, _ in missing.values())
     more = " and more" * any(weights.size is None for weights, _ in missing.values())
-    lines = [f"{len(missing)} weights file(s) missing{f', {known / 1e6:.0f} MB{more}' if known else ''}:"]
+    lines = [f"{len(missing)} weights file(s) missing{_megabytes(known)}{more if known else ''}:"]
     for path, (weights, needed_by) in missing.items():
-        size = f", {weights.size / 1e6:.0f} MB" if weights.size else ""
-        lines.append(f"  {', '.join(needed_by)}: {path} ({weights.license}{size})")
+        lines.append(f"  {', '.join(needed_by)}: {path} ({weights.license}{_megabytes(weights.size)})")
         lines += [f"      {way}" for way in ways_to_get(weights)]
     fetched = dict.fromkeys(name for weights, needed_by in missing.values() if weights.urls for name in needed_by)
     left = any(not weights.urls for weights, _ in missing.values())
@@ -102,6 +101,10 @@ def require(wanted: Mapping[str, tuple[Weights, ...]], beside: Mapping[str, Path
     if left:
         lines.append("What has no address here must be put at its path by hand.")
     raise UserError("\n".join(lines), exit_code=3)
+
+
+def _megabytes(size: int | None) -> str:
+    return f", {size / 1e6:.0f} MB" if size and size >= 500_000 else ", less than 1 MB" if size else ""
 
 
 def ways_to_get(weights: Weights) -> list[str]:

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from ntire import catalogue
+from ntire.faces import TEMPLATE
 from ntire.image import read_pixels
 from ntire.prepare import Options, prepare
 from ntire.weights import fill_from
-from teams.face import acvlab, hh, miportrait, night_watch, uphorse
+from teams.face import acvlab, aiia, hh, miportrait, night_watch, uphorse
 from teams.parts.diffbir import LONG_PROMPT, NEGATIVE
 from teams.parts.quality import WEIGHTS as QUALITY_WEIGHTS
 from teams.parts.quality import Quality
@@ -70,6 +71,43 @@ def test_acvlab_restores_faces_before_a_background_and_its_report_takes_codeform
     assert catalogue.find("ACVLab", "face", "report") is acvlab.AcvLabReport
 
 
+def test_aiia_restores_the_faces_that_it_finds_and_its_variant_learns_from_the_result(recorded):
+    pytest.importorskip("facexlib", reason="needs the extra ntire[faces]")
+    method, calls = recorded(aiia.Aiia, "unaligned", "tsd_sr")
+    restored(method)
+    assert calls == [("unaligned", {}), ("tsd_sr", {"seed": 42, "side": 64})]
+    method, calls = recorded(aiia.AiiaZssr, "unaligned", "tsd_sr", "zssr", steps=8000)
+    recorded_zssr = method.zssr.forward
+    method.zssr.forward = lambda image, **options: recorded_zssr(image, **options).repeat(1, 1, 2, 2)
+    assert restored(method).shape == (1, 3, 64, 64)
+    assert calls[2] == ("zssr", {"factor": 2, "steps": 8000, "patch": 16})
+    assert float(restored(method).mean()) == pytest.approx(0.9)
+    assert catalogue.find("AIIA", "face", "zssr") is aiia.AiiaZssr
+
+
+def test_aiia_s_faces_come_from_gfpgan_and_a_picture_without_any_stays_as_it_is(monkeypatch):
+    pytest.importorskip("facexlib", reason="needs the extra ntire[faces]")
+    method = aiia.Aiia(**aiia.Aiia.tiny).eval().requires_grad_(False)
+    monkeypatch.setattr(method.tsd_sr, "forward", lambda image, **options: image)
+    monkeypatch.setattr(method.gfpgan, "forward", torch.zeros_like)
+    monkeypatch.setattr(method.unaligned, "_mask", lambda face: torch.ones(face.shape[-2:]))
+    found = [tuple(map(tuple, TEMPLATE / 8))]  # a face as large as the picture
+    for points, mean in ((found, 0.0), ([], 0.2)):
+        monkeypatch.setattr(method.unaligned.finder, "forward", lambda picture, points=points: points)
+        assert float(restored(method)[..., 4:-4, 4:-4].mean()) == pytest.approx(mean, abs=1e-6)
+
+
+def test_aiia_s_variant_raises_clip_iqa_and_chooses_by_niqe_too(monkeypatch, tmp_path):
+    built = {"clipiqa": lambda image: image.mean((1, 2, 3)), "niqe": lambda image: 12 - 10 * image.mean((1, 2, 3))}
+    monkeypatch.setattr("teams.parts.quality.build", lambda name, **options: built[name])
+    judge = aiia.Judge()
+    for weights in (one for one in aiia.AiiaZssr.weights if one.into == "quality"):
+        fill_from(judge, weights, tmp_path / weights.file)
+    pictures = torch.tensor([0.1, 0.6]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    torch.testing.assert_close(judge.clip_iqa(pictures), torch.tensor([0.1, 0.6]))
+    torch.testing.assert_close(judge.score(pictures), torch.tensor([0.1, 0.6 + 0.4]))
+
+
 @pytest.mark.parametrize(("scores", "helps"), [((0.2, 10.0), True), ((0.2, 20.0), False), ((0.4, 10.0), False)])
 def test_miportrait_lets_gfpgan_help_where_both_measures_of_the_input_are_low(recorded, scores, helps):
     stages = ("pisa_sr", "ffa_net", "gfpgan", "diffbir", "face_tone")
@@ -99,7 +137,7 @@ def test_the_judge_is_read_from_its_files_and_refuses_to_guess_without(tmp_path,
     empty = Quality()
     from ntire import UserError
 
-    with pytest.raises(UserError, match="CLIP-IQA and MUSIQ"):
+    with pytest.raises(UserError, match="clipiqa decides"):
         empty(torch.zeros(1, 3, 8, 8))
     built = {}
     monkeypatch.setattr(
@@ -174,7 +212,10 @@ def test_other_sizes_are_brought_to_the_networks_and_back(recorded):
 
 
 @pytest.mark.parametrize("team", TEAMS)
-def test_weights_that_are_missing_are_told_with_their_addresses_and_licences(ntire, pictures, team):
+def test_weights_that_are_missing_are_told_with_their_addresses_and_licences(
+    ntire, pictures, team, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     ran = ntire("run", "--team", team, "--track", "face", pictures)
     assert ran.code == 3
     said = ran.err.replace("\n", "")

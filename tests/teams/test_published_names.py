@@ -66,6 +66,7 @@ LISTED = {
 UNLISTED = {
     "RN50.pt": "pyiqa reads it",
     "musiq_koniq_ckpt-e95806b9.pth": "pyiqa reads it",
+    "niqe_modelparameters.mat": "pyiqa reads it",
     "bpe_simple_vocab_16e6.txt.gz": "words, not tensors",
     "iil-prompt_embeds.pt": "one tensor without a name",
     "iil-add_text_embeds.pt": "one tensor without a name",
