@@ -780,12 +780,12 @@ def weights_fetch(names: Names = None, track: OfTrack = None) -> None:
     from ntire.weights import fetch
     from ntire.workflow import declared_weights
 
-    missing = [one for one in declared_weights(names or [], track) if one.state == "missing"]
+    missing = {one.path: one for one in declared_weights(names or [], track) if one.state == "missing"}
     if not missing:
         out.print("nothing to fetch: every declared file is here")
     problems = []
     with _bars() as bars:
-        for one in missing:
+        for one in missing.values():
             task = bars.add_task(one.weights.file, total=one.weights.size)
 
             def progress(have: int, total: int | None, task: Any = task) -> None:
@@ -806,7 +806,7 @@ def weights_verify(names: Names = None, track: OfTrack = None) -> None:
     from ntire.workflow import declared_weights
 
     problems = []
-    for one in declared_weights(names or [], track):
+    for one in {one.path: one for one in declared_weights(names or [], track)}.values():
         if one.state == "missing":
             out.print(f"missing   {one.weights.file}", markup=False)
             continue

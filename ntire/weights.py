@@ -12,6 +12,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -116,13 +117,24 @@ def verify(weights: Weights, path: Path) -> None:
     """Raise UserError unless the file's sha256 is the declared one; a file without a declared one passes."""
     if weights.sha256 is None or path.is_dir():
         return
-    found = sha256_of(path)
+    found = digest_of(path)
     if not found.startswith(weights.sha256):
         raise UserError(
             f"{path}: expected sha256 {weights.sha256}, found {found}. It is damaged or another file: "
             "delete it and get it again with `ntire weights fetch`.",
             exit_code=3,
         )
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a weights file: read once in a process as long as it does not change, as many methods share large files."""
+    status = path.stat()
+    return _digest(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, *state: int) -> str:
+    return sha256_of(path)
 
 
 def fetch(weights: Weights, progress: Progress | None = None) -> Path:

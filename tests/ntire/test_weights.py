@@ -98,6 +98,19 @@ def test_a_damaged_file_is_found_by_its_hash(tmp_path):
         verify(Weights("net.bin", SHA256, "MIT", "official"), path)
 
 
+def test_a_file_that_many_need_is_read_once_for_its_hash_until_it_changes(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr("ntire.weights.sha256_of", lambda path: read.append(path) or SHA256)
+    path = tmp_path / "net.bin"
+    path.write_bytes(CONTENT)
+    for _ in range(3):
+        verify(Weights("net.bin", SHA256, "MIT", "official"), path)
+    assert read == [path]
+    path.write_bytes(CONTENT + b"1")
+    verify(Weights("net.bin", SHA256, "MIT", "official"), path)
+    assert read == [path, path]
+
+
 def test_all_missing_files_are_listed_at_once_with_licences_mirrors_and_the_way_to_get_them():
     at = ("https://one.example/b.bin", "https://two.example/b.bin")
     wanted = {

@@ -236,6 +236,12 @@ def test_how_to_get_what_is_missing_is_told_without_a_network_for_what_is_named(
     assert "from https" not in ntire("weights", "list").out, "the list of all is a table"
 
 
+def test_a_file_of_two_variants_is_verified_once(ntire):
+    said = ntire("weights", "verify", "AIIALab").out
+    assert said.count("v2-1_512-ema-pruned.ckpt") == said.count("codeformer.pth") == 1
+    assert ntire("weights", "list", "AIIALab").out.count("\n  from https://huggingface.co/sd2-community/") == 1
+
+
 @pytest.fixture
 def small_hh(tmp_path, monkeypatch):
     """HH as a tiny copy, and a file of random weights for it."""

@@ -13,10 +13,12 @@ from ntire import UserError, catalogue
 from ntire.weights import fill_from
 from teams.parts import sdxl_turbo, tsd_sr
 from teams.parts.adapters import fill_plain
+from teams.parts.gfpgan import Gfpgan
 from teams.parts.pisa_sr import PARTS, PisaSr
 from teams.parts.sdxl_turbo import SdxlTurbo
 from teams.parts.stable_diffusion import new_unet, new_vae
 from teams.parts.tsd_sr import TsdSr
+from teams.parts.unaligned import Unaligned
 from tests.teams.published import LISTS, on_meta, published_shapes
 
 
@@ -124,6 +126,28 @@ def test_a_published_file_fills_the_full_size_stage_and_one_with_a_tensor_less_o
     write(file, on_meta(wrong), path)
     with pytest.raises(UserError, match=r"(?s)missing .*: expected \("):
         fill_from(part, weights, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("GFPGANv1.4.pth", lambda: Gfpgan(side=64, width=32)),
+        ("parsing_parsenet.pth", lambda: Unaligned(side=64)),
+    ],
+)
+def test_a_small_copy_s_published_file_makes_another_restore_as_it_does(name, build, tmp_path):
+    pytest.importorskip("facexlib", reason="needs the extra ntire[faces]")
+    weights, file = declared()[name][1], LISTED[name]
+    one, other = (build().eval().requires_grad_(False) for _ in range(2))
+    inside = {"GFPGANv1.4.pth": "net", "parsing_parsenet.pth": "parser"}[name]
+    state = plain(one.get_submodule(inside))
+    assert state.keys() <= published_shapes(file.table).keys()
+    write(file, state, tmp_path / name)
+    fill_from(other.get_submodule(inside), weights, tmp_path / name)
+    face = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        made = [stage._mask(face) if name == "parsing_parsenet.pth" else stage(face) for stage in (one, other)]
+    assert torch.equal(*made)
 
 
 def test_iil_s_file_may_hold_the_base_model_with_its_adapters(tmp_path):
