@@ -109,7 +109,7 @@ class StableDiffusion(nn.Module):
     def take(self, path: Path, prefix: str) -> None:
         """A checkpoint in the authors' layout, with UNet, VAE and text tower, or a folder as diffusers keeps it.
 
-        Raises UserError for anything else.
+        Adapters that a method has added stay as they are. Raises UserError for anything else.
         """
         if path.is_dir():
             self._take_folder(path)
@@ -119,8 +119,8 @@ class StableDiffusion(nn.Module):
         def part(name: str) -> dict[str, Tensor]:
             return {key.removeprefix(name): value for key, value in state.items() if key.startswith(name)}
 
-        fill(self.unet, unet_names(part("model.diffusion_model.")), path)
-        fill(self.vae, vae_names(part("first_stage_model.")), path)
+        fill_plain(self.unet, unet_names(part("model.diffusion_model.")), path)
+        fill_plain(self.vae, vae_names(part("first_stage_model.")), path)
         fill(self.text.transformer, self.text.named_as_here(part("cond_stage_model.model.")), path)
 
     def _take_folder(self, folder: Path) -> None:

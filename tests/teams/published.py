@@ -9,8 +9,8 @@ from torch import Tensor
 LISTS = Path(__file__).with_name("state_dicts")
 
 
-def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """The list `name`: names as they stand in the published file."""
+def listed_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """The list `name` that is kept with the tests: names as they stand in the published file."""
     rows = [line.split("\t") for line in (LISTS / f"{name}.tsv").read_text().splitlines() if not line.startswith("#")]
     return {row[0]: tuple(map(int, row[1].split("x"))) if row[1] else () for row in rows}
 

@@ -23,9 +23,9 @@ from teams.parts.diffbir import (
 )
 from teams.parts.ldm_names import unet_names, vae_names
 from teams.parts.stable_diffusion import SD21, StableDiffusion, signal_share
-from tests.teams.published import beginning_with, published_shapes, shapes_of, under_published_names
+from tests.teams.published import beginning_with, listed_shapes, shapes_of, under_published_names
 
-STABLE_DIFFUSION = published_shapes("stable_diffusion_2_1")
+STABLE_DIFFUSION = listed_shapes("stable_diffusion_2_1")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_a_checkpoint_of_the_cleaner_with_the_published_names_loads_and_runs(tmp
     torch.manual_seed(0)
     state = {
         name: torch.zeros(shape, dtype=torch.long) if name.endswith("_index") else torch.randn(shape) * 0.02
-        for name, shape in published_shapes("diffbir_cleaner").items()
+        for name, shape in listed_shapes("diffbir_cleaner").items()
     }
     torch.save(state, tmp_path / CLEANER.file)
     cleaner = FaceCleaner().eval().requires_grad_(False)
@@ -126,7 +126,7 @@ def test_the_names_agree_with_the_conversion_of_diffusers(stage):
 
 
 def test_a_file_of_the_control_loads_under_its_published_names(tmp_path, stage):
-    published = published_shapes("diffbir_control")
+    published = listed_shapes("diffbir_control")
     torch.save(under_published_names(stage.control.state_dict(), published, unet_names), tmp_path / CONTROL_V2.file)
     other = IRControlNet(width=32)
     fill_from(other, CONTROL_V2, tmp_path / CONTROL_V2.file)

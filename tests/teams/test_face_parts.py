@@ -19,11 +19,11 @@ from teams.parts.real_esrgan import RealEsrgan2x, halved
 from teams.parts.sharpening import saturate, unsharp
 from teams.parts.unaligned import Unaligned
 from teams.parts.zssr import Zssr
-from tests.teams.published import published_shapes
+from tests.teams.published import listed_shapes
 
 
 def test_ffa_net_takes_the_published_file_with_its_prefix_and_what_training_left_in_it(tmp_path):
-    published = {name: torch.rand(shape) * 0.02 for name, shape in published_shapes("ffa_net").items()}
+    published = {name: torch.rand(shape) * 0.02 for name, shape in listed_shapes("ffa_net").items()}
     torch.save({"step": 1, "max_psnr": 2.0, "losses": [0.1], "model": published}, tmp_path / "ots.pk")
     network = FfaNet().eval()
     fill(network, read_state_dict(tmp_path / "ots.pk", "module."), tmp_path / "ots.pk")
@@ -46,7 +46,7 @@ def test_real_esrgan_takes_basicsr_names_and_agrees_with_spandrels_own_loading(t
     generator = torch.Generator().manual_seed(0)
     published = {
         name: torch.randn(shape, generator=generator) * 0.02
-        for name, shape in published_shapes("real_esrgan_x2plus").items()
+        for name, shape in listed_shapes("real_esrgan_x2plus").items()
     }
     torch.save({"params_ema": published}, tmp_path / "x2.pth")
     ours = RealEsrgan2x().eval()

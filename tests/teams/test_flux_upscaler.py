@@ -13,7 +13,7 @@ from ntire.cost import count
 from teams.face.ipcv import Ipcv
 from teams.parts.flux_names import flux_names
 from teams.parts.flux_upscaler import WORDS, FluxUpscaler, from_tokens, to_tokens
-from tests.teams.published import published_shapes
+from tests.teams.published import listed_shapes
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_published_files_fill_its_parts(stage, tmp_path):
 
 def test_the_authors_own_names_fill_the_transformer(stage, tmp_path):
     published = authors_names(stage.transformer.network, 1, 2)
-    assert published.keys() == {name for name in published_shapes("flux1_dev") if not FURTHER_BLOCKS.match(name)}
+    assert published.keys() == {name for name in listed_shapes("flux1_dev") if not FURTHER_BLOCKS.match(name)}
     save_file({name: value.clone() for name, value in published.items()}, tmp_path / "flux.safetensors")
     other = FluxUpscaler(heads=1, layers=1, vae_width=32)
     other.transformer.take(tmp_path / "flux.safetensors", "")
@@ -123,7 +123,7 @@ def test_the_authors_names_become_what_diffusers_makes_of_them():
     """The published widths, of which diffusers' conversion knows no others, at a depth of one."""
     published = {
         name: torch.rand(shape[0], *(min(side, 2) for side in shape[1:]))
-        for name, shape in published_shapes("flux1_dev").items()
+        for name, shape in listed_shapes("flux1_dev").items()
         if not FURTHER_BLOCKS.match(name)
     }
     theirs = convert_flux_transformer_checkpoint_to_diffusers(dict(published))

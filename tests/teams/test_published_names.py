@@ -19,7 +19,7 @@ from teams.parts.sdxl_turbo import SdxlTurbo
 from teams.parts.stable_diffusion import new_unet, new_vae
 from teams.parts.tsd_sr import TsdSr
 from teams.parts.unaligned import Unaligned
-from tests.teams.published import LISTS, on_meta, published_shapes
+from tests.teams.published import listed_shapes, on_meta
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ UNLISTED = {
 
 @functools.cache
 def declared():
-    """The first method that needs each file, and how it declares it."""
+    """How each file is declared, and by which method first, for each part that is filled from it."""
     found = {}
     for method in catalogue.methods("face"):
         for weights in method.weights:
-            found.setdefault(weights.file, (method, weights))
+            found.setdefault(weights.file, {}).setdefault(weights.into, (method, weights))
     return found
 
 
@@ -104,28 +104,25 @@ def write(file, tensors, path):
     return path
 
 
-def test_every_file_of_the_face_pipelines_has_a_list():
+def test_every_file_of_the_face_pipelines_has_a_list_or_a_reason():
     assert set(declared()) == LISTED.keys() | UNLISTED.keys()
-    assert {file.table for file in LISTED.values()} == {path.stem for path in LISTS.glob("*.tsv")}
 
 
 @pytest.mark.parametrize("name", LISTED)
-def test_a_published_file_fills_the_full_size_stage_and_one_with_a_tensor_less_or_of_another_shape_does_not(
-    name, tmp_path
-):
+def test_a_published_file_fills_all_full_size_parts_and_one_with_a_tensor_less_or_of_another_shape_none(name, tmp_path):
     pytest.importorskip("facexlib", reason="needs the extra ntire[faces]")
-    method, weights = declared()[name]
     file = LISTED[name]
-    part = full_size(method).get_submodule(weights.into)
-    shapes = {key.removeprefix(file.cut): shape for key, shape in published_shapes(file.table).items()}
-    path = tmp_path / "published.pth"
-    fill_from(part, weights, write(file, on_meta(shapes), path))
+    shapes = {key.removeprefix(file.cut): shape for key, shape in listed_shapes(file.table).items()}
     _, _, lost, changed, *_ = (key for key, shape in shapes.items() if len(shape) > 1)
     wrong = shapes | {changed: (*shapes[changed][:-1], shapes[changed][-1] + 1)}
     del wrong[lost]
-    write(file, on_meta(wrong), path)
-    with pytest.raises(UserError, match=r"(?s)missing .*: expected \("):
-        fill_from(part, weights, path)
+    right = write(file, on_meta(shapes), tmp_path / "right.pth")
+    write(file, on_meta(wrong), tmp_path / "wrong.pth")
+    for into, (method, weights) in declared()[name].items():
+        part = full_size(method).get_submodule(into)
+        fill_from(part, weights, right)
+        with pytest.raises(UserError, match=r"(?s)missing .*: expected \("):
+            fill_from(part, weights, tmp_path / "wrong.pth")
 
 
 @pytest.mark.parametrize(
@@ -137,11 +134,12 @@ def test_a_published_file_fills_the_full_size_stage_and_one_with_a_tensor_less_o
 )
 def test_a_small_copy_s_published_file_makes_another_restore_as_it_does(name, build, tmp_path):
     pytest.importorskip("facexlib", reason="needs the extra ntire[faces]")
-    weights, file = declared()[name][1], LISTED[name]
+    ((_, weights),) = declared()[name].values()
+    file = LISTED[name]
     one, other = (build().eval().requires_grad_(False) for _ in range(2))
     inside = {"GFPGANv1.4.pth": "net", "parsing_parsenet.pth": "parser"}[name]
     state = plain(one.get_submodule(inside))
-    assert state.keys() <= published_shapes(file.table).keys()
+    assert state.keys() <= listed_shapes(file.table).keys()
     write(file, state, tmp_path / name)
     fill_from(other.get_submodule(inside), weights, tmp_path / name)
     face = torch.rand(1, 3, 64, 64)
@@ -151,17 +149,17 @@ def test_a_small_copy_s_published_file_makes_another_restore_as_it_does(name, bu
 
 
 def test_iil_s_file_may_hold_the_base_model_with_its_adapters(tmp_path):
-    adapters = published_shapes("iil_adapters")
+    adapters = listed_shapes("iil_adapters")
     adapted = {name.split(".lora_")[0] for name in adapters}
     base = {
-        f"{part}.{name}": shape for part in ("unet", "vae") for name, shape in published_shapes(f"sdxl_{part}").items()
+        f"{part}.{name}": shape for part in ("unet", "vae") for name, shape in listed_shapes(f"sdxl_{part}").items()
     }
     wrapped = {
         f"{layer}.base_layer.{kind}" if layer in adapted else f"{layer}.{kind}": shape
         for name, shape in base.items()
         for layer, _, kind in [name.rpartition(".")]
     }
-    method, weights = declared()["iil-net_g_final.pth"]
+    ((method, weights),) = declared()["iil-net_g_final.pth"].values()
     path = write(File("", under="params"), on_meta(wrapped | adapters), tmp_path / weights.file)
     fill_from(full_size(method).get_submodule(weights.into), weights, path)
     write(File("", under="params"), on_meta(adapters | {"unet.conv_in.bias": (320,)}), path)
@@ -173,7 +171,7 @@ def modules_of(table, cut="", adapter=""):
     """The layers that a list has adapters for."""
     return {
         name.removeprefix(cut).split(".lora_A.")[0]
-        for name in published_shapes(table)
+        for name in listed_shapes(table)
         if ".lora_A." in name and adapter in name
     }
 
@@ -196,14 +194,14 @@ def test_sdxl_turbo_and_iil_s_adapters_work_as_diffusers_and_peft_do_it(tmp_path
     stage = SdxlTurbo(width=32, rank=2).eval().requires_grad_(False)
     unet, vae = sdxl_turbo.new_unet(32, 204, 128).eval(), new_vae(32).eval()
     for part, network in (("unet", unet), ("vae", vae)):
-        assert network.state_dict().keys() <= published_shapes(f"sdxl_{part}").keys()
+        assert network.state_dict().keys() <= listed_shapes(f"sdxl_{part}").keys()
         save_file(plain(network), tmp_path / f"{part}.safetensors")
         stage.take(tmp_path / f"{part}.safetensors", "")
         # As the team's program adds them.
         layers = ["to_k", "to_q", "to_v", "to_out.0"] + ["conv1", "conv2"] * (part == "vae")
         network.add_adapter(LoraConfig(r=2, lora_alpha=2, init_lora_weights="gaussian", target_modules=layers))
     state = adapters_of(unet, "unet.{}".format) | adapters_of(vae, "vae.{}".format)
-    assert state.keys() <= published_shapes("iil_adapters").keys()
+    assert state.keys() <= listed_shapes("iil_adapters").keys()
     torch.save({"params": state}, tmp_path / "net_g.pth")
     stage.take(tmp_path / "net_g.pth", "")
     given = {
@@ -230,7 +228,7 @@ def test_pisa_sr_s_adapters_work_as_peft_does_it_for_the_layers_that_the_file_na
             warnings.filterwarnings("ignore", "Already found a `peft_config`")
             unet.add_adapter(config, adapter_name=name)
     state = adapters_of(unet, str)
-    assert state.keys() == published_shapes("pisa_sr").keys()
+    assert state.keys() == listed_shapes("pisa_sr").keys()
     torch.save({"lora_rank_unet_pix": 4, "state_dict_unet": state}, tmp_path / "pisa_sr.pkl")
     stage.take(tmp_path / "pisa_sr.pkl", "")
     latent, words = torch.rand(1, 4, 8, 8), torch.rand(1, 5, 64)
@@ -246,14 +244,14 @@ def test_stable_diffusion_3_and_tsd_sr_s_adapters_work_as_diffusers_and_peft_do_
     stage = TsdSr(heads=1, vae_width=32, rank=2).eval().requires_grad_(False)
     transformer, vae = tsd_sr._new_transformer(1, 32, 32).eval(), tsd_sr._new_vae(32).eval()
     for part, network in (("transformer", transformer), ("vae", vae)):
-        assert network.state_dict().keys() <= published_shapes(f"sd3_{part}").keys()
+        assert network.state_dict().keys() <= listed_shapes(f"sd3_{part}").keys()
         save_file(plain(network), tmp_path / f"{part}.safetensors")
         stage.take(tmp_path / f"{part}.safetensors", "")
         layers = modules_of(f"tsd_sr_{part}", cut="transformer.") & {name for name, _ in network.named_modules()}
         network.add_adapter(LoraConfig(r=2, lora_alpha=2, init_lora_weights="gaussian", target_modules=sorted(layers)))
         # Both networks' are saved as if of the transformer.
         state = adapters_of(network, lambda name: f"transformer.{name.replace('.default', '')}")
-        assert state.keys() <= published_shapes(f"tsd_sr_{part}").keys()
+        assert state.keys() <= listed_shapes(f"tsd_sr_{part}").keys()
         save_file(state, tmp_path / "adapters.safetensors")
         stage.take(tmp_path / "adapters.safetensors", "")
     given = {
