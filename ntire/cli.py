@@ -678,10 +678,11 @@ OfTrack = Annotated[str | None, typer.Option("--track", help="Only what this tra
 
 
 @weights_app.command(
-    "list", epilog="Examples: [bold]ntire weights list[/]; [bold]ntire weights list --track face-2025[/]"
+    "list", epilog="Examples: [bold]ntire weights list IPCV[/]; [bold]ntire weights list --track face-2025[/]"
 )
 def weights_list(names: Names = None, track: OfTrack = None, as_json: AsJson = False) -> None:
-    """What every method and metric needs, whether it is here, its licence and where it comes from."""
+    """What every method and metric needs, whether it is here, and its licence; of what is named, how to get what is missing."""
+    from ntire.weights import ways_to_get
     from ntire.workflow import declared_weights
 
     found = declared_weights(names or [], track)
@@ -691,6 +692,9 @@ def weights_list(names: Names = None, track: OfTrack = None, as_json: AsJson = F
         return
     columns = ["for", "file", "state", "provenance", "license", "size_mb", "sha256", "path"]
     print_table(columns, [[str(row[column]) if row[column] is not None else "" for column in columns] for row in rows])
+    if names or track:
+        for path, one in {one.path: one for one in found if one.state == "missing"}.items():
+            out.print("\n  ".join([str(path), *ways_to_get(one.weights)]), markup=False, soft_wrap=True)
 
 
 @weights_app.command("fetch", epilog="Example: [bold]ntire weights fetch MiAlgo[/]; goes on where it was stopped")
@@ -699,12 +703,12 @@ def weights_fetch(names: Names = None, track: OfTrack = None) -> None:
     from ntire.weights import fetch
     from ntire.workflow import declared_weights
 
-    missing = [one for one in declared_weights(names or [], track) if one.state == "missing"]
+    missing = {one.path: one for one in declared_weights(names or [], track) if one.state == "missing"}
     if not missing:
         out.print("nothing to fetch: every declared file is here")
     problems = []
     with progress() as bars:
-        for one in missing:
+        for one in missing.values():
             task = bars.add_task(one.weights.file, total=one.weights.size)
 
             def report(have: int, total: int | None, task: Any = task) -> None:
@@ -725,7 +729,7 @@ def weights_verify(names: Names = None, track: OfTrack = None) -> None:
     from ntire.workflow import declared_weights
 
     problems = []
-    for one in declared_weights(names or [], track):
+    for one in {one.path: one for one in declared_weights(names or [], track)}.values():
         if one.state == "missing":
             out.print(f"missing   {one.weights.file}", markup=False)
             continue

@@ -38,6 +38,15 @@ MUSIQ_FILE = Weights(
     size=109_000_000,
     home="pyiqa",
 )
+NIQE_FILE = Weights(
+    "niqe_modelparameters.mat",
+    None,
+    "research use (LIVE, University of Texas)",
+    "official",
+    urls=(f"{PYIQA_FILES}niqe_modelparameters.mat",),
+    size=8_000,
+    home="pyiqa",
+)
 
 
 def build(name: str, **options: str | int) -> Any:

@@ -13,7 +13,7 @@ from ntire.files import sha256_of
 from ntire.method import DTYPES, Method, Precision
 from ntire.submission import WeightsUsed
 from ntire.turns import take_turns
-from ntire.weights import fill, fill_from, locate, require, verify
+from ntire.weights import digest_of, fill, fill_from, locate, require, verify
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def weights_used(method: Method, options: Options) -> tuple[WeightsUsed, ...]:
     return tuple(
         WeightsUsed(
             file=weights.file,
-            sha256=sha256_of(locate(weights, folder)[0]),
+            sha256=digest_of(locate(weights, folder)[0]),
             license=weights.license,
             provenance=weights.provenance,
         )

@@ -12,6 +12,7 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -77,41 +78,63 @@ def locate(weights: Weights, beside: Path | None) -> tuple[Path, State]:
 
 def require(wanted: Mapping[str, tuple[Weights, ...]], beside: Mapping[str, Path | None]) -> None:
     """Raise one UserError (exit code 3) that lists every missing file of all methods in `wanted` and how to get it."""
-    missing = [
-        (name, weights, path)
-        for name, files in wanted.items()
-        for weights in files
-        for path, state in [locate(weights, beside[name])]
-        if state == "missing"
-    ]
+    missing: dict[Path, tuple[Weights, list[str]]] = {}
+    for name, files in wanted.items():
+        for weights in files:
+            path, state = locate(weights, beside[name])
+            if state == "missing":
+                needed_by = missing.setdefault(path, (weights, []))[1]
+                needed_by += [name] * (name not in needed_by)
     if not missing:
         return
-    lines = [f"{len(missing)} weights file(s) missing:"]
-    for name, weights, path in missing:
-        size = f", {weights.size / 1e6:.0f} MB" if weights.size else ""
-        lines.append(f"  {name}: {path} ({weights.license}{size})")
-        lines += [f"      from {url}" for url in weights.urls]
-        if weights.by_hand:
-            lines.append(f"      {weights.by_hand}")
-    fetched = dict.fromkeys(name for name, weights, _ in missing if weights.urls)
+    known = sum(weights.size or 0 for weights, _ in missing.values())
+    more = " and more" * any(weights.size is None for weights, _ in missing.values())
+    lines = [f"{len(missing)} weights file(s) missing{_megabytes(known)}{more if known else ''}:"]
+    for path, (weights, needed_by) in missing.items():
+        lines.append(f"  {', '.join(needed_by)}: {path} ({weights.license}{_megabytes(weights.size)})")
+        lines += [f"      {way}" for way in ways_to_get(weights)]
+    fetched = dict.fromkeys(name for weights, needed_by in missing.values() if weights.urls for name in needed_by)
+    left = any(not weights.urls for weights, _ in missing.values())
     if fetched:
-        lines.append("Get them with:  ntire weights fetch " + shlex.join(fetched))
-    if any(not weights.urls for _, weights, _ in missing):
+        lines.append(
+            f"Get {'those that have an address' if left else 'them'} with:  ntire weights fetch {shlex.join(fetched)}"
+        )
+    if left:
         lines.append("What has no address here must be put at its path by hand.")
     raise UserError("\n".join(lines), exit_code=3)
+
+
+def _megabytes(size: int | None) -> str:
+    return f", {size / 1e6:.0f} MB" if size and size >= 500_000 else ", less than 1 MB" if size else ""
+
+
+def ways_to_get(weights: Weights) -> list[str]:
+    """A line for each address of a file, and one for what a person must do."""
+    return [*(f"from {url}" for url in weights.urls), *([weights.by_hand] if weights.by_hand else [])]
 
 
 def verify(weights: Weights, path: Path) -> None:
     """Raise UserError unless the file's sha256 is the declared one; a file without a declared one passes."""
     if weights.sha256 is None or path.is_dir():
         return
-    found = sha256_of(path)
+    found = digest_of(path)
     if not found.startswith(weights.sha256):
         raise UserError(
             f"{path}: expected sha256 {weights.sha256}, found {found}. It is damaged or another file: "
             "delete it and get it again with `ntire weights fetch`.",
             exit_code=3,
         )
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a weights file: read once in a process as long as it does not change, as many methods share large files."""
+    status = path.stat()
+    return _digest(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, *state: int) -> str:
+    return sha256_of(path)
 
 
 def fetch(weights: Weights, progress: Progress | None = None) -> Path:
@@ -124,7 +147,10 @@ def fetch(weights: Weights, progress: Progress | None = None) -> Path:
         verify(weights, path)
         return path
     if weights.by_hand and not weights.urls:
-        raise UserError(f"{weights.file}: it cannot be fetched. {weights.by_hand} Put it at {path}.", exit_code=3)
+        raise UserError(
+            f"{weights.file} ({weights.license}): no program can fetch it. {weights.by_hand} Put it at {path}.",
+            exit_code=3,
+        )
     if not weights.urls:
         raise UserError(f"{weights.file}: it ships with its method's code and has no address. Restore that folder.")
     if weights.home == "huggingface":
@@ -145,7 +171,7 @@ def fetch(weights: Weights, progress: Progress | None = None) -> Path:
             part.replace(path)
             return path
     raise UserError(
-        f"{weights.file}: none of its addresses gave the file.\n"
+        f"{weights.file} ({weights.license}): none of its addresses gave the file.\n"
         + "\n".join([*answers, *([f"  {weights.by_hand}"] if weights.by_hand else [])])
         + "\n"
         f"Download it by other means to {path}, then run `ntire weights verify`.",
@@ -308,7 +334,8 @@ def fill(module: nn.Module, state_dict: Mapping[str, Tensor], source: Path) -> N
         [
             f"{name}: contains NaN or infinity"
             for name, value in state_dict.items()
-            if value.is_floating_point() and not bool(torch.isfinite(value).all())
+            # The meta device holds names and shapes only.
+            if value.is_floating_point() and not value.is_meta and not bool(torch.isfinite(value).all())
         ],
     )
     found = sum(map(len, kinds))

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from ntire.iqa import CLIP_FILE, MUSIQ_FILE, PYIQA_FILES
+from ntire.iqa import CLIP_FILE, MUSIQ_FILE, NIQE_FILE, PYIQA_FILES
 from ntire.weights import Weights, locate
 from scoring.instruments import Instrument, PixelInstrument, Vector
 from scoring.pixels import Measure, psnr, ssim, ssim_skimage
@@ -67,7 +67,6 @@ def _backbone(file: str, size: int) -> Weights:
     )
 
 
-NIQE_FILE = _iqa_file("niqe_modelparameters.mat", "research use (LIVE, University of Texas)", 8_000)
 MANIQA_FILE = _iqa_file("ckpt_koniq10k.pt", "Apache-2.0", 543_000_000)
 QALIGN_FILE = Weights(
     "q-future/one-align", None, "MIT; LLaMA-2 terms", "official", size=16_400_000_000, home="huggingface"

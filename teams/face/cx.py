@@ -16,7 +16,6 @@ CONTROL = replace(
     CONTROL_V2,
     file="cx-0080000.pt",
     urls=(),
-    size=None,
     license="none stated",
     by_hand=from_the_challenge(7, "0080000.pt"),
 )

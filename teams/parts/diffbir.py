@@ -57,7 +57,7 @@ CLEANER = Weights(
     into="cleaner",
     prefix="module.",
     urls=("https://huggingface.co/lxq007/DiffBIR/resolve/main/face_swinir_v1.ckpt",),
-    size=63_000_000,
+    size=90_000_000,
 )
 CONTROL_V2 = Weights(
     "diffbir_v2.pth",
@@ -217,10 +217,13 @@ class FaceCleaner(nn.Module):
         return moved
 
     def take(self, path: Path, prefix: str) -> None:
-        """The published file. Raises UserError for another network's."""
+        """A file of DifFace's or of DiffBIR's own training. Raises UserError for another network's."""
         state = read_state_dict(path, prefix)
         # spandrel keeps the pixel unshuffle that comes first outside of its layers.
-        fill(self.network, {name.replace("conv_first.1.", "conv_first."): value for name, value in state.items()}, path)
+        named = {
+            name.removeprefix("module.").replace("conv_first.1.", "conv_first."): value for name, value in state.items()
+        }
+        fill(self.network, named, path)
 
 
 def spaced_step(

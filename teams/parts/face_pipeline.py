@@ -9,9 +9,13 @@ CHALLENGE = "https://github.com/zhengchen1999/NTIRE2025_RealWorld_Face_Restorati
 """Where the organisers keep the teams' programs."""
 
 
+MODELS = "https://drive.google.com/drive/folders/19_xeQjOWCF7BZz7eCRUu1jX8F9VC4IeT"
+"""Where they keep the teams' weights."""
+
+
 def from_the_challenge(number: int, file: str) -> str:
     """How a person gets a team's own file, which programs may not fetch."""
-    return f"Get `{file}` of team {number} from the folder of models that {CHALLENGE} names, with a browser."
+    return f"Get `{file}` of team {number} with a browser from {MODELS}, which {CHALLENGE} names."
 
 
 class FacePipeline(Method, abstract=True):

@@ -12,7 +12,7 @@ from ntire.weights import Weights
 
 WEIGHTS = (
     Weights(
-        "ftn.pth", None, "none stated", "official",
+        "ftn.pth", None, "none stated", "official", size=157_000_000,
         by_hand="Get it from https://drive.google.com/drive/folders/1hQ3xqaUaDn8TwnfnecLLtqQAXwn6tZgd with a browser.",
     ),
 )  # fmt: skip

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ntire.counters import alike
 from ntire.tiling import pad_reflect
 from ntire.weights import Weights, fill, read_state_dict
+from teams.parts.flux_names import flux_names
 from teams.parts.ldm_names import vae_names
 from teams.parts.stable_diffusion import draw, need_libraries
 
@@ -34,23 +35,27 @@ TEXT = "https://huggingface.co/comfyanonymous/flux_text_encoders/resolve/main"
 UPSCALER = "https://huggingface.co/jasperai/Flux.1-dev-Controlnet-Upscaler/resolve/main"
 WEIGHTS = (
     Weights(
-        "flux1-dev.safetensors", None, FLUX_LICENSE, "official", into="transformer", size=23_800_000_000,
+        "flux1-dev.safetensors", "4610115bb0c89560703c892c59ac2742fa821e60ef5871b33493ba544683abd7", FLUX_LICENSE, "official",
+        into="transformer", size=23_802_932_552,
         by_hand=f"{TERMS} `flux1-dev.safetensors`.",
     ),
     Weights(
-        "flux1-ae.safetensors", None, FLUX_LICENSE, "official", into="vae", size=335_000_000,
+        "flux1-ae.safetensors", "afc8e28272cd15db3919bacdb6918ce9c1ed22e96cb12c4d5ed0fba823529e38", FLUX_LICENSE, "official",
+        into="vae", size=335_304_388,
         by_hand=f"{TERMS} `ae.safetensors`.",
     ),
     Weights(
-        "flux1-upscaler.safetensors", None, FLUX_LICENSE, "official", into="control.network", size=3_580_000_000,
+        "flux1-upscaler.safetensors", None, FLUX_LICENSE, "official", into="control.network", size=3_583_000_000,
         urls=(f"{UPSCALER}/diffusion_pytorch_model.safetensors",),
+        by_hand="It is under FLUX.1 [dev]'s licence, too: for non-commercial use only.",
     ),
     Weights(
-        "clip_l.safetensors", None, "MIT", "official", into="clip", size=246_000_000, urls=(f"{TEXT}/clip_l.safetensors",)
+        "clip_l.safetensors", "660c6f5b1abae9dc498ac2d21e1347d2abdb0cf6c0c0c8576cd796491d9a6cdd", "MIT", "official",
+        into="clip", size=246_144_152, urls=(f"{TEXT}/clip_l.safetensors",),
     ),
     Weights(
-        "t5xxl_fp16.safetensors", None, "Apache-2.0", "official", into="t5", size=9_790_000_000,
-        urls=(f"{TEXT}/t5xxl_fp16.safetensors",),
+        "t5xxl_fp16.safetensors", "6e480b09fae049a72d2a8c5fbccb8d3e92febeb233bbe9dfe7256958a9167635", "Apache-2.0", "official",
+        into="t5", size=9_787_841_024, urls=(f"{TEXT}/t5xxl_fp16.safetensors",),
     ),
 )  # fmt: skip
 
@@ -128,11 +133,7 @@ class _Transformer(nn.Module):
 
     def take(self, path: Path, prefix: str) -> None:
         """The authors' file, or diffusers'. Raises UserError for another network's."""
-        from diffusers.loaders import single_file_utils
-
-        state = read_state_dict(path, prefix)
-        convert: Any = single_file_utils.convert_flux_transformer_checkpoint_to_diffusers  # knows the full size only
-        fill(self.network, convert(state) if "double_blocks.0.img_mod.lin.bias" in state else state, path)
+        fill(self.network, flux_names(read_state_dict(path, prefix)), path)
 
 
 class _Control(nn.Module):

@@ -30,8 +30,9 @@ WEIGHTS = (
     replace(SD21, into="base"),
     replace(VOCABULARY, into="base.text.words"),
     Weights(
-        "pisa_sr.pkl", None, "Apache-2.0 (by its README)", "official",
-        by_hand="Get it from the Google Drive that https://github.com/csslc/PiSA-SR names, with a browser.",
+        "pisa_sr.pkl", None, "Apache-2.0 (by its README)", "official", size=32_500_000,
+        by_hand="Get it with a browser from https://drive.google.com/drive/folders/1oLetijWNd59xwJE5oU-eXylQBifxWdss, which "
+        "https://github.com/csslc/PiSA-SR names.",
     ),
 )  # fmt: skip
 

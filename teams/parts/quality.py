@@ -1,44 +1,55 @@
-"""CLIP-IQA (Wang et al. 2023) and MUSIQ (Ke et al. 2021) inside of a method, through pyiqa, which is for non-commercial use."""
+"""Measures of quality inside of a method: CLIP-IQA (Wang et al. 2023), MUSIQ (Ke et al. 2021) and NIQE (Mittal et al. 2013).
+
+They run through pyiqa, which is for non-commercial use.
+"""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ntire import UserError
-from ntire.iqa import CLIP_FILE, MUSIQ_FILE, build
+from ntire.iqa import CLIP_FILE, MUSIQ_FILE, NIQE_FILE, build
 from teams.parts.full_precision import FullPrecision
 
+Measure = Literal["clipiqa", "musiq", "niqe"]
+FILES: dict[Measure, str] = {"clipiqa": CLIP_FILE.file, "musiq": MUSIQ_FILE.file, "niqe": NIQE_FILE.file}
 WEIGHTS = (CLIP_FILE, MUSIQ_FILE)
+"""Of the two that most methods ask."""
 
 
 class Quality(FullPrecision):
     """Empty until its files are read, as pyiqa builds its networks from them. Gradients go through it."""
 
-    def __init__(self) -> None:
+    def __init__(self, measures: tuple[Measure, ...] = ("clipiqa", "musiq")) -> None:
         super().__init__()
-        self.clip_iqa: Any = None
-        self.musiq: Any = None
+        self.measures = measures
+        for name in measures:
+            setattr(self, name, None)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """CLIP-IQA, 0 to 1, and MUSIQ, about 0 to 100, of pictures (B, 3, H, W), RGB in [0, 1]; (B,) each.
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Each measure of pictures (B, 3, H, W), RGB in [0, 1]: (B,) each, CLIP-IQA 0 to 1, MUSIQ about 0 to 100, NIQE from 0,
+        less being better.
 
-        Raises UserError if the files of either were not read.
+        Raises UserError if a file was not read.
         """
-        if self.clip_iqa is None or self.musiq is None:
+        return tuple(self.measure(name, image) for name in self.measures)
+
+    def measure(self, name: Measure, image: Tensor) -> Tensor:
+        """One of them."""
+        network: Any = getattr(self, name)
+        if network is None:
             raise UserError(
-                "CLIP-IQA and MUSIQ decide what is done with a picture here, and their files were not read: "
-                "get them with `ntire weights fetch`.",
+                f"{name} decides what is done with a picture here, and {FILES[name]} was not read: "
+                "get it with `ntire weights fetch`.",
                 exit_code=3,
             )
-        found: list[Tensor] = [network(image.float()).reshape(len(image)) for network in (self.clip_iqa, self.musiq)]
-        return found[0], found[1]
+        found: Tensor = network(image.float()).reshape(len(image))
+        return found
 
     def take(self, path: Path, prefix: str) -> None:
         """Build the network that the file belongs to; pyiqa finds it in its own cache. Raises UserError where it cannot."""
+        name = {FILES[name]: name for name in self.measures}[path.name]
         with torch.device("cpu"):
-            if path.name == MUSIQ_FILE.file:
-                self.musiq = build("musiq")
-            else:
-                self.clip_iqa = build("clipiqa", backbone=str(path))
+            setattr(self, name, build("clipiqa", backbone=str(path)) if name == "clipiqa" else build(name))

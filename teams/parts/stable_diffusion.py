@@ -27,7 +27,7 @@ SCALE = 0.18215
 """Latents are multiplied by it before the UNet."""
 SD21 = Weights(
     "v2-1_512-ema-pruned.ckpt",
-    sha256=None,
+    sha256="88ecb782561455673c4b78d05093494b9c539fc6bfc08f3a9a4a0dd7b0b10f36",
     license="CreativeML Open RAIL++-M",
     provenance="official",
     urls=(

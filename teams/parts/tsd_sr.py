@@ -42,7 +42,10 @@ ADAPTED_VAE = (
 SD3_LICENSE = "Stability AI Community License"
 SD3 = "https://huggingface.co/stabilityai/stable-diffusion-3-medium-diffusers"
 TERMS = f"Accept the licence at {SD3} with an account of your own and download"
-OWN = "Get it from the Google Drive or OneDrive that https://github.com/Microtreei/TSD-SR names, with a browser."
+OWN = (
+    "with a browser from https://drive.google.com/drive/folders/1XJY9Qxhz0mqjTtgDXr07oFy9eJr8jphI, which "
+    "https://github.com/Microtreei/TSD-SR names."
+)
 LICENSE = "Apache-2.0"
 WEIGHTS = (
     Weights(
@@ -53,10 +56,22 @@ WEIGHTS = (
         "sd3-medium/vae.safetensors", None, SD3_LICENSE, "official", size=168_000_000,
         by_hand=f"{TERMS} `vae/diffusion_pytorch_model.safetensors`.",
     ),
-    Weights("tsd-sr/transformer.safetensors", None, LICENSE, "official", by_hand=OWN),
-    Weights("tsd-sr/vae.safetensors", None, LICENSE, "official", by_hand=OWN),
-    Weights("tsd-sr/prompt_embeds.pt", None, LICENSE, "official", into="prompt", by_hand=OWN),
-    Weights("tsd-sr/pool_embeds.pt", None, LICENSE, "official", into="pooled", by_hand=OWN),
+    Weights(
+        "tsd-sr/transformer.safetensors", None, LICENSE, "official",
+        by_hand=f"Get `tsdsr/transformer.safetensors` {OWN}",
+    ),
+    Weights(
+        "tsd-sr/vae.safetensors", None, LICENSE, "official",
+        by_hand=f"Get `tsdsr/vae.safetensors` {OWN}",
+    ),
+    Weights(
+        "tsd-sr/prompt_embeds.pt", None, LICENSE, "official", into="prompt",
+        by_hand=f"Get `default/prompt_embeds.pt` {OWN}",
+    ),
+    Weights(
+        "tsd-sr/pool_embeds.pt", None, LICENSE, "official", into="pooled",
+        by_hand=f"Get `default/pool_embeds.pt` {OWN}",
+    ),
 )  # fmt: skip
 
 

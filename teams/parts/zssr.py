@@ -23,10 +23,14 @@ LOOK_EVERY = 100
 class Zssr(nn.Module):
     """Trained anew for each picture, from random weights that `seed` fixes; it has no weights of its own to fetch."""
 
-    def __init__(self, width: int = 64, layers: int = 8, quality: Quality | None = None) -> None:
+    def __init__(
+        self, width: int = 64, layers: int = 8, quality: Quality | None = None, choice: Quality | None = None
+    ) -> None:
+        """`quality` is raised while it learns; the result that `choice` finds best is kept, `quality` where none is given."""
         super().__init__()
         self.width, self.layers = width, layers
         self.quality = quality
+        self.choice = choice or quality
 
     def forward(
         self,
@@ -44,7 +48,10 @@ class Zssr(nn.Module):
         """One picture (1, 3, H, W), RGB in [0, 1], to `factor` times its size.
 
         The loss is L1, and `quality_weight` x (1 - quality) with a measure; the result is then the best seen, else the last.
+        Counts nothing: on the meta device, where nothing can be learnt, the picture comes back enlarged.
         """
+        if image.is_meta:
+            return F.interpolate(image, scale_factor=float(factor), mode="bicubic")
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(seed)
@@ -68,8 +75,8 @@ class Zssr(nn.Module):
                 if (step + 1) % LOOK_EVERY == 0 or step + 1 == steps:
                     with torch.no_grad():
                         result = network(wanted)
-                        found = math.inf if self.quality is None else float(self.quality(result).mean())
-                    if self.quality is None or found > best_quality:
+                        found = math.inf if self.choice is None else float(self.choice(result).mean())
+                    if self.choice is None or found > best_quality:
                         best, best_quality = result, found
         return best
 

@@ -2,6 +2,7 @@ import hashlib
 import http.server
 import pickle
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,6 +98,19 @@ def test_a_damaged_file_is_found_by_its_hash(tmp_path):
         verify(Weights("net.bin", SHA256, "MIT", "official"), path)
 
 
+def test_a_file_that_many_need_is_read_once_for_its_hash_until_it_changes(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr("ntire.weights.sha256_of", lambda path: read.append(path) or SHA256)
+    path = tmp_path / "net.bin"
+    path.write_bytes(CONTENT)
+    for _ in range(3):
+        verify(Weights("net.bin", SHA256, "MIT", "official"), path)
+    assert read == [path]
+    path.write_bytes(CONTENT + b"1")
+    verify(Weights("net.bin", SHA256, "MIT", "official"), path)
+    assert read == [path, path]
+
+
 def test_all_missing_files_are_listed_at_once_with_licences_mirrors_and_the_way_to_get_them():
     at = ("https://one.example/b.bin", "https://two.example/b.bin")
     wanted = {
@@ -115,6 +129,18 @@ def test_all_missing_files_are_listed_at_once_with_licences_mirrors_and_the_way_
     )
     assert "Accept the terms on page P." in message
     assert "by hand" in message
+
+
+def test_a_file_that_several_need_is_listed_once_and_sizes_are_added_up():
+    base = Weights("base.ckpt", None, "MIT", "official", size=5_000_000_000, urls=("https://one.example/base.ckpt",))
+    own = Weights("own.pth", None, "none stated", "official", by_hand="Get it from page P.")
+    with pytest.raises(UserError) as caught:
+        require({"A": (base, own, replace(base, into="other")), "B": (base,)}, {"A": None, "B": None})
+    message = str(caught.value)
+    assert message.startswith("2 weights file(s) missing, 5000 MB and more:")
+    assert message.count("base.ckpt (MIT") == 1
+    assert "A, B: " in message
+    assert "Get those that have an address with:  ntire weights fetch A B" in message
 
 
 def test_what_only_a_person_may_get_says_what_to_do_instead_of_being_fetched():

@@ -1,9 +1,8 @@
-"""Lists of the names and shapes of published tensors, and small checkpoints under those names."""
+"""Lists of the names and shapes of published tensors, and checkpoints under those names: of shapes only, or small."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,16 +11,13 @@ LISTS = Path(__file__).with_name("state_dicts")
 
 
 def listed_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """The list `name` of those that are kept with the tests."""
+    """The list `name` that is kept with the tests: names as they stand in the published file."""
     return _shapes_in(LISTS / f"{name}.tsv")
 
 
-def published_shapes(data: Path, name: str) -> dict[str, tuple[int, ...]]:
-    """The list `name`, or a skip where there is none."""
-    table = data.parent / "golden" / "state_dicts" / f"{name}.tsv"
-    if not table.is_file():
-        pytest.skip(f"the names of the published tensors are not in {table}")
-    return _shapes_in(table)
+def beginning_with(prefix: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The part of a list whose names begin with `prefix`, which is cut off."""
+    return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
 
 
 def on_meta(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -5,24 +5,21 @@ import torch
 
 from ntire import UserError
 from ntire.prepare import Options, prepare
-from teams.face.aiia import Aiia
 from teams.face.cx import Cx
 from teams.face.iil import Iil
 from teams.face.ipcv import Ipcv
 from teams.face.pisa_map import PisaMap
 from teams.parts.diffbir import NEGATIVE, DiffBIR
 from teams.parts.flux_upscaler import FluxUpscaler
-from teams.parts.gfpgan import Gfpgan
 from teams.parts.pisa_sr import PisaSr
 from teams.parts.sdxl_turbo import SdxlTurbo
-from teams.parts.tsd_sr import TsdSr
 
 
 @pytest.fixture
 def called(monkeypatch):
     """What each stage was called with, in order; stages give their input back."""
     calls = []
-    for stage in (DiffBIR, FluxUpscaler, Gfpgan, PisaSr, SdxlTurbo, TsdSr):
+    for stage in (DiffBIR, FluxUpscaler, PisaSr, SdxlTurbo):
 
         def record(self, image, *, stage=stage, **options):
             calls.append((stage.__name__, options))
@@ -58,11 +55,6 @@ def test_iil_is_one_step(called):
     assert called == [("SdxlTurbo", {"seed": 0})]
 
 
-def test_aiia_is_gfpgan_then_tsd_sr(called):
-    run(Aiia)
-    assert called == [("Gfpgan", {}), ("TsdSr", {"seed": 42, "side": 64})]
-
-
 def test_ipcv_is_flux_with_the_options_of_its_repository(called):
     run(Ipcv, steps=28)
     assert called == [("FluxUpscaler", {"steps": 28, "guidance": 3.5, "strength": 0.6, "seed": 0})]
@@ -79,7 +71,7 @@ def test_pisa_map_climbs_from_pisa_sr_s_picture(called, monkeypatch):
     assert seen == [{"steps": 20, "rounds": 30}]
 
 
-@pytest.mark.parametrize("method", [Aiia, Cx, Iil, Ipcv, PisaMap])
+@pytest.mark.parametrize("method", [Cx, Iil, Ipcv, PisaMap])
 def test_every_file_has_a_place_and_what_is_missing_is_named_with_its_way(method):
     tiny = method(**method.tiny | ({"judged": 1} if method is PisaMap else {}))
     for weights in method.weights:

@@ -1,7 +1,5 @@
 """The lighter stages of the face pipelines: published names load strictly, and results agree with other implementations."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -21,31 +19,11 @@ from teams.parts.real_esrgan import RealEsrgan2x, halved
 from teams.parts.sharpening import saturate, unsharp
 from teams.parts.unaligned import Unaligned
 from teams.parts.zssr import Zssr
-
-LISTS = Path(__file__).with_name("state_dicts")
-
-
-def rows_of(table):
-    lines = (line.split("\t") for line in table.read_text().splitlines() if not line.startswith("#"))
-    return {name: tuple(map(int, filter(None, shape.split("x")))) for name, shape, *_ in lines}
+from tests.teams.published import listed_shapes
 
 
-def shapes_of(build):
-    with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in build().state_dict().items()}
-
-
-@pytest.mark.parametrize(("build", "table"), [(CodeFormer, "codeformer.tsv"), (FaceTone, "face_tone.tsv")])
-def test_a_stage_has_the_names_and_shapes_of_its_published_file(build, table):
-    assert shapes_of(build) == rows_of(LISTS / table)
-
-
-@pytest.mark.data
-def test_ffa_net_takes_the_published_file_with_its_prefix_and_what_training_left_in_it(data, tmp_path):
-    table = data.parent / "golden" / "state_dicts" / "ffa_net_3x19.tsv"
-    if not table.is_file():
-        pytest.skip(f"the list of published tensors is not in {table}")
-    published = {f"module.{name}": torch.rand(shape) * 0.02 for name, shape in rows_of(table).items()}
+def test_ffa_net_takes_the_published_file_with_its_prefix_and_what_training_left_in_it(tmp_path):
+    published = {name: torch.rand(shape) * 0.02 for name, shape in listed_shapes("ffa_net").items()}
     torch.save({"step": 1, "max_psnr": 2.0, "losses": [0.1], "model": published}, tmp_path / "ots.pk")
     network = FfaNet().eval()
     fill(network, read_state_dict(tmp_path / "ots.pk", "module."), tmp_path / "ots.pk")
@@ -68,7 +46,7 @@ def test_real_esrgan_takes_basicsr_names_and_agrees_with_spandrels_own_loading(t
     generator = torch.Generator().manual_seed(0)
     published = {
         name: torch.randn(shape, generator=generator) * 0.02
-        for name, shape in rows_of(LISTS / "real_esrgan_x2plus.tsv").items()
+        for name, shape in listed_shapes("real_esrgan_x2plus").items()
     }
     torch.save({"params_ema": published}, tmp_path / "x2.pth")
     ours = RealEsrgan2x().eval()

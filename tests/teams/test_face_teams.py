@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 
 from ntire import catalogue
+from ntire.faces import TEMPLATE
 from ntire.image import read_pixels
 from ntire.prepare import Options, prepare
 from ntire.turns import take_turns
 from ntire.weights import fill_from
-from teams.face import acvlab, hh, miportrait, night_watch, uphorse
+from teams.face import acvlab, aiia, hh, miportrait, night_watch, uphorse
 from teams.parts.diffbir import LONG_PROMPT, NEGATIVE
 from teams.parts.quality import WEIGHTS as QUALITY_WEIGHTS
 from teams.parts.quality import Quality
 from tests.made import scene, write_png
 
-TEAMS = ("HH", "ACVLab", "AIIALab", "MiPortrait", "Night Watch", "AllForFace", "UpHorse")
+TEAMS = sorted({method.team for method in catalogue.methods("face") if method.weights})
 
 
 @pytest.fixture
@@ -71,6 +72,43 @@ def test_acvlab_restores_faces_before_a_background_and_its_report_takes_codeform
     assert catalogue.find("ACVLab", "face", "report") is acvlab.AcvLabReport
 
 
+def test_aiia_restores_the_faces_that_it_finds_and_its_variant_learns_from_the_result(recorded):
+    pytest.importorskip("facexlib", reason="needs the extra ntire[faces]")
+    method, calls = recorded(aiia.Aiia, "unaligned", "tsd_sr")
+    restored(method)
+    assert calls == [("unaligned", {}), ("tsd_sr", {"seed": 42, "side": 64})]
+    method, calls = recorded(aiia.AiiaZssr, "unaligned", "tsd_sr", "zssr", steps=8000)
+    recorded_zssr = method.zssr.forward
+    method.zssr.forward = lambda image, **options: recorded_zssr(image, **options).repeat(1, 1, 2, 2)
+    assert restored(method).shape == (1, 3, 64, 64)
+    assert calls[2] == ("zssr", {"factor": 2, "steps": 8000, "patch": 16})
+    assert float(restored(method).mean()) == pytest.approx(0.9)
+    assert catalogue.find("AIIA", "face", "zssr") is aiia.AiiaZssr
+
+
+def test_aiia_s_faces_come_from_gfpgan_and_a_picture_without_any_stays_as_it_is(monkeypatch):
+    pytest.importorskip("facexlib", reason="needs the extra ntire[faces]")
+    method = aiia.Aiia(**aiia.Aiia.tiny).eval().requires_grad_(False)
+    monkeypatch.setattr(method.tsd_sr, "forward", lambda image, **options: image)
+    monkeypatch.setattr(method.gfpgan, "forward", torch.zeros_like)
+    monkeypatch.setattr(method.unaligned, "_mask", lambda face: torch.ones(face.shape[-2:]))
+    found = [tuple(map(tuple, TEMPLATE / 8))]  # a face as large as the picture
+    for points, mean in ((found, 0.0), ([], 0.2)):
+        monkeypatch.setattr(method.unaligned.finder, "forward", lambda picture, points=points: points)
+        assert float(restored(method)[..., 4:-4, 4:-4].mean()) == pytest.approx(mean, abs=1e-6)
+
+
+def test_aiia_s_variant_raises_clip_iqa_and_chooses_by_niqe_too(monkeypatch, tmp_path):
+    built = {"clipiqa": lambda image: image.mean((1, 2, 3)), "niqe": lambda image: 12 - 10 * image.mean((1, 2, 3))}
+    monkeypatch.setattr("teams.parts.quality.build", lambda name, **options: built[name])
+    judge = aiia.Judge()
+    for weights in (one for one in aiia.AiiaZssr.weights if one.into == "quality"):
+        fill_from(judge, weights, tmp_path / weights.file)
+    pictures = torch.tensor([0.1, 0.6]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    torch.testing.assert_close(judge.clip_iqa(pictures), torch.tensor([0.1, 0.6]))
+    torch.testing.assert_close(judge.score(pictures), torch.tensor([0.1, 0.6 + 0.4]))
+
+
 @pytest.mark.parametrize(("scores", "helps"), [((0.2, 10.0), True), ((0.2, 20.0), False), ((0.4, 10.0), False)])
 def test_miportrait_lets_gfpgan_help_where_both_measures_of_the_input_are_low(recorded, scores, helps):
     stages = ("pisa_sr", "ffa_net", "gfpgan", "diffbir", "face_tone")
@@ -100,7 +138,7 @@ def test_the_judge_is_read_from_its_files_and_refuses_to_guess_without(tmp_path,
     empty = Quality()
     from ntire import UserError
 
-    with pytest.raises(UserError, match="CLIP-IQA and MUSIQ"):
+    with pytest.raises(UserError, match="clipiqa decides"):
         empty(torch.zeros(1, 3, 8, 8))
     built = {}
     monkeypatch.setattr(
@@ -188,7 +226,10 @@ def test_other_sizes_are_brought_to_the_networks_and_back(recorded):
 
 
 @pytest.mark.parametrize("team", TEAMS)
-def test_weights_that_are_missing_are_told_with_their_addresses_and_licences(ntire, pictures, team):
+def test_weights_that_are_missing_are_told_with_their_addresses_and_licences(
+    ntire, pictures, team, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     ran = ntire("run", "--team", team, "--track", "face", pictures)
     assert ran.code == 3
     said = ran.err.replace("\n", "")
@@ -196,6 +237,23 @@ def test_weights_that_are_missing_are_told_with_their_addresses_and_licences(nti
         assert weights.file in said
         assert weights.license.split()[0] in said
         assert all(url in said for url in weights.urls)
+        assert weights.by_hand in said
+        assert weights.urls or weights.by_hand
+
+
+def test_how_to_get_what_is_missing_is_told_without_a_network_for_what_is_named(ntire):
+    said = ntire("weights", "list", "IPCV").out
+    for weights in catalogue.find("IPCV", "face").weights:
+        assert weights.license in said
+        assert all(f"\n  from {url}\n" in said for url in weights.urls)
+        assert weights.by_hand in said
+    assert "from https" not in ntire("weights", "list").out, "the list of all is a table"
+
+
+def test_a_file_of_two_variants_is_verified_once(ntire):
+    said = ntire("weights", "verify", "AIIALab").out
+    assert said.count("v2-1_512-ema-pruned.ckpt") == said.count("codeformer.pth") == 1
+    assert ntire("weights", "list", "AIIALab").out.count("\n  from https://huggingface.co/sd2-community/") == 1
 
 
 @pytest.fixture

@@ -1,16 +1,19 @@
 """What the FLUX stage promises: the pictures of diffusers' own pipeline, and its published files."""
 
+import re
+
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxControlNetPipeline
+from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 from safetensors.torch import save_file
 
 from ntire import UserError
 from ntire.cost import count
 from teams.face.ipcv import Ipcv
-from teams.parts import flux_upscaler
-from teams.parts.flux_upscaler import WORDS, FluxUpscaler, _Transformer, from_tokens, to_tokens
-from tests.teams.published import shapes_of
+from teams.parts.flux_names import flux_names
+from teams.parts.flux_upscaler import WORDS, FluxUpscaler, from_tokens, to_tokens
+from tests.teams.published import listed_shapes
 
 
 @pytest.fixture(scope="module")
@@ -103,17 +106,34 @@ def test_published_files_fill_its_parts(stage, tmp_path):
         other.vae.take(tmp_path / "clip.safetensors", "")
 
 
-def test_the_authors_one_file_becomes_the_transformer_at_full_size(monkeypatch):
-    """With shapes only: diffusers' conversion gives what `fill` asks for, name by name."""
-    with torch.device("meta"):
-        full = _Transformer(24, 19, full=True)
-    published = authors_names(full.network, 19, 38)
-    assert len(published) == 780
-    asked = {}
-    monkeypatch.setattr(flux_upscaler, "read_state_dict", lambda path, prefix: published)
-    monkeypatch.setattr(flux_upscaler, "fill", lambda network, state, path: asked.update(state))
-    full.take("flux1-dev.safetensors", "")
-    assert shapes_of(asked) == shapes_of(full.network.state_dict())
+def test_the_authors_own_names_fill_the_transformer(stage, tmp_path):
+    published = authors_names(stage.transformer.network, 1, 2)
+    assert published.keys() == {name for name in listed_shapes("flux1_dev") if not FURTHER_BLOCKS.match(name)}
+    save_file({name: value.clone() for name, value in published.items()}, tmp_path / "flux.safetensors")
+    other = FluxUpscaler(heads=1, layers=1, vae_width=32)
+    other.transformer.take(tmp_path / "flux.safetensors", "")
+    own = stage.transformer.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in other.transformer.state_dict().items())
+    save_file({"double_blocks.0.strange.weight": torch.ones(2)} | published, tmp_path / "flux.safetensors")
+    with pytest.raises(UserError, match="unexpected double_blocks.0.strange"):
+        other.transformer.take(tmp_path / "flux.safetensors", "")
+
+
+def test_the_authors_names_become_what_diffusers_makes_of_them():
+    """The published widths, of which diffusers' conversion knows no others, at a depth of one."""
+    published = {
+        name: torch.rand(shape[0], *(min(side, 2) for side in shape[1:]))
+        for name, shape in listed_shapes("flux1_dev").items()
+        if not FURTHER_BLOCKS.match(name)
+    }
+    theirs = convert_flux_transformer_checkpoint_to_diffusers(dict(published))
+    ours = flux_names(published)
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[name], value) for name, value in ours.items())
+
+
+FURTHER_BLOCKS = re.compile(r"double_blocks\.[1-9]|single_blocks\.([2-9]|\d\d)")
+"""Those that a copy with one double and two single blocks has not."""
 
 
 def authors_names(network, double, single):
