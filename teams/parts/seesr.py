@@ -25,10 +25,19 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LICENSE = "Apache-2.0"
 DRIVE = "Get it from the Google Drive that https://github.com/cswry/SeeSR names, with a browser."
 RAM = Weights(
-    "ram_swin_large_14m.pth", None, LICENSE, "official", into="sight", size=5_630_000_000,
+    "ram_swin_large_14m.pth", "15c729c793af28b9d107c69f85836a1356d76ea830d4714699fb62e55fcc08ed", LICENSE, "official",
+    into="sight", size=5_630_000_000,
     urls=("https://huggingface.co/spaces/xinyu1205/recognize-anything/resolve/main/ram_swin_large_14m.pth",),
 )  # fmt: skip
-DAPE = Weights("DAPE.pth", None, LICENSE, "official", into="sight", size=7_190_000, by_hand=DRIVE)
+DAPE = Weights(
+    "DAPE.pth",
+    "a7028be2edcbe9ab0bd1c4ab6f2a2a86f4b44d32261a4faa50ae10fdd9b2feba",
+    LICENSE,
+    "official",
+    into="sight",
+    size=7_190_000,
+    by_hand=DRIVE,
+)
 WEIGHTS = (
     Weights("seesr/controlnet.safetensors", None, LICENSE, "official", into="control", size=1_956_000_000,
             by_hand=f"{DRIVE} It is `seesr/controlnet/diffusion_pytorch_model.safetensors` there."),

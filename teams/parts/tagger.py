@@ -40,7 +40,8 @@ TAG_LISTS = (
 )  # fmt: skip
 RAM_PLUS = (
     Weights(
-        "ram_plus_swin_large_14m.pth", None, LICENSE, "official", size=3_010_000_000,
+        "ram_plus_swin_large_14m.pth", "497c178836ba66698ca226c7895317e6e800034be986452dbd2593298d50e87d", LICENSE, "official",
+        size=3_010_210_801,
         urls=("https://huggingface.co/xinyu1205/recognize-anything-plus-model/resolve/main/ram_plus_swin_large_14m.pth",),
     ),
     *TAG_LISTS,
