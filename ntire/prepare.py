@@ -1,11 +1,13 @@
 """A method made ready to run: built, filled with its weights, put on its device."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ntire import UserError
 from ntire.catalogue import folder_of
@@ -14,6 +16,9 @@ from ntire.method import DTYPES, Method, Precision
 from ntire.submission import WeightsUsed
 from ntire.turns import take_turns
 from ntire.weights import digest_of, fill, fill_from, locate, require, verify
+
+DRAWN = ("uniform_", "normal_", "kaiming_uniform_")
+"""PyTorch's ways to draw parameters that its layers use and that can be told not to; transformers wraps them."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,45 @@ def prepare(method_class: type[Method], options: Options) -> Method:
         raise UserError(f"{method_class.team} has no setting {', '.join(unknown)}. It has {known or 'none'}.")
     folder = folder_of(method_class)
     _require(method_class, folder, options)
-    method = method_class()
+    with _Undrawn():
+        method = method_class()
+    _fill(method, options, folder)
+    if any(bool(parameter[(0,) * parameter.ndim].isnan()) for parameter in method.parameters() if parameter.numel()):
+        # What no file fills keeps what it is built with.
+        method = method_class()
+        _fill(method, options, folder)
     for name, value in options.settings:
         setattr(method, name, value)
+    method.eval().deploy()
+    # PyTorch's defaults let convolutions round to 10 bits on a GPU, and choose kernels by timing them.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    method.requires_grad_(False)
+    if options.max_memory_gb is None:
+        return method.to(device, DTYPES[options.precision])
+    take_turns(method, device, options.precision, options.max_memory_gb)
+    return method
+
+
+class _Undrawn(TorchFunctionMode):
+    """Meanwhile parameters stay as they come where they would be drawn at random, which takes longer than filling them, but
+    for their first value, which is NaN.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        module = getattr(func, "__module__", None)
+        if module in ("torch.nn.init", "transformers.initialization") and func.__name__ in DRAWN:
+            parameter = kwargs["tensor"] if "tensor" in kwargs else args[0]
+            if parameter.numel():
+                parameter.detach()[(0,) * parameter.ndim] = math.nan
+            return parameter
+        return func(*args, **kwargs)
+
+
+def _fill(method: Method, options: Options, folder: Path | None) -> None:
     if options.weights is not None:
         fill(method, method.read_weights(options.weights), options.weights)
     elif method.weights:
@@ -93,15 +134,6 @@ def prepare(method_class: type[Method], options: Options) -> Method:
             f"(`ntire train --team {method.team} --track {method.track} --data DIR`) or name a file with --weights.",
             exit_code=3,
         )
-    method.eval().deploy()
-    # PyTorch's defaults let convolutions round to 10 bits on a GPU, and choose kernels by timing them.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    method.requires_grad_(False)
-    if options.max_memory_gb is None:
-        return method.to(device, DTYPES[options.precision])
-    take_turns(method, device, options.precision, options.max_memory_gb)
-    return method
 
 
 def _require(method_class: type[Method], folder: Path | None, options: Options) -> None:

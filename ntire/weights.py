@@ -10,6 +10,7 @@ import shlex
 import urllib.error
 import urllib.request
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -258,7 +259,8 @@ def _read_checkpoint(path: Path) -> Any:
         # PyTorch warns of unusual pickle protocols; whatever it cannot read safely raises below.
         warnings.simplefilter("ignore", UserWarning)
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Read where it is used: checkpoints hold optimisers and averages that nobody asks for.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
         except pickle.UnpicklingError:
             return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_Inert)
 
