@@ -7,12 +7,14 @@ face restoration; options as in the team's program.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from ntire import UserError
 from teams.parts import diffbir
 from teams.parts.diffbir import DiffBIR
 from teams.parts.face_pipeline import CHALLENGE, FacePipeline
@@ -78,7 +80,7 @@ class Settings:
 
 
 class NightWatch(FacePipeline):
-    """One choice of settings for all pictures: set `settings` for another."""
+    """One choice of settings for all pictures."""
 
     team = "Night Watch"
     cite = "face2025"
@@ -86,12 +88,19 @@ class NightWatch(FacePipeline):
     weights = tuple(replace(one, into=f"diffbir.{one.into}") for one in diffbir.WEIGHTS)
     caveats = (
         "Prompts, guidance, strength, steps, cleaner and unsharp mask of each test picture stand in tables by file name, found "
-        "by search for the best scores. Here one choice serves all pictures; a caller may set `settings`.",
+        "by search for the best scores. Here one choice serves all pictures: `--set guidance=5 --set mask=none` for another.",
         "The program copies two inputs it cannot restore to its results (Wider 0042 and 0046), and skips unlisted pictures.",
         "Its tables say that every picture keeps its identity; the organisers' run found 130 that do not.",
         "The cleaner is DiffBIR's own. Those that the team trained on are not public but for a drive in its folder.",
         "Each picture begins from seed 231, on the CPU; the original's noise is a GPU's.",
     )
+    settable = {
+        "prompts": f"the number of a pair of prompts: {', '.join(map(str, PROMPTS))}",
+        "guidance": "a number; the team's tables have 4 to 9",
+        "strength": "of the control, a number; theirs have 0.6 to 1",
+        "steps": "a number; theirs have 30, 50, 75 and 100",
+        "mask": f"a preset of the unsharp mask, {', '.join(MASKS)}, or none",
+    }
     tiny = {"width": 32, "steps": 2, "side": 64}
 
     def __init__(self, width: int = 320, steps: int = 30, side: int = 512) -> None:
@@ -99,6 +108,11 @@ class NightWatch(FacePipeline):
         self.side = side
         self.settings = Settings(steps=steps)
         self.diffbir = DiffBIR(width)
+
+    def deploy(self) -> None:
+        """Read what the user has set as words. Raises UserError for any that it does not know."""
+        given: dict[str, Any] = {name: _read(name, vars(self)[name]) for name in self.settable if name in vars(self)}
+        self.settings = replace(self.settings, **given)
 
     def forward(self, lq: Tensor) -> Tensor:
         chosen = self.settings
@@ -114,6 +128,18 @@ class NightWatch(FacePipeline):
             side=self.side,
         )
         return detailed if chosen.mask is None else sharpened(detailed, chosen.mask)
+
+
+def _read(name: str, word: str) -> int | float | Mask | None:
+    try:
+        if name == "mask":
+            return None if word == "none" else MASKS[word]
+        number = float(word) if name in ("guidance", "strength") else int(word)
+        if number > 0 and (name != "prompts" or number in PROMPTS):
+            return number
+    except (KeyError, ValueError):
+        pass
+    raise UserError(f"--set {name}={word}: expected {NightWatch.settable[name]}.")
 
 
 def sharpened(image: Tensor, mask: Mask) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntire import catalogue
+from ntire import UserError, catalogue
 from ntire.faces import TEMPLATE
 from ntire.image import read_pixels
 from ntire.prepare import Options, prepare
@@ -194,6 +194,19 @@ def test_night_watch_takes_other_settings_from_its_caller(recorded):
     method.settings = night_watch.Settings(prompts=3, guidance=5.0, mask=None)
     assert torch.allclose(restored(method), torch.tensor(0.6))
     assert calls[1][1]["prompt"] == night_watch.PROMPTS[3][0]
+
+
+def test_night_watch_reads_what_a_user_sets_as_words():
+    method = night_watch.NightWatch(**night_watch.NightWatch.tiny)
+    for name, word in (("prompts", "1"), ("guidance", "5.5"), ("steps", "50"), ("mask", "none")):
+        setattr(method, name, word)
+    method.deploy()
+    assert method.settings == night_watch.Settings(prompts=1, guidance=5.5, strength=0.6, steps=50, mask=None)
+    for name, word in (("mask", "0.2"), ("prompts", "4"), ("steps", "1.5"), ("strength", "much")):
+        method = night_watch.NightWatch(**night_watch.NightWatch.tiny)
+        setattr(method, name, word)
+        with pytest.raises(UserError, match=f"--set {name}={word}: expected "):
+            method.deploy()
 
 
 def test_night_watchs_mask_is_the_programs(monkeypatch):
