@@ -261,6 +261,15 @@ def test_denoising_adds_its_noise_to_clean_pictures(ntire, pair):
     assert "(3 were there)" in again.out
 
 
+def test_general_restorers_get_pictures_of_ones_own_as_they_are(ntire, pair):
+    assert ntire("run", "--team", "Copy", "--track", "general", pair / "gt", "--device", "cpu").code == 0
+    pictures = sorted((pair / "gt").glob("*.png"))
+    assert pictures
+    for path in pictures:
+        own = Path("submissions") / "Copy-general" / "images" / path.name
+        assert np.array_equal(read_pixels(own), read_pixels(path))
+
+
 def test_missing_weights_are_named_with_their_sizes_and_nothing_is_written(ntire, pair, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     ntire("run", "--team", "Copy", "--track", "srgb", pair / "lq", "--device", "cpu")
