@@ -584,8 +584,8 @@ def _inputs_of(lq: Path | None) -> InputsOf:
 
 
 def declared_weights(names: Sequence[str], track_name: str | None) -> list[Declared]:
-    """Every weights file that methods and metrics declare: all, those of a track, or those whose team, metric or file is
-    among `names`.
+    """Every weights file that methods and metrics declare, once for each of them: all, those of a track, or those whose team,
+    metric or file is among `names`.
 
     Raises UserError for a name that is none of them.
     """
@@ -604,7 +604,9 @@ def declared_weights(names: Sequence[str], track_name: str | None) -> list[Decla
         raise UserError(
             f"no weights are declared under {', '.join(unknown)}. `ntire weights list` shows all teams, metrics and files."
         )
-    return [one for one in found if not names or one.weights.file in names or one.name in names]
+    wanted = [one for one in found if not names or one.weights.file in names or one.name in names]
+    # One file may fill several parts of a method.
+    return list({(one.needed_by, one.path): one for one in wanted}.values())
 
 
 def cost_of(

@@ -269,6 +269,12 @@ def test_a_file_of_two_variants_is_verified_once(ntire):
     assert ntire("weights", "list", "AIIALab").out.count("\n  from https://huggingface.co/sd2-community/") == 1
 
 
+def test_a_file_of_several_stages_is_listed_once(ntire):
+    files = [row["file"] for row in ntire("weights", "list", "UpHorse", "--json").json()]
+    assert files.count("bpe_simple_vocab_16e6.txt.gz") == 1
+    assert len(files) == len(set(files)) == 8
+
+
 @pytest.fixture
 def small_hh(tmp_path, monkeypatch):
     """HH as a tiny copy, and a file of random weights for it."""
