@@ -322,9 +322,16 @@ def fill_from(part: nn.Module, weights: Weights, path: Path) -> None:
 def fill(module: nn.Module, state_dict: Mapping[str, Tensor], source: Path) -> None:
     """Copy `state_dict` into `module`: the same names, the same shapes, nothing missing, nothing left over.
 
-    Values are converted to the module's own dtypes. Raises UserError that lists all differences at once.
+    Values are converted to the module's own dtypes; a value that is the module's own already stays, whatever it is. Raises
+    UserError that lists all differences at once.
     """
     own = module.state_dict()
+    # The meta device holds names and shapes only.
+    given = {
+        name: value
+        for name, value in state_dict.items()
+        if not value.is_meta and (name not in own or value.data_ptr() != own[name].data_ptr())
+    }
     kinds = (
         [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in state_dict],
         [f"unexpected {name} {tuple(state_dict[name].shape)}" for name in state_dict if name not in own],
@@ -335,9 +342,8 @@ def fill(module: nn.Module, state_dict: Mapping[str, Tensor], source: Path) -> N
         ],
         [
             f"{name}: contains NaN or infinity"
-            for name, value in state_dict.items()
-            # The meta device holds names and shapes only.
-            if value.is_floating_point() and not value.is_meta and not bool(torch.isfinite(value).all())
+            for name, value in given.items()
+            if value.is_floating_point() and not bool(torch.isfinite(value).all())
         ],
     )
     found = sum(map(len, kinds))

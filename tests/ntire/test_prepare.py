@@ -5,9 +5,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ntire import UserError
 from ntire.method import Method
 from ntire.prepare import Options, prepare
-from ntire.weights import Weights
+from ntire.weights import Weights, fill, read_state_dict
 
 
 class Partly(Method, abstract=True):
@@ -54,3 +55,42 @@ def test_what_no_file_fills_is_what_it_is_built_with(ship):
     bound = 1 / 36**0.5
     assert 0.5 * bound < made.kept.weight.abs().max() <= bound
     assert made.kept.weight.std() > 0.3 * bound
+
+
+class InTurns(nn.Module):
+    """A base and what is added to it, each of which a file of its own fills."""
+
+    def __init__(self):
+        super().__init__()
+        self.base, self.added = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+
+    def take(self, path, prefix):
+        fill(self, self.state_dict() | read_state_dict(path, prefix), path)
+
+
+class Wrapped(Partly, abstract=True):
+    def __init__(self):
+        nn.Module.__init__(self)
+        type(self).built += 1
+        self.part = InTurns()
+
+
+def test_two_files_fill_one_part_in_turns(monkeypatch, tmp_path):
+    monkeypatch.setenv("NTIRE_WEIGHTS", str(tmp_path))
+    expected = InTurns().state_dict()
+    files = []
+    for name in ("base", "added"):
+        save_file(
+            {key: value for key, value in expected.items() if key.startswith(name)}, tmp_path / f"{name}.safetensors"
+        )
+        files.append(Weights(f"{name}.safetensors", None, "none", "official", into="part"))
+    monkeypatch.setattr(Wrapped, "weights", tuple(files))
+    monkeypatch.setattr(Wrapped, "built", 0)
+    made = prepare(Wrapped, Options())
+    assert Wrapped.built == 1
+    for name, value in made.part.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    damaged = {name: value.fill_(torch.nan) for name, value in expected.items() if name.startswith("added")}
+    save_file(damaged, tmp_path / "added.safetensors")
+    with pytest.raises(UserError, match="added.bias: contains NaN or infinity"):
+        prepare(Wrapped, Options())

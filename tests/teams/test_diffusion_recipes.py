@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ntire import UserError
 from ntire.prepare import Options, prepare
@@ -84,3 +85,29 @@ def test_every_file_has_a_place_and_what_is_missing_is_named_with_its_way(method
         assert weights.file in str(error.value)
         assert weights.license in str(error.value)
         assert weights.by_hand in str(error.value)
+
+
+def test_iil_is_made_ready_from_its_base_model_adapters_and_embeddings(monkeypatch, tmp_path):
+    monkeypatch.setenv("NTIRE_WEIGHTS", str(tmp_path))
+
+    class Small(Iil, abstract=True):
+        def __init__(self):
+            super().__init__(**Iil.tiny)
+
+    expected = Small()
+    stage = expected.sdxl_turbo
+    for weights in Iil.weights:
+        path = tmp_path / weights.file
+        path.parent.mkdir(exist_ok=True)
+        if weights.file.startswith("sdxl-turbo/"):
+            own = (stage.unet if "unet" in weights.file else stage.vae).state_dict()
+            plain = {name.replace(".base_layer", ""): value for name, value in own.items() if ".lora_" not in name}
+            save_file({name: value.clone() for name, value in plain.items()}, path)
+        elif weights.into == "sdxl_turbo":
+            torch.save(
+                {"params": {name: value for name, value in stage.state_dict().items() if ".lora_" in name}}, path
+            )
+        else:
+            torch.save(expected.get_submodule(weights.into).value, path)
+    made = prepare(Small, Options()).state_dict()
+    assert all(torch.equal(made[name], value) for name, value in expected.state_dict().items())
