@@ -85,7 +85,8 @@ def prepare(method_class: type[Method], options: Options) -> Method:
     with _Undrawn():
         method = method_class()
     _fill(method, options, folder)
-    if any(bool(parameter[(0,) * parameter.ndim].isnan()) for parameter in method.parameters() if parameter.numel()):
+    values = (*method.parameters(), *method.buffers())
+    if any(bool(value[(0,) * value.ndim].isnan()) for value in values if value.numel()):
         # What no file fills keeps what it is built with.
         method = method_class()
         _fill(method, options, folder)
