@@ -527,7 +527,7 @@ def bench(
         raise UserError("say what to measure: --team T --track K times a method; --scorer times the scorer.")
     from ntire.environment import choose_device
     from ntire.prepare import Options
-    from ntire.timing import FULL, QUICK
+    from ntire.benchmark.statistics import FULL, QUICK
     from ntire.workflow import BenchOptions, bench_method
 
     options = BenchOptions(

@@ -17,7 +17,7 @@ from ntire.pipeline import LeftAtOnce
 from ntire.text import printable
 
 if TYPE_CHECKING:
-    from ntire.bench import Report as BenchReport
+    from ntire.benchmark.protocol import Report as BenchReport
     from ntire.check import Report
     from ntire.findings import Finding
     from ntire.runner import Result
@@ -146,7 +146,7 @@ def print_cost(found: dict[str, Any]) -> None:
 
 
 def print_bench(report: "BenchReport") -> None:
-    from ntire.timing import Times
+    from ntire.benchmark.statistics import Times
 
     rows = []
     for side in filter(None, (report.side, report.against)):

@@ -16,8 +16,8 @@ import torch
 
 from ntire import UserError, catalogue
 from ntire.behind import Behind, clean_tree, method_behind
-from ntire.bench import Picture, bench, scored_pixels
-from ntire.bench import Report as Timed
+from ntire.benchmark.protocol import Picture, bench, scored_pixels
+from ntire.benchmark.protocol import Report as Timed
 from ntire.breakdown import Breakdown, break_down, planned_bytes
 from ntire.check import InputsOf, check
 from ntire.check import Report as Checked
@@ -38,8 +38,8 @@ from ntire.sandbox import Backend, choose
 from ntire.sheet import Column, contact_sheet
 from ntire.submission import IMAGES, JOURNAL, Submission, find_submissions, open_submission
 from ntire.text import printable
-from ntire.timed import Setup
-from ntire.timing import FULL, Protocol
+from ntire.benchmark.child import Setup
+from ntire.benchmark.statistics import FULL, Protocol
 from ntire.training import Recipe
 from ntire.training.discriminator import UNetDiscriminator
 from ntire.training.loop import Settings, Step
@@ -409,9 +409,9 @@ def bench_method(
     options: BenchOptions,
     say: Say,
 ) -> tuple[Timed, list[Spent]]:
-    """Time a method by the protocol of `ntire.bench`, and hold it against its track's budgets of runtime and memory.
+    """Time a method by the protocol of `ntire.benchmark.protocol`, and hold it against its track's budgets of runtime and memory.
 
-    Raises UserError as `plan` and `ntire.bench.bench` do, and if the run that is compared with fails.
+    Raises UserError as `plan` and `ntire.benchmark.protocol.bench` do, and if the run that is compared with fails.
     """
     job = plan(team, track_name, given, None, variant, limit, say)
     budgets = load_track(track_name).budgets

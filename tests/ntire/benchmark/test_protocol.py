@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from ntire import UserError, nvidia
-from ntire.bench import Picture, bench, scored_pixels
-from ntire.bench import _turned_frame as turned_frame
-from ntire.bench import _warm_ups as warm_ups
+from ntire import UserError
+from ntire.benchmark import nvidia_smi as nvidia
+from ntire.benchmark.protocol import Picture, bench, scored_pixels
+from ntire.benchmark.protocol import _turned_frame as turned_frame
+from ntire.benchmark.protocol import _warm_ups as warm_ups
 from ntire.device import fingerprint_of
 from ntire.files import sha256_of
 from ntire.image import read_pixels
 from ntire.raw import balanced_rggb, read_raw
-from ntire.timed import Setup
-from ntire.timing import QUICK
+from ntire.benchmark.child import Setup
+from ntire.benchmark.statistics import QUICK
 from tests.made import scene, write_png
 
 SHORT = replace(QUICK, warm_calls=2, warm_calls_in_all=5, passes=2, pairs=0)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ntire.timing import FULL, QUICK, Protocol, Ratio, Times
+from ntire.benchmark.statistics import FULL, QUICK, Protocol, Ratio, Times
 
 
 def test_the_median_of_medians_is_quoted_not_the_mean_of_all_calls():

@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from ntire import UserError, nvidia, raw
+from ntire import UserError, raw
+from ntire.benchmark import nvidia_smi as nvidia
 from ntire.device import fingerprint_of
 from ntire.files import sha256_of, write_atomically
 from ntire.image import encode_png, read_header, read_pixels
-from ntire.timed import Setup, pixels_sha256
-from ntire.timing import FULL, Protocol, Ratio, Times
+from ntire.benchmark.child import Setup, pixels_sha256
+from ntire.benchmark.statistics import FULL, Protocol, Ratio, Times
 
 CLOCKS_MAY_DIFFER = 0.05
 """Share by which the child's own time may be off ours, beside 2 ms for handing over."""
@@ -227,7 +228,7 @@ class _Child:
         threads = str(side.setup.threads)
         began = time.perf_counter_ns()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ntire.timed"],
+            [sys.executable, "-m", "ntire.benchmark.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.said,
