@@ -12,13 +12,13 @@ from typing import Any, Literal, Self
 from torch import Tensor
 
 from ntire import UserError, __version__
-from ntire.archive import survey
+from ntire.entry.archive import survey
 from ntire.catalogue import module_name
 from ntire.decoder import decoders
 from ntire.device import fingerprint_of
 from ntire.environment import environment
 from ntire.files import open_regular
-from ntire.findings import Finding
+from ntire.entry.findings import Finding
 from ntire.image import as_image, decode, read_header
 from ntire.limits import Limits
 from ntire.method import Method
@@ -26,7 +26,7 @@ from ntire.pictures import Wanted
 from ntire.raw import facts_file, read_raw
 from ntire.sandbox import Answer, Backend, Child, Place, describe
 from ntire.shipped import METHOD
-from ntire.submission import Manifest
+from ntire.entry.manifest import Manifest
 from ntire.text import printable
 from ntire.weights import Weights, cache_folder
 

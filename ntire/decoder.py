@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ntire import UserError
-from ntire.findings import Finding
+from ntire.entry.findings import Finding
 from ntire.limits import Limits, apply_rlimits
 from ntire.pictures import Seen, Wanted, digest_at, look_at
 from ntire.sandbox import Child, Place

@@ -15,16 +15,16 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ntire import UserError, catalogue
-from ntire.archive import survey
+from ntire.entry.archive import survey
 from ntire.check import InputsOf, Report, check
 from ntire.facts import facts_of
 from ntire.files import open_regular, sha256_of, write_atomically
-from ntire.findings import Finding
-from ntire.journal import read_header, read_journal
+from ntire.entry.findings import Finding
+from ntire.entry.journal import read_header, read_journal
 from ntire.prepare import code_sha256
 from ntire.runner import Result
 from ntire.shipped import METHOD
-from ntire.submission import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, Submission, open_submission
+from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, Submission, open_submission
 from ntire.text import printable
 from scoring.track import all_tracks
 

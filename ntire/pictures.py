@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ntire.files import open_regular, read_regular
-from ntire.findings import Finding
+from ntire.entry.findings import Finding
 from ntire.image import Pixels, UnreadableImage, decode, header_of, read_bytes
 
 MOST_PIXELS = 2**26

@@ -13,7 +13,7 @@ from ntire import UserError
 from ntire.catalogue import folder_of
 from ntire.files import sha256_of
 from ntire.method import DTYPES, Method, Precision
-from ntire.submission import WeightsUsed
+from ntire.entry.manifest import WeightsUsed
 from ntire.turns import take_turns
 from ntire.weights import digest_of, fill, fill_from, locate, require, verify
 

@@ -25,13 +25,13 @@ from ntire.device import Result as Result
 from ntire.environment import environment
 from ntire.faces import Finder
 from ntire.files import sha256_of, writable_folder, write_atomically
-from ntire.journal import Journal
+from ntire.entry.journal import Journal
 from ntire.lane import pinned
 from ntire.method import Method
 from ntire.pipeline import LeftAtOnce, Pipeline, Settled, Stage, StageUse
 from ntire.prepare import Options, code_sha256, weights_used
 from ntire.speedups import Effect
-from ntire.submission import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, WeightsUsed, write_manifest
+from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, WeightsUsed, write_manifest
 
 AHEAD = 1
 """Pictures that may wait in front of the device, and in front of the writers: with those in work they bound the memory."""

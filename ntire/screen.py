@@ -19,7 +19,7 @@ from ntire.text import printable
 if TYPE_CHECKING:
     from ntire.benchmark.protocol import Report as BenchReport
     from ntire.check import Report
-    from ntire.findings import Finding
+    from ntire.entry.findings import Finding
     from ntire.runner import Result
     from ntire.training.loop import Step
     from ntire.verify import Verification

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ntire.files import open_regular, read_regular
-from ntire.findings import Finding
-from ntire.submission import MethodUsed
+from ntire.entry.findings import Finding
+from ntire.entry.manifest import MethodUsed
 
 METHOD = "method/"
 """Below it lies all code of an entry."""

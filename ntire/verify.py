@@ -20,19 +20,19 @@ from typing import Any, Literal
 import numpy as np
 
 from ntire import UserError, __version__
-from ntire.archive import survey, unpack
+from ntire.entry.archive import survey, unpack
 from ntire.behind import Behind, clean_tree, look, size_of, weights_at_hand
 from ntire.check import InputsOf, Report, check
 from ntire.device import Input, fingerprint_of
 from ntire.files import writable_folder, write_atomically
-from ntire.findings import Finding
+from ntire.entry.findings import Finding
 from ntire.image import Pixels, decode, encode_png, read_pixels
 from ntire.limits import Limits
 from ntire.raw import facts_file
 from ntire.runner import find_inputs
 from ntire.sandbox import Answer, Backend
 from ntire.shipped import CODE
-from ntire.submission import IMAGES, MANIFEST, Submission, content_of, open_submission
+from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission
 from ntire.text import printable
 from scoring.leaderboard import VERIFICATION
 from scoring.track import Track, load_track

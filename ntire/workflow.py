@@ -26,7 +26,7 @@ from ntire.faces import face_finder
 from ntire.facts import Declared, facts_of, usual_size, weights_of_methods
 from ntire.files import sha256_of, writable_folder
 from ntire.iqa import build
-from ntire.journal import read_journal
+from ntire.entry.journal import read_journal
 from ntire.limits import Limits
 from ntire.method import Method
 from ntire.pack import Packed, pack
@@ -36,7 +36,7 @@ from ntire.runner import Input, Result, Summary, find_inputs, run
 from ntire.samples import add_noise, sample_set
 from ntire.sandbox import Backend, choose
 from ntire.sheet import Column, contact_sheet
-from ntire.submission import IMAGES, JOURNAL, Submission, find_submissions, open_submission
+from ntire.entry.manifest import IMAGES, JOURNAL, Submission, find_submissions, open_submission
 from ntire.text import printable
 from ntire.benchmark.child import Setup
 from ntire.benchmark.statistics import FULL, Protocol

@@ -20,7 +20,7 @@ import torch
 
 from ntire.image import encode_png, read_pixels
 from ntire.iqa import guarded
-from ntire.submission import Manifest, Submission
+from ntire.entry.manifest import Manifest, Submission
 from scoring import random_weights
 from scoring.cache import Cache
 from scoring.fid import Features, read_statistics

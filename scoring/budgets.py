@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ntire.submission import Claims
+from ntire.entry.manifest import Claims
 
 Name = Literal["params_m", "macs_g", "runtime_ms", "memory_mb"]
 Positive = Annotated[float, Field(gt=0)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ntire import UserError
-from ntire.submission import content_of
+from ntire.entry.manifest import content_of
 from scoring.budgets import Spent
 from scoring.metrics import METRICS
 from scoring.score import Row, Scored
@@ -222,7 +222,7 @@ def line_of_scores(path: Path, track: Track) -> Line:
             found.append(
                 Row(row["image"] or "", row["subset"] or "", row["status"], values, row.get("problem") or "")  # type: ignore[arg-type]
             )
-    from ntire.submission import Manifest, Submission, open_submission
+    from ntire.entry.manifest import Manifest, Submission, open_submission
 
     root = path.resolve().parent
     try:

@@ -14,7 +14,7 @@ from ntire.environment import environment, versions
 from ntire.faces import Landmarks
 from ntire.files import sha256_of
 from ntire.image import Pixels, UnreadableImage, decode, header_of, read_bytes
-from ntire.submission import Submission
+from ntire.entry.manifest import Submission
 from ntire.weights import require, verify
 from scoring.cache import Cache, key_of
 from scoring.instruments import Instrument, PixelInstrument, Vector, View

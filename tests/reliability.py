@@ -36,7 +36,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from ntire import UserError, catalogue
 from ntire.check import check
 from ntire.device import Decoded, Device
-from ntire.journal import read_journal
+from ntire.entry.journal import read_journal
 from ntire.limits import Limits
 from ntire.plan import Planner
 from ntire.prepare import Options, prepare

@@ -9,8 +9,8 @@ import torch
 from ntire import catalogue
 from ntire.cost import count
 from ntire.facts import markdown
-from ntire.findings import markdown as codes
-from ntire.submission import Manifest
+from ntire.entry.findings import markdown as codes
+from ntire.entry.manifest import Manifest
 from scoring.track import markdown as tracks
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ def test_documents_show_the_generated_tables(name, file):
 
 
 def test_the_format_shows_every_code_of_check():
-    """After a change: `ntire.findings.markdown` makes the table."""
+    """After a change: `ntire.entry.findings.markdown` makes the table."""
     text = (ROOT / "submissions" / "README.md").read_text()
     block = re.search(r"<!-- codes -->\n(.*?)\n<!-- /codes -->", text, re.DOTALL)
     assert block

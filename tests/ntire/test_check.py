@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from ntire import UserError
 from ntire.check import check
 from ntire.files import sha256_of
-from ntire.findings import CODES
+from ntire.entry.findings import CODES
 from ntire.image import encode_png, read_pixels
 from scoring.track import Budgets, Track, load_track
 from tests.made import scene, write_png

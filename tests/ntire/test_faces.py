@@ -21,7 +21,7 @@ from ntire.faces import (
     to_upright,
 )
 from ntire.image import read_pixels
-from ntire.journal import read_journal
+from ntire.entry.journal import read_journal
 from ntire.weights import cache_folder
 from tests.made import scene, write_png
 

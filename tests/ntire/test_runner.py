@@ -16,10 +16,10 @@ from PIL import Image
 from ntire import UserError, catalogue, runner
 from ntire.files import sha256_of
 from ntire.image import read_pixels
-from ntire.journal import read_journal
+from ntire.entry.journal import read_journal
 from ntire.prepare import Options, prepare
 from ntire.runner import Input, find_inputs, run
-from ntire.submission import open_submission
+from ntire.entry.manifest import open_submission
 from tests.made import scene, start, write_png
 
 

@@ -11,11 +11,11 @@ import pytest
 import ntire.sandbox as sandbox
 from ntire import verify as verification
 from ntire.check import check
-from ntire.findings import CODES
+from ntire.entry.findings import CODES
 from ntire.image import read_pixels
 from ntire.limits import Limits
 from ntire.sandbox import why_not
-from ntire.submission import content_of
+from ntire.entry.manifest import content_of
 from ntire.verify import Options, Scored, compare, verify
 from tests.made import scene, write_png
 

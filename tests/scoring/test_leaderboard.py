@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ntire import UserError
-from ntire.submission import Claims, Manifest, Submission
+from ntire.entry.manifest import Claims, Manifest, Submission
 from scoring.leaderboard import BINS, line_of, line_of_scores, lines_of_table, ranked
 from scoring.metrics import METRICS
 from scoring.score import Row, Scored

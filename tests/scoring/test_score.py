@@ -7,7 +7,7 @@ from PIL import Image
 
 from ntire import UserError
 from ntire.image import read_pixels
-from ntire.submission import Manifest, Submission
+from ntire.entry.manifest import Manifest, Submission
 from scoring import score as scoring
 from scoring.cache import Cache
 from scoring.instruments import View

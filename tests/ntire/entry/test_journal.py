@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ntire import UserError
-from ntire.journal import Journal, read_journal
+from ntire.entry.journal import Journal, read_journal
 
 ROOT = Path(__file__).parents[2]
 HEADER = {"team": "X", "tile": 64}
@@ -58,7 +58,7 @@ def test_another_run_is_refused_naming_what_differs_unless_fresh(tmp_path):
 
 def test_two_writers_at_once_are_refused(tmp_path):
     path = tmp_path / "journal.jsonl"
-    code = f"from pathlib import Path; from ntire.journal import Journal; Journal(Path({str(path)!r}), {HEADER!r})"
+    code = f"from pathlib import Path; from ntire.entry.journal import Journal; Journal(Path({str(path)!r}), {HEADER!r})"
     with Journal(path, HEADER):
         other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert other.returncode == 1

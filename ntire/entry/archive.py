@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ntire import UserError
 from ntire.files import kind_of
-from ntire.findings import Finding
+from ntire.entry.findings import Finding
 
 CHUNK = 1 << 16
 LARGEST_READ = 4 << 20

@@ -9,7 +9,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
 
 from ntire import UserError
-from ntire.archive import survey
+from ntire.entry.archive import survey
 from ntire.files import read_toml, sha256_of, write_atomically
 
 MANIFEST = "submission.toml"

@@ -1,0 +1,1 @@
+"""An entry on disk: its manifest, its archive, its journal, and what can be wrong with it."""
