@@ -34,7 +34,7 @@ from ntire.method import Method
 from ntire.training import Loss, Stage
 from ntire.training.data import clean_images, hold_out, validation_pairs
 from ntire.training.loop import WEIGHTS, Settings, psnr, train
-from ntire.training.recipe import Degradation
+from ntire.method.recipe import Degradation
 from ntire.weather import Weather
 from teams.general.diffusion_trained import PRETRAIN, DiffusionTrainedNafnet
 from teams.general.mirage import Mirage

@@ -23,9 +23,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ntire import UserError, catalogue
+from ntire import UserError
+from ntire.method import catalogue
 from ntire.benchmark import nvidia_smi as nvidia
-from ntire.cost import count, lq_on_meta, on_meta
+from ntire.method.count import count, lq_on_meta, on_meta
 from ntire.method import DTYPES, Method
 from ntire.prepare import Options, prepare
 from ntire.tiling import tiled

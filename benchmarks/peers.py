@@ -26,7 +26,8 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from ntire import UserError, catalogue
+from ntire import UserError
+from ntire.method import catalogue
 from ntire.image import encode_png, read_pixels
 from ntire.method import Method
 from ntire.prepare import Options, prepare

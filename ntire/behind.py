@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ntire import UserError, __version__
 from ntire.entry.archive import survey
-from ntire.catalogue import module_name
+from ntire.method.catalogue import module_name
 from ntire.decoder import decoders
 from ntire.device import fingerprint_of
 from ntire.environment import environment
@@ -28,7 +28,7 @@ from ntire.sandbox import Answer, Backend, Child, Place, describe
 from ntire.shipped import METHOD
 from ntire.entry.manifest import Manifest
 from ntire.text import printable
-from ntire.weights import Weights, cache_folder
+from ntire.method.weights_files import Weights, cache_folder
 
 
 class Behind:

@@ -109,8 +109,8 @@ def teams(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
 ) -> None:
     """List every method: what its report claims, what we count, its weights and caveats."""
-    from ntire.catalogue import methods, unpublished
-    from ntire.facts import COLUMNS, facts_of, in_short, markdown
+    from ntire.method.catalogue import methods, unpublished
+    from ntire.method.method_table import COLUMNS, facts_of, in_short, markdown
 
     if as_markdown:
         out.print(markdown(), markup=False, soft_wrap=True)
@@ -682,7 +682,7 @@ OfTrack = Annotated[str | None, typer.Option("--track", help="Only what this tra
 )
 def weights_list(names: Names = None, track: OfTrack = None, as_json: AsJson = False) -> None:
     """What every method and metric needs, whether it is here, and its licence; of what is named, how to get what is missing."""
-    from ntire.weights import ways_to_get
+    from ntire.method.weights_files import ways_to_get
     from ntire.workflow import declared_weights
 
     found = declared_weights(names or [], track)
@@ -700,7 +700,7 @@ def weights_list(names: Names = None, track: OfTrack = None, as_json: AsJson = F
 @weights_app.command("fetch", epilog="Example: [bold]ntire weights fetch MiAlgo[/]; goes on where it was stopped")
 def weights_fetch(names: Names = None, track: OfTrack = None) -> None:
     """Download what is missing into the cache and check its hash."""
-    from ntire.weights import fetch
+    from ntire.method.weights_files import fetch
     from ntire.workflow import declared_weights
 
     missing = {one.path: one for one in declared_weights(names or [], track) if one.state == "missing"}
@@ -725,7 +725,7 @@ def weights_fetch(names: Names = None, track: OfTrack = None) -> None:
 @weights_app.command("verify", epilog="Example: [bold]ntire weights verify[/]")
 def weights_verify(names: Names = None, track: OfTrack = None) -> None:
     """Check the sha256 of every file that is here; exit code 3 if one is damaged."""
-    from ntire.weights import verify
+    from ntire.method.weights_files import verify
     from ntire.workflow import declared_weights
 
     problems = []

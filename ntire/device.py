@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ntire import UserError, raw
 from ntire import image as images
-from ntire.faces import Finder, restore_faces
+from ntire.method.face_alignment import Finder, restore_faces
 from ntire.files import sha256_of
 from ntire.lane import Arriving, lane_to
 from ntire.method import Frame, Method, as_floats

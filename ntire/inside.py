@@ -88,7 +88,7 @@ class _Server:
 
     def _load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Import the code and, unless it is only asked for that, build the method and fill it."""
-        from ntire.catalogue import declared_in
+        from ntire.method.catalogue import declared_in
         from ntire.device import Device, Turns
         from ntire.prepare import Options, prepare
 

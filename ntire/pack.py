@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ntire import UserError, catalogue
+from ntire import UserError
+from ntire.method import catalogue
 from ntire.entry.archive import survey
 from ntire.check import InputsOf, Report, check
-from ntire.facts import facts_of
+from ntire.method.method_table import facts_of
 from ntire.files import open_regular, sha256_of, write_atomically
 from ntire.entry.findings import Finding
 from ntire.entry.journal import read_header, read_journal

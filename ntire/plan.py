@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ntire.cost import on_meta, peak_bytes
+from ntire.method.count import on_meta, peak_bytes
 from ntire.environment import memory_to_use
 from ntire.method import Frame, Method
 from ntire.prepare import Options

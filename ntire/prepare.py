@@ -10,12 +10,12 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from ntire import UserError
-from ntire.catalogue import folder_of
+from ntire.method.catalogue import folder_of
 from ntire.files import sha256_of
 from ntire.method import DTYPES, Method, Precision
 from ntire.entry.manifest import WeightsUsed
 from ntire.turns import take_turns
-from ntire.weights import digest_of, fill, fill_from, locate, require, verify
+from ntire.method.weights_files import digest_of, fill, fill_from, locate, require, verify
 
 DRAWN = ("uniform_", "normal_", "kaiming_uniform_")
 """PyTorch's ways to draw parameters that its layers use and that can be told not to; transformers wraps them."""

@@ -23,7 +23,7 @@ from ntire.device import Decoded, Device, DeviceLost, Restored, Turns, fingerpri
 from ntire.device import Input as Input
 from ntire.device import Result as Result
 from ntire.environment import environment
-from ntire.faces import Finder
+from ntire.method.face_alignment import Finder
 from ntire.files import sha256_of, writable_folder, write_atomically
 from ntire.entry.journal import Journal
 from ntire.lane import pinned

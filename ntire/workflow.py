@@ -14,24 +14,25 @@ from unittest import mock
 
 import torch
 
-from ntire import UserError, catalogue
+from ntire import UserError
+from ntire.method import catalogue
 from ntire.behind import Behind, clean_tree, method_behind
 from ntire.benchmark.protocol import Picture, bench, scored_pixels
 from ntire.benchmark.protocol import Report as Timed
-from ntire.breakdown import Breakdown, break_down, planned_bytes
+from ntire.method.cost_breakdown import Breakdown, break_down, planned_bytes
 from ntire.check import InputsOf, check
 from ntire.check import Report as Checked
-from ntire.cost import count, lq_on_meta
-from ntire.faces import face_finder
-from ntire.facts import Declared, facts_of, usual_size, weights_of_methods
+from ntire.method.count import count, lq_on_meta
+from ntire.method.face_alignment import face_finder
+from ntire.method.method_table import Declared, facts_of, usual_size, weights_of_methods
 from ntire.files import sha256_of, writable_folder
-from ntire.iqa import build
+from ntire.method.pyiqa_networks import build
 from ntire.entry.journal import read_journal
 from ntire.limits import Limits
 from ntire.method import Method
 from ntire.pack import Packed, pack
 from ntire.prepare import Options, prepare
-from ntire.reach import SEAM_TILE, reach_of, seam_error
+from ntire.method.receptive_field import SEAM_TILE, reach_of, seam_error
 from ntire.runner import Input, Result, Summary, find_inputs, run
 from ntire.samples import add_noise, sample_set
 from ntire.sandbox import Backend, choose
@@ -46,11 +47,11 @@ from ntire.training.loop import Settings, Step
 from ntire.training.loop import train as run_training
 from ntire.training.losses import Aids, Compare, Opponent
 from ntire.training.perceptual import VGG19, perceptual_loss
-from ntire.training.recipe import Loss
+from ntire.method.recipe import Loss
 from ntire.verify import Options as VerifyOptions
 from ntire.verify import Scored as BothScored
 from ntire.verify import Verification, verify
-from ntire.weights import Weights, fill, locate, require
+from ntire.method.weights_files import Weights, fill, locate, require
 from scoring.budgets import Budgets, Spent
 from scoring.budgets import Name as BudgetName
 from scoring.cache import Cache, default_path
@@ -618,7 +619,7 @@ def cost_of(
     reach: bool = False,
     tile: int = SEAM_TILE,
 ) -> dict[str, Any]:
-    """What a method costs at a size, beside its claims and its track's budgets; see `ntire.facts.facts`.
+    """What a method costs at a size, beside its claims and its track's budgets; see `ntire.method.method_table.facts`.
 
     With `reach`, also its declared halo, the one that it turns out to need (None: it sees the whole image), and what tiles
     of that side change, with the weights that are here, else random ones. `problems` has a sentence for each reason not to

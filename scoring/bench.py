@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ntire.image import encode_png, read_pixels
-from ntire.iqa import guarded
+from ntire.method.pyiqa_networks import guarded
 from ntire.entry.manifest import Manifest, Submission
 from scoring import random_weights
 from scoring.cache import Cache

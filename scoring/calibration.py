@@ -10,7 +10,7 @@ import numpy as np
 
 from ntire import UserError
 from ntire.image import Pixels
-from ntire.weights import locate
+from ntire.method.weights_files import locate
 from scoring.fid import frechet_distance
 from scoring.identity import TEMPLATE, similarity_transform
 from scoring.instruments import View

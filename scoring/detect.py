@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ntire import UserError
-from ntire.faces import Landmarks, face_finder
+from ntire.method.face_alignment import Landmarks, face_finder
 from ntire.image import read_pixels
 
 CONFIDENCE = 0.8

@@ -18,7 +18,7 @@ from ntire.image import Pixels
 from scoring.pixels import Measure
 
 if TYPE_CHECKING:
-    from ntire.faces import Landmarks
+    from ntire.method.face_alignment import Landmarks
 
 Vector = NDArray[np.float64]
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from ntire.iqa import CLIP_FILE, MUSIQ_FILE, NIQE_FILE, PYIQA_FILES
-from ntire.weights import Weights, locate
+from ntire.method.pyiqa_networks import CLIP_FILE, MUSIQ_FILE, NIQE_FILE, PYIQA_FILES
+from ntire.method.weights_files import Weights, locate
 from scoring.instruments import Instrument, PixelInstrument, Vector
 from scoring.pixels import Measure, psnr, ssim, ssim_skimage
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.iqa import build
-from ntire.weights import read_state_dict
+from ntire.method.pyiqa_networks import build
+from ntire.method.weights_files import read_state_dict
 from scoring.instruments import NetworkInstrument, Vector, View
 from scoring.pixels import MetricError
 

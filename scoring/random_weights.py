@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ntire.weights import Home, cache_folder
+from ntire.method.weights_files import Home, cache_folder
 from scoring.fid import DIMENSIONS, fid_inception
 from scoring.identity import AdaFaceIR50
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ntire import UserError
-from ntire.faces import Landmarks
+from ntire.method.face_alignment import Landmarks
 from ntire.image import SUFFIXES
 from scoring.identity import read_landmarks
 from scoring.metrics import METRICS

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from ntire.environment import environment, versions
-from ntire.faces import Landmarks
+from ntire.method.face_alignment import Landmarks
 from ntire.files import sha256_of
 from ntire.image import Pixels, UnreadableImage, decode, header_of, read_bytes
 from ntire.entry.manifest import Submission
-from ntire.weights import require, verify
+from ntire.method.weights_files import require, verify
 from scoring.cache import Cache, key_of
 from scoring.instruments import Instrument, PixelInstrument, Vector, View
 from scoring.metrics import METRICS, Metric

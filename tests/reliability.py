@@ -33,7 +33,8 @@ import numpy as np
 import torch
 from hypothesis import HealthCheck, given, seed, settings
 
-from ntire import UserError, catalogue
+from ntire import UserError
+from ntire.method import catalogue
 from ntire.check import check
 from ntire.device import Decoded, Device
 from ntire.entry.journal import read_journal

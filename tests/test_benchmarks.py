@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ntire import catalogue
+from ntire.method import catalogue
 from tests.conftest import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"

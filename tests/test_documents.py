@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ntire import catalogue
-from ntire.cost import count
-from ntire.facts import markdown
+from ntire.method import catalogue
+from ntire.method.count import count
+from ntire.method.method_table import markdown
 from ntire.entry.findings import markdown as codes
 from ntire.entry.manifest import Manifest
 from scoring.track import markdown as tracks

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ntire import catalogue
+from ntire.method import catalogue
 from ntire.degradations import SrgbDegradation
 from ntire.image import Rounding, as_image, read_pixels
 from ntire.plan import WORKSPACE, footprint

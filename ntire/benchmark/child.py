@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntire import UserError, catalogue
+from ntire import UserError
+from ntire.method import catalogue
 from ntire.device import Device, Turns, restore_one
 from ntire.environment import environment
 from ntire.files import sha256_of
@@ -39,7 +40,7 @@ class Setup:
     threads: int
 
     def method(self) -> type[Method]:
-        """The class; see `ntire.catalogue`."""
+        """The class; see `ntire.method.catalogue`."""
         if "/" in self.team or (Path(self.team) / "method.py").is_file():
             return catalogue.load(Path(self.team))
         return catalogue.find(self.team, self.track, self.variant)

@@ -1,5 +1,5 @@
 """Training: a report's recipe as data, and the loop that follows it on a user's images."""
 
-from ntire.training.recipe import Loss, OwnLoss, Recipe, Stage
+from ntire.method.recipe import Loss, OwnLoss, Recipe, Stage
 
 __all__ = ["Loss", "OwnLoss", "Recipe", "Stage"]

@@ -17,7 +17,7 @@ from ntire import UserError
 from ntire.files import sha256_of
 from ntire.image import SUFFIXES, Pixels, UnreadableImage, as_image, read_header, read_pixels
 from ntire.training.parallel import Group
-from ntire.training.recipe import Degradation, Recipe, Stage
+from ntire.method.recipe import Degradation, Recipe, Stage
 
 Picture = Path | tuple[Path, Path]
 """A clean picture, or one (gt) and its damaged version (lq)."""

@@ -22,7 +22,7 @@ from ntire.raw import demosaic, srgb_encode
 from ntire.training.data import Picture, batches, clean_images, generator, hold_out, paired_images, validation_pairs
 from ntire.training.losses import Aids, Opponent, total_loss
 from ntire.training.parallel import Group, process_group
-from ntire.training.recipe import Loss, Recipe, Stage
+from ntire.method.recipe import Loss, Recipe, Stage
 
 WEIGHTS = "weights.safetensors"
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ntire.training.recipe import OWN, Loss
+from ntire.method.recipe import OWN, Loss
 
 
 def ssim_loss(restored: Tensor, gt: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ntire.weights import Weights, locate, read_state_dict, require
+from ntire.method.weights_files import Weights, locate, read_state_dict, require
 
 VGG19 = Weights(
     "vgg19-dcbb9e9d.pth",

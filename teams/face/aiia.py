@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ntire.iqa import CLIP_FILE, NIQE_FILE
+from ntire.method.pyiqa_networks import CLIP_FILE, NIQE_FILE
 from teams.parts import gfpgan, tsd_sr, unaligned
 from teams.parts.face_pipeline import CHALLENGE
 from teams.parts.gfpgan import Gfpgan

@@ -10,7 +10,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ntire.method import Cost
-from ntire.weights import Weights
+from ntire.method.weights_files import Weights
 from teams.parts.face_pipeline import CHALLENGE, FacePipeline, from_the_challenge
 from teams.parts.sdxl_turbo import WEIGHTS, SdxlTurbo
 

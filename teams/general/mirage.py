@@ -18,7 +18,7 @@ from ntire.degradations import NoiseLevels
 from ntire.method import Cost, Method
 from ntire.training import OwnLoss, Recipe, Stage
 from ntire.weather import OneOf, Weather
-from ntire.weights import Weights
+from ntire.method.weights_files import Weights
 from teams.parts.restormer import ChannelNorm, Double, Embed, GatedFeedForward, Half, TransposedAttention
 
 KERNEL = 7

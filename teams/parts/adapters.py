@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ntire.weights import fill
+from ntire.method.weights_files import fill
 
 
 class OwnConv(nn.Module):

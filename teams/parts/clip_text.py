@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.weights import Weights
+from ntire.method.weights_files import Weights
 
 TOKENS = 77
 """Length of a prompt."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ntire.weights import Weights
+from ntire.method.weights_files import Weights
 from teams.parts.colour import adain_colour
 from teams.parts.full_precision import FullPrecision
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ntire.counters import alike
+from ntire.method.counters import alike
 from teams.parts.stable_diffusion import signal_share
 
 Noise = Callable[[Tensor, int], Tensor]

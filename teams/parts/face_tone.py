@@ -8,7 +8,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from ntire.weights import Weights
+from ntire.method.weights_files import Weights
 
 WEIGHTS = (
     Weights(

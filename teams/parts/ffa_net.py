@@ -9,7 +9,7 @@ Written from the paper; the released code has no licence. The names are the rele
 import torch
 from torch import Tensor, nn
 
-from ntire.weights import Weights
+from ntire.method.weights_files import Weights
 
 MEAN, DEVIATION = (0.64, 0.6, 0.58), (0.14, 0.15, 0.152)
 """Of the hazy pictures that it was trained on; what it gives back is a plain picture."""

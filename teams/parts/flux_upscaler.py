@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntire.counters import alike
+from ntire.method.counters import alike
 from ntire.tiling import pad_reflect
-from ntire.weights import Weights, fill, read_state_dict
+from ntire.method.weights_files import Weights, fill, read_state_dict
 from teams.parts.flux_names import flux_names
 from teams.parts.ldm_names import vae_names
 from teams.parts.stable_diffusion import draw, need_libraries

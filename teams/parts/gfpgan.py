@@ -8,7 +8,7 @@ from typing import Any
 from spandrel.architectures.GFPGAN import GFPGAN
 from torch import Tensor
 
-from ntire.weights import Weights
+from ntire.method.weights_files import Weights
 from teams.parts.full_precision import FullPrecision
 
 SIDE = 512

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ntire.weights import Weights, fill, read_state_dict
+from ntire.method.weights_files import Weights, fill, read_state_dict
 from teams.parts.clip_text import MERGES, VOCABULARY, Words, from_open_clip
 from teams.parts.face_pipeline import from_the_challenge
 from teams.parts.full_precision import FullPrecision

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ntire.tiling import pad_reflect
-from ntire.weights import Weights, fill, read_state_dict
+from ntire.method.weights_files import Weights, fill, read_state_dict
 from teams.parts.adapters import adapted, mix
 from teams.parts.clip_text import VOCABULARY
 from teams.parts.colour import adain_colour

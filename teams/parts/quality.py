@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ntire import UserError
-from ntire.iqa import CLIP_FILE, MUSIQ_FILE, NIQE_FILE, build
+from ntire.method.pyiqa_networks import CLIP_FILE, MUSIQ_FILE, NIQE_FILE, build
 from teams.parts.full_precision import FullPrecision
 
 Measure = Literal["clipiqa", "musiq", "niqe"]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from spandrel.architectures.ESRGAN import ESRGAN
 from torch import Tensor, nn
 
-from ntire.weights import Weights, fill, read_state_dict
+from ntire.method.weights_files import Weights, fill, read_state_dict
 
 WEIGHTS = (
     Weights(

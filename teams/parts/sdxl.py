@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntire.weights import Weights, fill, read_state_dict
+from ntire.method.weights_files import Weights, fill, read_state_dict
 from teams.parts.clip_text import MERGES, TwoTowers, tower_names
 from teams.parts.full_precision import FullPrecision
 from teams.parts.ldm_names import unet_names, vae_names

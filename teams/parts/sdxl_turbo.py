@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntire.weights import Weights, fill, read_state_dict
+from ntire.method.weights_files import Weights, fill, read_state_dict
 from teams.parts.adapters import adapted, fill_plain
 from teams.parts.ldm_names import vae_names
 from teams.parts.stable_diffusion import decode, encode, need_libraries, new_vae

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.weights import Weights, fill, read_state_dict
+from ntire.method.weights_files import Weights, fill, read_state_dict
 from teams.parts.adapters import fill_plain
 from teams.parts.clip_text import MERGES, TOKENS, TextTower
 from teams.parts.ldm_names import unet_names, vae_names

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntire.counters import alike
+from ntire.method.counters import alike
 from ntire.tiling import overlapping, pad_reflect
-from ntire.weights import Weights, fill, read_state_dict
+from ntire.method.weights_files import Weights, fill, read_state_dict
 from teams.parts.clip_text import VOCABULARY
 from teams.parts.colour import wavelet_colour
 from teams.parts.diffbir import spaced_step

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ntire.counters import alike
-from ntire.weights import Weights, fill, read_state_dict
+from ntire.method.counters import alike
+from ntire.method.weights_files import Weights, fill, read_state_dict
 from teams.parts.clip_text import VOCABULARY
 from teams.parts.colour import wavelet_colour
 from teams.parts.full_precision import FullPrecision

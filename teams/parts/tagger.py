@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.weights import Weights, fill, read_state_dict
+from ntire.method.weights_files import Weights, fill, read_state_dict
 from teams.parts import seesr
 from teams.parts.full_precision import FullPrecision
 from teams.parts.seesr import LICENSE, TOKEN, ImageSight, of_ram

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ntire.tiling import pad_reflect
-from ntire.weights import Weights, fill, read_state_dict
+from ntire.method.weights_files import Weights, fill, read_state_dict
 from teams.parts.adapters import adapted, fill_plain
 from teams.parts.colour import wavelet_colour
 from teams.parts.ldm_names import vae_names

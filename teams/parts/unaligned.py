@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from ntire.faces import RETINAFACE, SIDE, FaceFinder, cut_out, put_back, upright
-from ntire.weights import Weights
+from ntire.method.face_alignment import RETINAFACE, SIDE, FaceFinder, cut_out, put_back, upright
+from ntire.method.weights_files import Weights
 
 PASTED = (0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 0, 0)
 """Which of the parser's 19 classes are taken from the restored face: not the background, neck, cloth, ear rings and hats."""

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from ntire.faces import SIDE
+from ntire.method.face_alignment import SIDE
 from teams.parts.face_pipeline import FacePipeline
 from teams.parts.released_program import Program, require_programs
 

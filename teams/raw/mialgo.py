@@ -13,7 +13,7 @@ from ntire.degradations import RawDegradation
 from ntire.method import Cost, Method
 from ntire.raw import pack
 from ntire.training import Recipe, Stage
-from ntire.weights import Weights
+from ntire.method.weights_files import Weights
 from teams.parts.residual import ResBlock
 from teams.parts.restormer import RestormerBlock, restormer
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ntire.degradations import SrgbDegradation
 from ntire.method import Cost, Method
 from ntire.training import Recipe, Stage
-from ntire.weights import Weights
+from ntire.method.weights_files import Weights
 from teams.parts.residual import ResBlock
 from teams.parts.wavelet import haar, inverse_haar
 

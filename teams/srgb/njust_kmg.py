@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ntire.degradations import SrgbDegradation
 from ntire.method import Method
 from ntire.training import Recipe, Stage
-from ntire.weights import Weights
+from ntire.method.weights_files import Weights
 from teams.parts.attention import RCAGroup
 from teams.parts.wavelet import haar, inverse_haar
 

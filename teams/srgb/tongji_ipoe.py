@@ -10,7 +10,7 @@ from torch import Tensor
 from ntire.degradations import SrgbDegradation
 from ntire.method import Cost, Method
 from ntire.training import Recipe, Stage
-from ntire.weights import Weights
+from ntire.method.weights_files import Weights
 from teams.parts.unet import UNet
 
 

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from ntire import catalogue, plan
+from ntire import plan
+from ntire.method import catalogue
 from ntire.method import Method
 from ntire.plan import WORKSPACE, Plan, Planner, footprint
 from ntire.prepare import Options

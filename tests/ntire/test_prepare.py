@@ -8,7 +8,7 @@ from torch import nn
 from ntire import UserError
 from ntire.method import Method
 from ntire.prepare import Options, prepare
-from ntire.weights import Weights, fill, read_state_dict
+from ntire.method.weights_files import Weights, fill, read_state_dict
 
 
 class Partly(Method, abstract=True):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ntire import UserError, catalogue, runner
+from ntire import UserError, runner
+from ntire.method import catalogue
 from ntire.files import sha256_of
 from ntire.image import read_pixels
 from ntire.entry.journal import read_journal

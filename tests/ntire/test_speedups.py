@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ntire import UserError, catalogue
+from ntire import UserError
+from ntire.method import catalogue
 from ntire.method import Method
 from ntire.prepare import Options, prepare
 from ntire.runner import find_inputs, run

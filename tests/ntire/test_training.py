@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from ntire import UserError, catalogue
+from ntire import UserError
+from ntire.method import catalogue
 from ntire.degradations import RawDegradation, SrgbDegradation, gaussian_noise
 from ntire.image import as_image
 from ntire.method import Method

@@ -50,7 +50,7 @@ def restore_one(device, path, fingerprint):
 
 stand_ins = {
     "ntire.method": {"Method": Method},
-    "ntire.catalogue": {"declared_in": declared_in},
+    "ntire.method.catalogue": {"declared_in": declared_in},
     "ntire.prepare": {"Options": lambda *given, **settings: given, "prepare": lambda method, options: method()},
     "ntire.device": {"Device": Device, "Turns": lambda: None, "restore_one": restore_one},
 }

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from ntire import UserError, faces
-from ntire.weights import cache_folder
+from ntire import UserError
+from ntire.method import face_alignment as faces
+from ntire.method.weights_files import cache_folder
 from scoring.detect import find_landmarks, largest, retinaface
 from tests.made import scene, write_png
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ntire import UserError
-from ntire.weights import cache_folder
+from ntire.method.weights_files import cache_folder
 from scoring import networks
 from scoring.instruments import View, as_batch
 from scoring.networks import check_tokens

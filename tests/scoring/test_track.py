@@ -1,7 +1,7 @@
 import pytest
 
 from ntire import UserError
-from ntire.catalogue import folders
+from ntire.method.catalogue import folders
 from scoring.track import Track, all_tracks, in_words, load_track, sample_track
 
 GOOD = """

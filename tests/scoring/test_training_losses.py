@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ntire import UserError
-from ntire.iqa import build
+from ntire.method.pyiqa_networks import build
 from ntire.training.loop import Settings
 from ntire.workflow import train
 from tests.made import scene, write_png

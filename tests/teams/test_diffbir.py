@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ntire import UserError
-from ntire.weights import fill_from
+from ntire.method.weights_files import fill_from
 from teams.face.uphorse import TRAINED_CLEANER
 from teams.parts.clip_text import VOCABULARY, TextTower, Words
 from teams.parts.diffbir import (

@@ -15,16 +15,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import teams
-from ntire import UserError, catalogue
-from ntire.breakdown import break_down_built
-from ntire.cost import count, lq_on_meta
-from ntire.counters import look
+from ntire import UserError
+from ntire.method import catalogue
+from ntire.method.cost_breakdown import break_down_built
+from ntire.method.count import count, lq_on_meta
+from ntire.method.counters import look
 from ntire.image import as_pixels
 from ntire.prepare import Options, prepare
-from ntire.reach import reach_of
+from ntire.method.receptive_field import reach_of
 from ntire.training.loop import Settings, train
 from ntire.training.losses import PIXELS
-from ntire.weights import fill, locate, read_state_dict
+from ntire.method.weights_files import fill, locate, read_state_dict
 from tests.made import scene, write_png
 
 METHODS = catalogue.methods()

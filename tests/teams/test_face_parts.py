@@ -9,8 +9,8 @@ from spandrel.architectures.ESRGAN import ESRGANArch
 from spandrel.architectures.GFPGAN import GFPGANArch
 
 from ntire import UserError
-from ntire.faces import TEMPLATE
-from ntire.weights import fill, read_state_dict
+from ntire.method.face_alignment import TEMPLATE
+from ntire.method.weights_files import fill, read_state_dict
 from teams.parts.codeformer import CodeFormer
 from teams.parts.face_tone import FaceTone
 from teams.parts.ffa_net import FfaNet

@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntire import UserError, catalogue
-from ntire.faces import TEMPLATE
+from ntire import UserError
+from ntire.method import catalogue
+from ntire.method.face_alignment import TEMPLATE
 from ntire.image import read_pixels
 from ntire.prepare import Options, prepare
 from ntire.turns import take_turns
-from ntire.weights import fill_from
+from ntire.method.weights_files import fill_from
 from teams.face import acvlab, aiia, hh, miportrait, night_watch, uphorse
 from teams.parts.diffbir import LONG_PROMPT, NEGATIVE
 from teams.parts.quality import WEIGHTS as QUALITY_WEIGHTS

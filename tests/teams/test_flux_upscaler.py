@@ -9,7 +9,7 @@ from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpo
 from safetensors.torch import save_file
 
 from ntire import UserError
-from ntire.cost import count
+from ntire.method.count import count
 from teams.face.ipcv import Ipcv
 from teams.parts.flux_names import flux_names
 from teams.parts.flux_upscaler import WORDS, FluxUpscaler, from_tokens, to_tokens

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ntire.cost import count
+from ntire.method.count import count
 from ntire.prepare import Options, prepare
 from teams.general.mirage import GatedConv, Mirage, MirageSmall, contrast, covariances
 

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import save_file
 
 from ntire import UserError
-from ntire.cost import count
-from ntire.weights import fill_from
+from ntire.method.count import count
+from ntire.method.weights_files import fill_from
 from teams.face.iil import Iil
 from teams.parts.adapters import mix
 from teams.parts.colour import adain_colour, wavelet_colour

@@ -9,8 +9,9 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 
-from ntire import UserError, catalogue
-from ntire.weights import fill_from
+from ntire import UserError
+from ntire.method import catalogue
+from ntire.method.weights_files import fill_from
 from teams.parts import sdxl_turbo, tsd_sr
 from teams.parts.adapters import fill_plain
 from teams.parts.gfpgan import Gfpgan

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ntire import UserError
-from ntire.weights import fill_from
+from ntire.method.weights_files import fill_from
 from teams.parts.clip_text import TwoTowers, tower_names
 from teams.parts.ldm_names import unet_names, vae_names
 from teams.parts.sdxl import SDXL, Sdxl

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
 
 from ntire import UserError
-from ntire.cost import count, on_meta
-from ntire.facts import facts_of
+from ntire.method.count import count, on_meta
+from ntire.method.method_table import facts_of
 from ntire.prepare import Options, prepare
 from ntire.training.loop import Settings, train
-from ntire.weights import read_state_dict
+from ntire.method.weights_files import read_state_dict
 from teams.general.uir_lora import SKIPS, UirLora
 from teams.parts.adapters import OwnConv, mix
 from teams.parts.degradation_router import BANK, Bank, Router, find_clip

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ntire import UserError
-from ntire.faces import (
+from ntire.method.face_alignment import (
     AROUND,
     RETINAFACE,
     SIDE,
@@ -22,7 +22,7 @@ from ntire.faces import (
 )
 from ntire.image import read_pixels
 from ntire.entry.journal import read_journal
-from ntire.weights import cache_folder
+from ntire.method.weights_files import cache_folder
 from tests.made import scene, write_png
 
 

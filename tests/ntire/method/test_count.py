@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from ntire.cost import count, peak_bytes
-from ntire.counters import alike
+from ntire.method.count import count, peak_bytes
+from ntire.method.counters import alike
 from ntire.method import Method
 
 

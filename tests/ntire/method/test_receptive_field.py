@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from ntire.method import Method
-from ntire.reach import reach_of, seam_error
+from ntire.method.receptive_field import reach_of, seam_error
 
 ROUNDING = 1e-3
 """Levels of 255: a library may sum a small tile in another order."""

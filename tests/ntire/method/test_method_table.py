@@ -1,7 +1,8 @@
 import pytest
 
-from ntire import catalogue, facts
-from ntire.facts import facts_of
+from ntire.method import catalogue
+from ntire.method import method_table as facts
+from ntire.method.method_table import facts_of
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ntire import UserError
-from ntire.weights import Weights, cache_folder, fetch, fill, fill_from, locate, read_state_dict, require, verify
+from ntire.method.weights_files import Weights, cache_folder, fetch, fill, fill_from, locate, read_state_dict, require, verify
 
 CONTENT = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -100,7 +100,7 @@ def test_a_damaged_file_is_found_by_its_hash(tmp_path):
 
 def test_a_file_that_many_need_is_read_once_for_its_hash_until_it_changes(tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr("ntire.weights.sha256_of", lambda path: read.append(path) or SHA256)
+    monkeypatch.setattr("ntire.method.weights_files.sha256_of", lambda path: read.append(path) or SHA256)
     path = tmp_path / "net.bin"
     path.write_bytes(CONTENT)
     for _ in range(3):

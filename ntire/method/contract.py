@@ -11,12 +11,12 @@ from torch import Generator, Tensor, nn
 from ntire.image import Rounding, as_image, read_integers
 from ntire.raw import RawFrame, balanced_rggb, correct_colours, demosaic, read_raw, srgb_encode
 from ntire.tiling import tiled
-from ntire.weights import Weights, fill, read_state_dict
+from ntire.method.weights_files import Weights, fill, read_state_dict
 
 if TYPE_CHECKING:
     from ntire.training import Recipe
     from ntire.training.losses import Opponent
-    from ntire.training.recipe import OwnLoss
+    from ntire.method.recipe import OwnLoss
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

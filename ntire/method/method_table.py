@@ -10,11 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ntire.catalogue import folder_of, methods
-from ntire.cost import count, on_meta
+from ntire.method.catalogue import folder_of, methods
+from ntire.method.count import count, on_meta
 from ntire.files import sha256_of, write_atomically
 from ntire.method import Cost, Method
-from ntire.weights import State, Weights, locate
+from ntire.method.weights_files import State, Weights, locate
 
 COLUMNS = ("team", "track", "variant", "params", "claim", "MACs", "claim", "at", "how the claim is read", "weights")
 USUAL_SIZE = (1024, 1024)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ntire.counters import look
+from ntire.method.counters import look
 from ntire.method import Cost, Method
 
 

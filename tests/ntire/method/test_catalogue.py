@@ -1,6 +1,7 @@
 import pytest
 
-from ntire import UserError, catalogue
+from ntire import UserError
+from ntire.method import catalogue
 from ntire.method import Method
 
 

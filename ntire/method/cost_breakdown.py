@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ntire import UserError
-from ntire.cost import lq_on_meta, on_meta, peak_bytes
-from ntire.counters import Seen, look, look_at_trace
+from ntire.method.count import lq_on_meta, on_meta, peak_bytes
+from ntire.method.counters import Seen, look, look_at_trace
 from ntire.method import Method
 
 SHOWN = 5

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ntire import UserError
-from ntire.weights import Weights
+from ntire.method.weights_files import Weights
 
 PYIQA_FILES = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
 _RN50 = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"

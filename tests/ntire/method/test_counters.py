@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ntire.breakdown import break_down_built
-from ntire.counters import alike, look, look_at_trace
+from ntire.method.cost_breakdown import break_down_built
+from ntire.method.counters import alike, look, look_at_trace
 from ntire.method import Method
 
 
@@ -225,7 +225,7 @@ def test_a_method_that_cannot_be_traced_is_counted_by_the_other_two_and_says_why
     def broken(*given):
         raise TypeError("no way through here\nand more")
 
-    monkeypatch.setattr("ntire.breakdown.look_at_trace", broken)
+    monkeypatch.setattr("ntire.method.cost_breakdown.look_at_trace", broken)
     folder = plugin(tmp_path / "plain", "torch.nn.functional.conv2d")
     ran = ntire("cost", "--team", folder, "--track", "srgb")
     assert ran.code == 0, ran.err
