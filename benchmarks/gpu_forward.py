@@ -29,7 +29,7 @@ from ntire.benchmark import nvidia_smi as nvidia
 from ntire.method.count import count, lq_on_meta, on_meta
 from ntire.method import DTYPES, Method
 from ntire.prepare import Options, prepare
-from ntire.tiling import tiled
+from ntire.picture.tiling import tiled
 
 TOUCHES_MEMORY = ("convolution", "mm", "bmm", "addmm", "baddbmm", "pool", "scaled_dot_product", "pixel_shuffle")
 """Operators that a compiler cannot fold into their neighbours."""

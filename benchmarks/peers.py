@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from ntire import UserError
 from ntire.method import catalogue
-from ntire.image import encode_png, read_pixels
+from ntire.picture.image import encode_png, read_pixels
 from ntire.method import Method
 from ntire.prepare import Options, prepare
 from ntire.runner import Input, run

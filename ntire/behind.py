@@ -19,11 +19,11 @@ from ntire.device import fingerprint_of
 from ntire.environment import environment
 from ntire.files import open_regular
 from ntire.entry.findings import Finding
-from ntire.image import as_image, decode, read_header
+from ntire.picture.image import as_image, decode, read_header
 from ntire.limits import Limits
 from ntire.method import Method
 from ntire.pictures import Wanted
-from ntire.raw import facts_file, read_raw
+from ntire.picture.raw import facts_file, read_raw
 from ntire.sandbox import Answer, Backend, Child, Place, describe
 from ntire.shipped import METHOD
 from ntire.entry.manifest import Manifest

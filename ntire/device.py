@@ -12,8 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ntire import UserError, raw
-from ntire import image as images
+from ntire import UserError
+from ntire.picture import raw
+from ntire.picture import image as images
 from ntire.method.face_alignment import Finder, restore_faces
 from ntire.files import sha256_of
 from ntire.lane import Arriving, lane_to
@@ -22,7 +23,7 @@ from ntire.pipeline import Gone, Settled
 from ntire.plan import Planner
 from ntire.prepare import Options
 from ntire.speedups import Effect, measure, speed_up
-from ntire.tiling import out_of_memory
+from ntire.picture.tiling import out_of_memory
 
 
 @dataclass(frozen=True)

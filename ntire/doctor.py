@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ntire import UserError, raw
-from ntire import image as images
+from ntire import UserError
+from ntire.picture import raw
+from ntire.picture import image as images
 from ntire.environment import choose_device, environment, processor, versions
 from ntire.method.method_table import Declared
 from ntire.files import writable_folder

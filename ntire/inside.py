@@ -129,7 +129,7 @@ class _Server:
     def _restore(self, request: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
         """One picture to one PNG in the output folder."""
         from ntire.device import restore_one
-        from ntire.image import encode_png
+        from ntire.picture.image import encode_png
 
         if self._ready is None:
             return {"status": "failed", "problem": "no method is loaded"}, None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ntire.method import Frame
-from ntire.raw import RawFrame
+from ntire.picture.raw import RawFrame
 
 Mark = float | torch.cuda.Event
 """A moment on the clock of the host, or of a device."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from ntire.files import open_regular, read_regular
 from ntire.entry.findings import Finding
-from ntire.image import Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.picture.image import Pixels, UnreadableImage, decode, header_of, read_bytes
 
 MOST_PIXELS = 2**26
 """Of a picture whose input is not known: 8K has half as many."""
@@ -124,7 +124,7 @@ def kind(data: bytes) -> str:
 
 
 def is_picture(head: bytes) -> bool:
-    """Whether a file that begins so is in one of the formats that `ntire.image` reads."""
+    """Whether a file that begins so is in one of the formats that `ntire.picture.image` reads."""
     formats = (SIGNATURE, b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"RIFF")
     return head.startswith(formats)
 

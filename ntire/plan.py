@@ -2,7 +2,7 @@
 
 A network runs on the meta device, where tensors have sizes and no memory: what lives there at once, and how large the largest
 tensor is, hold for every device. So tiles are as large as the memory allows, and running out of it is a surprise that
-`ntire.tiling` survives, not the way to find out.
+`ntire.picture.tiling` survives, not the way to find out.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from ntire.method.count import on_meta, peak_bytes
 from ntire.environment import memory_to_use
 from ntire.method import Frame, Method
 from ntire.prepare import Options
-from ntire.raw import RawFrame
+from ntire.picture.raw import RawFrame
 
 CACHE_TILE, CACHE_HALO, CACHE_BYTES = 512, 64, 512
 """On a CPU, tiles of this side take 0.6 to 0.9 of the time of the whole image, as activations stay in the cache: measured for

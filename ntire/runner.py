@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from ntire import UserError, __version__, raw
-from ntire import image as images
+from ntire import UserError, __version__
+from ntire.picture import raw
+from ntire.picture import image as images
 from ntire.device import Decoded, Device, DeviceLost, Restored, Turns, fingerprint_of, finish, why
 from ntire.device import Input as Input
 from ntire.device import Result as Result

@@ -26,9 +26,9 @@ from ntire.check import InputsOf, Report, check
 from ntire.device import Input, fingerprint_of
 from ntire.files import writable_folder, write_atomically
 from ntire.entry.findings import Finding
-from ntire.image import Pixels, decode, encode_png, read_pixels
+from ntire.picture.image import Pixels, decode, encode_png, read_pixels
 from ntire.limits import Limits
-from ntire.raw import facts_file
+from ntire.picture.raw import facts_file
 from ntire.runner import find_inputs
 from ntire.sandbox import Answer, Backend
 from ntire.shipped import CODE

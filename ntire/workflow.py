@@ -34,9 +34,9 @@ from ntire.pack import Packed, pack
 from ntire.prepare import Options, prepare
 from ntire.method.receptive_field import SEAM_TILE, reach_of, seam_error
 from ntire.runner import Input, Result, Summary, find_inputs, run
-from ntire.samples import add_noise, sample_set
+from ntire.picture.samples import add_noise, sample_set
 from ntire.sandbox import Backend, choose
-from ntire.sheet import Column, contact_sheet
+from ntire.picture.contact_sheet import Column, contact_sheet
 from ntire.entry.manifest import IMAGES, JOURNAL, Submission, find_submissions, open_submission
 from ntire.text import printable
 from ntire.benchmark.child import Setup

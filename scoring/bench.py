@@ -18,7 +18,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from ntire.image import encode_png, read_pixels
+from ntire.picture.image import encode_png, read_pixels
 from ntire.method.pyiqa_networks import guarded
 from ntire.entry.manifest import Manifest, Submission
 from scoring import random_weights

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from ntire import UserError
-from ntire.image import Pixels
+from ntire.picture.image import Pixels
 from ntire.method.weights_files import locate
 from scoring.fid import frechet_distance
 from scoring.identity import TEMPLATE, similarity_transform

@@ -12,7 +12,7 @@ import torch
 
 from ntire import UserError
 from ntire.method.face_alignment import Landmarks, face_finder
-from ntire.image import read_pixels
+from ntire.picture.image import read_pixels
 
 CONFIDENCE = 0.8
 Detector = Callable[[Path], Landmarks | None]

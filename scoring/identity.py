@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ntire import UserError
 from ntire.method.face_alignment import Landmarks
 from ntire.files import write_atomically
-from ntire.image import Pixels
+from ntire.picture.image import Pixels
 from ntire.method.weights_files import fill, read_state_dict
 from scoring.instruments import NetworkInstrument, Vector, View
 from scoring.pixels import MetricError

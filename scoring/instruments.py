@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ntire.image import Pixels
+from ntire.picture.image import Pixels
 from scoring.pixels import Measure
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ntire.image import Pixels
+from ntire.picture.image import Pixels
 
 On = Literal["rgb", "ycbcr", "yiq"]
 """What is compared: all three channels, BT.601 Y with foot- and headroom as MATLAB's rgb2ycbcr, or full-range Y."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ntire import UserError
 from ntire.method.face_alignment import Landmarks
-from ntire.image import SUFFIXES
+from ntire.picture.image import SUFFIXES
 from scoring.identity import read_landmarks
 from scoring.metrics import METRICS
 from scoring.track import Track

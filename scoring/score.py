@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 from ntire.environment import environment, versions
 from ntire.method.face_alignment import Landmarks
 from ntire.files import sha256_of
-from ntire.image import Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.picture.image import Pixels, UnreadableImage, decode, header_of, read_bytes
 from ntire.entry.manifest import Submission
 from ntire.method.weights_files import require, verify
 from scoring.cache import Cache, key_of

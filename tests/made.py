@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ntire.image import encode_png
+from ntire.picture.image import encode_png
 
 
 def scene(height: int = 40, width: int = 48, seed: int = 0) -> np.ndarray:

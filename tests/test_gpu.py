@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ntire.method import catalogue
-from ntire.degradations import SrgbDegradation
-from ntire.image import Rounding, as_image, read_pixels
+from ntire.picture.degradations import SrgbDegradation
+from ntire.picture.image import Rounding, as_image, read_pixels
 from ntire.plan import WORKSPACE, footprint
 from ntire.prepare import Options, prepare
 from ntire.runner import Input, find_inputs, run

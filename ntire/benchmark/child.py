@@ -21,7 +21,7 @@ from ntire.method import catalogue
 from ntire.device import Device, Turns, restore_one
 from ntire.environment import environment
 from ntire.files import sha256_of
-from ntire.image import Pixels
+from ntire.picture.image import Pixels
 from ntire.method import Method
 from ntire.prepare import Options, code_sha256, prepare, weights_used
 

@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from ntire import UserError, raw
+from ntire import UserError
+from ntire.picture import raw
 from ntire.benchmark import nvidia_smi as nvidia
 from ntire.device import fingerprint_of
 from ntire.files import sha256_of, write_atomically
-from ntire.image import encode_png, read_header, read_pixels
+from ntire.picture.image import encode_png, read_header, read_pixels
 from ntire.benchmark.child import Setup, pixels_sha256
 from ntire.benchmark.statistics import FULL, Protocol, Ratio, Times
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from ntire.image import Rounding, as_image, read_integers
-from ntire.raw import RawFrame, balanced_rggb, correct_colours, demosaic, read_raw, srgb_encode
-from ntire.tiling import tiled
+from ntire.picture.image import Rounding, as_image, read_integers
+from ntire.picture.raw import RawFrame, balanced_rggb, correct_colours, demosaic, read_raw, srgb_encode
+from ntire.picture.tiling import tiled
 from ntire.method.weights_files import Weights, fill, read_state_dict
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ntire.method import Method
-from ntire.tiling import pad_reflect, tiled
+from ntire.picture.tiling import pad_reflect, tiled
 
 SEAM_TILE = 128
 

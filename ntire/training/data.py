@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ntire import UserError
 from ntire.files import sha256_of
-from ntire.image import SUFFIXES, Pixels, UnreadableImage, as_image, read_header, read_pixels
+from ntire.picture.image import SUFFIXES, Pixels, UnreadableImage, as_image, read_header, read_pixels
 from ntire.training.parallel import Group
 from ntire.method.recipe import Degradation, Recipe, Stage
 

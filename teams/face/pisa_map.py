@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ntire.tiling import pad_reflect
+from ntire.picture.tiling import pad_reflect
 from teams.parts import ms_liqe, pisa_sr, quality, seesr
 from teams.parts.clip_text import VOCABULARY
 from teams.parts.edict import climb

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ntire.degradations import NoiseLevels
+from ntire.picture.degradations import NoiseLevels
 from ntire.method import Cost, Method
 from ntire.training import OwnLoss, Recipe, Stage
-from ntire.weather import OneOf, Weather
+from ntire.picture.weather import OneOf, Weather
 from ntire.method.weights_files import Weights
 from teams.parts.restormer import ChannelNorm, Double, Embed, GatedFeedForward, Half, TransposedAttention
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ntire import UserError
 from ntire.method import Cost, Method
 from ntire.training import Loss, Recipe, Stage
-from ntire.weather import Weather
+from ntire.picture.weather import Weather
 from teams.parts.adapters import OwnConv, mix
 from teams.parts.clip_text import TOKENS
 from teams.parts.degradation_router import CLIP, Router, find_clip

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ntire.method import Method
-from ntire.tiling import pad_reflect
+from ntire.picture.tiling import pad_reflect
 
 CHALLENGE = "https://github.com/zhengchen1999/NTIRE2025_RealWorld_Face_Restoration"
 """Where the organisers keep the teams' programs."""

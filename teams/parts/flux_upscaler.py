@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ntire.method.counters import alike
-from ntire.tiling import pad_reflect
+from ntire.picture.tiling import pad_reflect
 from ntire.method.weights_files import Weights, fill, read_state_dict
 from teams.parts.flux_names import flux_names
 from teams.parts.ldm_names import vae_names

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ntire.tiling import overlapping, pad_reflect
+from ntire.picture.tiling import overlapping, pad_reflect
 from ntire.method.weights_files import Weights, fill, read_state_dict
 from teams.parts.adapters import adapted, mix
 from teams.parts.clip_text import VOCABULARY

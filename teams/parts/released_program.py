@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.image import as_image, decode, write_image
+from ntire.picture.image import as_image, decode, write_image
 from ntire.limits import Limits
 from ntire.sandbox import Backend, Child, Place, why_not
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ntire.method.counters import alike
-from ntire.tiling import overlapping, pad_reflect
+from ntire.picture.tiling import overlapping, pad_reflect
 from ntire.method.weights_files import Weights, fill, read_state_dict
 from teams.parts.clip_text import VOCABULARY
 from teams.parts.colour import wavelet_colour

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ntire.method import Method
-from ntire.raw import demosaic, srgb_encode
+from ntire.picture.raw import demosaic, srgb_encode
 
 
 class Copy(Method):

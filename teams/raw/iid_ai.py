@@ -7,9 +7,9 @@ Report: RAIM 2025 report, supplement, IID-AI (track 1).
 
 from torch import Tensor, nn
 
-from ntire.degradations import RawDegradation
+from ntire.picture.degradations import RawDegradation
 from ntire.method import Method
-from ntire.raw import pack
+from ntire.picture.raw import pack
 from ntire.training import Loss, Recipe, Stage
 from teams.parts.x_restormer import x_restormer
 

@@ -7,9 +7,9 @@ Report: RAIM 2025 report, supplement, NJUST-KMG (track 1): 0.83 M parameters, tr
 
 from torch import Tensor, nn
 
-from ntire.degradations import RawDegradation
+from ntire.picture.degradations import RawDegradation
 from ntire.method import Cost, Method
-from ntire.raw import pack
+from ntire.picture.raw import pack
 from ntire.training import Recipe, Stage
 from ntire.method.weights_files import Weights
 from teams.parts.attention import RCAB, ResGFM

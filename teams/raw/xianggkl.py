@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.degradations import RawDegradation
+from ntire.picture.degradations import RawDegradation
 from ntire.method import Cost, Method
-from ntire.tiling import overlapping, pad_reflect
+from ntire.picture.tiling import overlapping, pad_reflect
 from ntire.training import Recipe, Stage
 from ntire.training.losses import Opponent
 from teams.parts.clip_text import TOKENS

@@ -10,7 +10,7 @@ import torch
 from spandrel.architectures.NAFNet import NAFNet
 from torch import Tensor, nn
 
-from ntire.degradations import SrgbDegradation
+from ntire.picture.degradations import SrgbDegradation
 from ntire.method import Method
 from ntire.training import Recipe, Stage
 

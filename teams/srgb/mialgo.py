@@ -8,7 +8,7 @@ on an A100.
 
 from torch import Tensor, nn
 
-from ntire.degradations import SrgbDegradation
+from ntire.picture.degradations import SrgbDegradation
 from ntire.method import Cost, Method
 from ntire.training import Recipe, Stage
 from ntire.method.weights_files import Weights

@@ -9,7 +9,7 @@ AIM challenge on learned ISP), with widths 16, 32, 32 and a single middle layer.
 
 from torch import Tensor, nn
 
-from ntire.degradations import SrgbDegradation
+from ntire.picture.degradations import SrgbDegradation
 from ntire.method import Method
 from ntire.training import Recipe, Stage
 from ntire.method.weights_files import Weights

@@ -7,7 +7,7 @@ Report: RAIM 2025 report, supplement, NulltoZero: "0.303 MB", 22.58 ms at 1024 x
 
 from torch import Tensor, nn
 
-from ntire.degradations import SrgbDegradation
+from ntire.picture.degradations import SrgbDegradation
 from ntire.method import Cost, Method
 from ntire.training import Recipe, Stage
 from ntire.method.weights_files import Weights

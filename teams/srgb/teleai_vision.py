@@ -15,7 +15,7 @@ from spandrel.architectures.SPAN import SPAN
 from torch import Tensor
 
 from ntire.method import Method
-from ntire.second_order import SecondOrderDegradation
+from ntire.picture.real_esrgan_degradation import SecondOrderDegradation
 from ntire.training import Recipe, Stage
 
 STAGES = (

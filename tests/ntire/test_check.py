@@ -23,7 +23,7 @@ from ntire import UserError
 from ntire.check import check
 from ntire.files import sha256_of
 from ntire.entry.findings import CODES
-from ntire.image import encode_png, read_pixels
+from ntire.picture.image import encode_png, read_pixels
 from scoring.track import Budgets, Track, load_track
 from tests.made import scene, write_png
 

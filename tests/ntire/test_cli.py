@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ntire import __version__
-from ntire.image import read_pixels
+from ntire.picture.image import read_pixels
 from tests.made import scene, write_png
 
 
@@ -444,7 +444,7 @@ def test_our_scores_stand_beside_published_ones(ntire, tmp_path):
 
 
 def test_noise_is_added_to_the_subsets_whose_inputs_are_clean(tmp_path):
-    from ntire.image import read_pixels
+    from ntire.picture.image import read_pixels
     from ntire.workflow import plan
 
     for name in ("hazy/a", "noisy-25/a", "noisy-50/a"):

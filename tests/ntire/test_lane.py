@@ -6,7 +6,7 @@ import torch
 
 from ntire import lane
 from ntire.lane import CudaLane, HostLane, lane_to, on, pinned
-from ntire.raw import RawFrame
+from ntire.picture.raw import RawFrame
 
 FRAME = torch.randint(0, 255, (3, 6, 8), dtype=torch.uint8)
 

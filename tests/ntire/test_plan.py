@@ -9,7 +9,7 @@ from ntire.method import catalogue
 from ntire.method import Method
 from ntire.plan import WORKSPACE, Plan, Planner, footprint
 from ntire.prepare import Options
-from ntire.tiling import tiled
+from ntire.picture.tiling import tiled
 
 
 class Whole(Method):

@@ -16,7 +16,7 @@ from PIL import Image
 from ntire import UserError, runner
 from ntire.method import catalogue
 from ntire.files import sha256_of
-from ntire.image import read_pixels
+from ntire.picture.image import read_pixels
 from ntire.entry.journal import read_journal
 from ntire.prepare import Options, prepare
 from ntire.runner import Input, find_inputs, run

@@ -20,7 +20,7 @@ import ntire.limits as limits
 import ntire.sandbox as sandbox
 from ntire import UserError, seccomp
 from ntire.escapes import ATTEMPTS
-from ntire.image import as_pixels, encode_png, read_image
+from ntire.picture.image import as_pixels, encode_png, read_image
 from ntire.limits import Limits, family, hold
 from ntire.sandbox import Child, Place, bubblewrap, choose, container, why_not
 from tests.made import scene, write_png
@@ -59,7 +59,7 @@ def load(self, request):
     return {"status": "loaded"}
 
 sys.modules["ntire.device"] = types.SimpleNamespace(restore_one=restore_one)
-sys.modules["ntire.image"] = types.SimpleNamespace(encode_png=lambda pixels: pixels)
+sys.modules["ntire.picture.image"] = types.SimpleNamespace(encode_png=lambda pixels: pixels)
 inside._Server._load = load
 inside.main()
 """

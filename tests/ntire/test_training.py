@@ -16,8 +16,8 @@ from torch import nn
 
 from ntire import UserError
 from ntire.method import catalogue
-from ntire.degradations import RawDegradation, SrgbDegradation, gaussian_noise
-from ntire.image import as_image
+from ntire.picture.degradations import RawDegradation, SrgbDegradation, gaussian_noise
+from ntire.picture.image import as_image
 from ntire.method import Method
 from ntire.training import Recipe, Stage
 from ntire.training.data import Pairs, batches, clean_images, hold_out, paired_images, validation_pairs

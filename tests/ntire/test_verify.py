@@ -12,7 +12,7 @@ import ntire.sandbox as sandbox
 from ntire import verify as verification
 from ntire.check import check
 from ntire.entry.findings import CODES
-from ntire.image import read_pixels
+from ntire.picture.image import read_pixels
 from ntire.limits import Limits
 from ntire.sandbox import why_not
 from ntire.entry.manifest import content_of
@@ -27,7 +27,7 @@ LIGHT = """
 import importlib.util, sys, types
 sys.path[:0] = sys.argv[2:]
 from ntire import inside
-from ntire.image import read_pixels
+from ntire.picture.image import read_pixels
 
 class Method:
     variant, weights = "", ()
@@ -64,7 +64,7 @@ CODE = """
 import ctypes, hashlib, os, socket, sys, time
 from pathlib import Path
 import numpy as np
-from ntire.image import read_pixels
+from ntire.picture.image import read_pixels
 from ntire.method import Method
 {top}
 class Mine(Method):

@@ -232,7 +232,7 @@ def test_niqe_with_the_real_model_gives_the_published_values(data, monkeypatch, 
 
     import scipy.io
 
-    from ntire.image import read_pixels
+    from ntire.picture.image import read_pixels
 
     real = np.load(data / "weights" / "niqe_pris_params.npz")
     path = tmp_path / "niqe_modelparameters.mat"

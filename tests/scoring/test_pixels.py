@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from ntire.image import read_pixels
+from ntire.picture.image import read_pixels
 from scoring.instruments import View
 from scoring.metrics import METRICS
 from scoring.pixels import MetricError

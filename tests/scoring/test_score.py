@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ntire import UserError
-from ntire.image import read_pixels
+from ntire.picture.image import read_pixels
 from ntire.entry.manifest import Manifest, Submission
 from scoring import score as scoring
 from scoring.cache import Cache

@@ -8,7 +8,7 @@ from torch import Tensor
 from ntire import UserError
 from ntire.method import catalogue
 from ntire.method.face_alignment import TEMPLATE
-from ntire.image import read_pixels
+from ntire.picture.image import read_pixels
 from ntire.prepare import Options, prepare
 from ntire.turns import take_turns
 from ntire.method.weights_files import fill_from

@@ -10,7 +10,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ntire import UserError
-from ntire.raw import demosaic, srgb_encode
+from ntire.picture.raw import demosaic, srgb_encode
 from teams.parts.wavelet import haar, inverse_haar
 from teams.parts.x_restormer import WINDOW, OverlappingAttention, x_restormer
 from teams.raw.polyu_aisp import PolyuAisp

@@ -22,7 +22,7 @@ from torch.func import functional_call
 from ntire import UserError
 from ntire.method import Cost, Method
 from ntire.training import Loss, OwnLoss, Recipe, Stage
-from ntire.weather import Weather
+from ntire.picture.weather import Weather
 from teams.general.diffusion_trained.diffusion import STEPS, clean_estimate, diffuse
 from teams.general.diffusion_trained.experts import Clock, TimeExperts
 from teams.general.diffusion_trained.regularisers import (

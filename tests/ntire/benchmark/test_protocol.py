@@ -17,8 +17,8 @@ from ntire.benchmark.protocol import _turned_frame as turned_frame
 from ntire.benchmark.protocol import _warm_ups as warm_ups
 from ntire.device import fingerprint_of
 from ntire.files import sha256_of
-from ntire.image import read_pixels
-from ntire.raw import balanced_rggb, read_raw
+from ntire.picture.image import read_pixels
+from ntire.picture.raw import balanced_rggb, read_raw
 from ntire.benchmark.child import Setup
 from ntire.benchmark.statistics import QUICK
 from tests.made import scene, write_png

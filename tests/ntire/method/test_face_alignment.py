@@ -20,7 +20,7 @@ from ntire.method.face_alignment import (
     restore_faces,
     to_upright,
 )
-from ntire.image import read_pixels
+from ntire.picture.image import read_pixels
 from ntire.entry.journal import read_journal
 from ntire.method.weights_files import cache_folder
 from tests.made import scene, write_png

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from ntire import UserError
-from ntire.image import (
+from ntire.picture.image import (
     Rounding,
     UnreadableImage,
     as_image,

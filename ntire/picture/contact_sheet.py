@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ntire.files import write_atomically
-from ntire.image import SUFFIXES, encode_png, read_pixels
+from ntire.picture.image import SUFFIXES, encode_png, read_pixels
 
 CELL = 320
 """Side of the crop of each picture, in its own pixels: nothing is resized, so noise and detail stay as they are."""

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ntire.degradations import gaussian_noise, jpeg, uniform
-from ntire.image import as_image, as_pixels
+from ntire.picture.degradations import gaussian_noise, jpeg, uniform
+from ntire.picture.image import as_image, as_pixels
 
 Shape = Literal["gaussian", "generalised", "plateau"]
 

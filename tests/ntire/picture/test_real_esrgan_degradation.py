@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from ntire.image import as_image
-from ntire.second_order import Round, SecondOrderDegradation, blur_kernel, filtered, poisson_noise, sinc_kernel
+from ntire.picture.image import as_image
+from ntire.picture.real_esrgan_degradation import Round, SecondOrderDegradation, blur_kernel, filtered, poisson_noise, sinc_kernel
 from tests.made import scene
 
 

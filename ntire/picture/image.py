@@ -28,7 +28,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ntire import UserError
 from ntire.files import write_atomically
-from ntire.png import encode_png as encode_png
+from ntire.picture.png import encode_png as encode_png
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,9 +5,9 @@ import tomli_w
 import torch
 
 from ntire import UserError
-from ntire.degradations import CAMERAS_FROM_XYZ, RawDegradation, mosaic_of
-from ntire.image import UnreadableImage, as_image, encode_png
-from ntire.raw import (
+from ntire.picture.degradations import CAMERAS_FROM_XYZ, RawDegradation, mosaic_of
+from ntire.picture.image import UnreadableImage, as_image, encode_png
+from ntire.picture.raw import (
     RawFrame,
     balanced_rggb,
     ccm_from_xyz,

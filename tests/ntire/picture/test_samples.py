@@ -1,8 +1,8 @@
 import numpy as np
 
-from ntire.image import read_pixels
-from ntire.raw import read_raw
-from ntire.samples import PICTURES, sample_set
+from ntire.picture.image import read_pixels
+from ntire.picture.raw import read_raw
+from ntire.picture.samples import PICTURES, sample_set
 
 
 def test_the_sample_set_is_the_same_every_time(tmp_path):

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from ntire.image import as_image
-from ntire.raw import srgb_decode
-from ntire.weather import KINDS, OneOf, Weather, haze, low_light, masked, motion_blur, rain
+from ntire.picture.image import as_image
+from ntire.picture.raw import srgb_decode
+from ntire.picture.weather import KINDS, OneOf, Weather, haze, low_light, masked, motion_blur, rain
 from tests.made import scene
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ntire import png
-from ntire.png import encode_png
+from ntire.picture import png
+from ntire.picture.png import encode_png
 from tests.made import scene
 
 

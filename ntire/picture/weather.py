@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ntire.degradations import NoiseLevels, gaussian_blur, gaussian_noise, jpeg, uniform
-from ntire.image import as_image, as_pixels
-from ntire.raw import srgb_decode, srgb_encode
+from ntire.picture.degradations import NoiseLevels, gaussian_blur, gaussian_noise, jpeg, uniform
+from ntire.picture.image import as_image, as_pixels
+from ntire.picture.raw import srgb_decode, srgb_encode
 
 
 def smooth_field(height: int, width: int, coarse: int, rng: Generator) -> Tensor:

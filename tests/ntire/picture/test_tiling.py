@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ntire.tiling import overlapping, pad_reflect, spans, tiled
+from ntire.picture.tiling import overlapping, pad_reflect, spans, tiled
 
 
 @given(

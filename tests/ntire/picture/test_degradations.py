@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ntire.degradations import (
+from ntire.picture.degradations import (
     NoiseLevels,
     RawDegradation,
     SrgbDegradation,
@@ -18,8 +18,8 @@ from ntire.degradations import (
     shot_and_read,
     unsharp_mask,
 )
-from ntire.image import as_image
-from ntire.raw import demosaic, srgb_decode, srgb_encode
+from ntire.picture.image import as_image
+from ntire.picture.raw import demosaic, srgb_decode, srgb_encode
 from tests.made import scene
 
 

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from ntire.files import read_toml
-from ntire.image import UnreadableImage
-from ntire.tiling import pad_reflect
+from ntire.picture.image import UnreadableImage
+from ntire.picture.tiling import pad_reflect
 
 if TYPE_CHECKING:
     import rawpy
@@ -265,7 +265,7 @@ def _frame(
 def _without_levels(samples: Tensor, black: Levels, white: float) -> Tensor:
     """Sensor values (1, H, W), float32, to [0, 1] in place."""
     for index, level in enumerate(black):
-        # Divided by a number on the device: see `ntire.image.as_image`.
+        # Divided by a number on the device: see `ntire.picture.image.as_image`.
         span = torch.full((), white - level, device=samples.device)
         samples[0, index // 2 :: 2, index % 2 :: 2].sub_(level).div_(span)
     return samples.clamp_(0, 1)
@@ -321,7 +321,7 @@ def _bits(path: Path, array: NDArray[np.unsignedinteger]) -> int:
 
 
 def _read_png(path: Path) -> RawFrame:
-    from ntire.image import read_header, read_pixels
+    from ntire.picture.image import read_header, read_pixels
 
     header = read_header(path)
     if header.mode not in ("I;16", "I", "L") or header.bits not in (8, 16):

@@ -1,0 +1,1 @@
+"""Pictures and raw frames: reading, writing, cutting into tiles, damaging, drawing side by side."""
