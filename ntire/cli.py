@@ -434,7 +434,7 @@ def verify(
     from ntire.environment import choose_device
     from ntire.limits import Limits
     from ntire.sandbox import choose
-    from ntire.verify import Options
+    from ntire.review.verify import Options
     from ntire.workflow import verify_entry
     from scoring.references import References
 

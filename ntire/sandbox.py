@@ -1,6 +1,6 @@
 """Submitted code behind a wall: no network, nothing to read but what it needs, nothing to write but scratch, limits on all.
 
-    parent (trusted)                         child (`ntire.inside`, in the sandbox)
+    parent (trusted)                         child (`ntire.review.submitted_method_child`, in the sandbox)
       one input copied into /in     ----->     restores it
       one JSON line on its stdin               writes one file to /out, a sized tmpfs
       reads line and file, bounded  <-----     one JSON line and the bytes of that file on its stdout

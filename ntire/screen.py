@@ -18,11 +18,11 @@ from ntire.text import printable
 
 if TYPE_CHECKING:
     from ntire.benchmark.protocol import Report as BenchReport
-    from ntire.check import Report
+    from ntire.review.check import Report
     from ntire.entry.findings import Finding
     from ntire.runner import Result
     from ntire.training.loop import Step
-    from ntire.verify import Verification
+    from ntire.review.verify import Verification
     from scoring.leaderboard import Line
 
 # A pipe has no width: lines are wrapped only where a person would see them wrapped.

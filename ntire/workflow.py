@@ -16,12 +16,12 @@ import torch
 
 from ntire import UserError
 from ntire.method import catalogue
-from ntire.behind import Behind, clean_tree, method_behind
+from ntire.review.submitted_method import Behind, clean_tree, method_behind
 from ntire.benchmark.protocol import Picture, bench, scored_pixels
 from ntire.benchmark.protocol import Report as Timed
 from ntire.method.cost_breakdown import Breakdown, break_down, planned_bytes
-from ntire.check import InputsOf, check
-from ntire.check import Report as Checked
+from ntire.review.check import InputsOf, check
+from ntire.review.check import Report as Checked
 from ntire.method.count import count, lq_on_meta
 from ntire.method.face_alignment import face_finder
 from ntire.method.method_table import Declared, facts_of, usual_size, weights_of_methods
@@ -30,7 +30,7 @@ from ntire.method.pyiqa_networks import build
 from ntire.entry.journal import read_journal
 from ntire.limits import Limits
 from ntire.method import Method
-from ntire.pack import Packed, pack
+from ntire.review.pack import Packed, pack
 from ntire.prepare import Options, prepare
 from ntire.method.receptive_field import SEAM_TILE, reach_of, seam_error
 from ntire.runner import Input, Result, Summary, find_inputs, run
@@ -48,9 +48,9 @@ from ntire.training.loop import train as run_training
 from ntire.training.losses import Aids, Compare, Opponent
 from ntire.training.perceptual import VGG19, perceptual_loss
 from ntire.method.recipe import Loss
-from ntire.verify import Options as VerifyOptions
-from ntire.verify import Scored as BothScored
-from ntire.verify import Verification, verify
+from ntire.review.verify import Options as VerifyOptions
+from ntire.review.verify import Scored as BothScored
+from ntire.review.verify import Verification, verify
 from ntire.method.weights_files import Weights, fill, locate, require
 from scoring.budgets import Budgets, Spent
 from scoring.budgets import Name as BudgetName
@@ -492,7 +492,7 @@ def _run_apart(
 
 
 def check_entry(entry: Path, track_name: str | None, lq: Path | None, sandbox: str | None = None) -> Checked:
-    """Hold an entry against the rules of its track, or of the one named; see `ntire.check.check`.
+    """Hold an entry against the rules of its track, or of the one named; see `ntire.review.check.check`.
 
     Inputs that are not given are looked for where `score` finds them.
     """
@@ -503,7 +503,7 @@ def check_entry(entry: Path, track_name: str | None, lq: Path | None, sandbox: s
 def verify_entry(
     entry: Path, track_name: str | None, references: References, options: VerifyOptions, out: Path | None, say: Say
 ) -> Verification:
-    """Run an entry's code and hold what it makes against what was submitted; see `ntire.verify.verify`.
+    """Run an entry's code and hold what it makes against what was submitted; see `ntire.review.verify.verify`.
 
     The verdict goes into the entry's folder or, for an archive, into a folder beside it.
     """
@@ -565,7 +565,7 @@ def _mean_of(scored: Scored, metric: str) -> float | None:
 
 
 def pack_entry(folder: Path, out: Path | None, lq: Path | None) -> Packed:
-    """Make a zip of a run's folder; see `ntire.pack.pack`."""
+    """Make a zip of a run's folder; see `ntire.review.pack.pack`."""
     return pack(folder, out, _inputs_of(lq))
 
 

@@ -35,7 +35,7 @@ from hypothesis import HealthCheck, given, seed, settings
 
 from ntire import UserError
 from ntire.method import catalogue
-from ntire.check import check
+from ntire.review.check import check
 from ntire.device import Decoded, Device
 from ntire.entry.journal import read_journal
 from ntire.limits import Limits

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ntire.check import check
+from ntire.review.check import check
 from ntire.files import sha256_of
 from ntire.prepare import Options
 from ntire.workflow import plan, restore

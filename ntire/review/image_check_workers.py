@@ -19,7 +19,7 @@ from typing import Any
 from ntire import UserError
 from ntire.entry.findings import Finding
 from ntire.limits import Limits, apply_rlimits
-from ntire.pictures import Seen, Wanted, digest_at, look_at
+from ntire.review.image_checks import Seen, Wanted, digest_at, look_at
 from ntire.sandbox import Child, Place
 
 LIMITS = Limits(seconds=120.0, memory_bytes=3 << 30, processes=64, files=256, file_bytes=0)

@@ -9,9 +9,10 @@ import zlib
 import numpy as np
 import pytest
 
-from ntire import UserError, decoder
-from ntire.decoder import Decoders
-from ntire.pictures import Wanted, digest_of, look_at
+from ntire import UserError
+from ntire.review import image_check_workers as decoder
+from ntire.review.image_check_workers import Decoders
+from ntire.review.image_checks import Wanted, digest_of, look_at
 from tests.made import scene, write_png
 
 

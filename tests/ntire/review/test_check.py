@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ntire import UserError
-from ntire.check import check
+from ntire.review.check import check
 from ntire.files import sha256_of
 from ntire.entry.findings import CODES
 from ntire.picture.image import encode_png, read_pixels

@@ -17,14 +17,14 @@ from pydantic import TypeAdapter, ValidationError
 from ntire import UserError
 from ntire.method import catalogue
 from ntire.entry.archive import survey
-from ntire.check import InputsOf, Report, check
+from ntire.review.check import InputsOf, Report, check
 from ntire.method.method_table import facts_of
 from ntire.files import open_regular, sha256_of, write_atomically
 from ntire.entry.findings import Finding
 from ntire.entry.journal import read_header, read_journal
 from ntire.prepare import code_sha256
 from ntire.runner import Result
-from ntire.shipped import METHOD
+from ntire.review.code_checks import METHOD
 from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, Submission, open_submission
 from ntire.text import printable
 from scoring.track import all_tracks

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import ntire.sandbox as sandbox
-from ntire import verify as verification
-from ntire.check import check
+from ntire.review import verify as verification
+from ntire.review.check import check
 from ntire.entry.findings import CODES
 from ntire.picture.image import read_pixels
 from ntire.limits import Limits
 from ntire.sandbox import why_not
 from ntire.entry.manifest import content_of
-from ntire.verify import Options, Scored, compare, verify
+from ntire.review.verify import Options, Scored, compare, verify
 from tests.made import scene, write_png
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from torch import Tensor
 from ntire import UserError, __version__
 from ntire.entry.archive import survey
 from ntire.method.catalogue import module_name
-from ntire.decoder import decoders
+from ntire.review.image_check_workers import decoders
 from ntire.device import fingerprint_of
 from ntire.environment import environment
 from ntire.files import open_regular
@@ -22,10 +22,10 @@ from ntire.entry.findings import Finding
 from ntire.picture.image import as_image, decode, read_header
 from ntire.limits import Limits
 from ntire.method import Method
-from ntire.pictures import Wanted
+from ntire.review.image_checks import Wanted
 from ntire.picture.raw import facts_file, read_raw
 from ntire.sandbox import Answer, Backend, Child, Place, describe
-from ntire.shipped import METHOD
+from ntire.review.code_checks import METHOD
 from ntire.entry.manifest import Manifest
 from ntire.text import printable
 from ntire.method.weights_files import Weights, cache_folder

@@ -1,0 +1,1 @@
+"""What strangers hand in: checked, verified in a sandbox, packed."""
