@@ -28,7 +28,7 @@ from ntire.method import catalogue
 from ntire.benchmark import nvidia_smi as nvidia
 from ntire.method.count import count, lq_on_meta, on_meta
 from ntire.method import DTYPES, Method
-from ntire.prepare import Options, prepare
+from ntire.runner.prepare import Options, prepare
 from ntire.picture.tiling import tiled
 
 TOUCHES_MEMORY = ("convolution", "mm", "bmm", "addmm", "baddbmm", "pool", "scaled_dot_product", "pixel_shuffle")

@@ -30,8 +30,8 @@ from ntire import UserError
 from ntire.method import catalogue
 from ntire.picture.image import encode_png, read_pixels
 from ntire.method import Method
-from ntire.prepare import Options, prepare
-from ntire.runner import Input, run
+from ntire.runner.prepare import Options, prepare
+from ntire.runner.runner import Input, run
 
 Network = Callable[[Tensor], Tensor]
 """(1, 3, H, W) to (1, 3, H, W), both float in [0, 1], on the device."""

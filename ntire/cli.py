@@ -30,8 +30,8 @@ from ntire.screen import (
 from ntire.text import printable
 
 if TYPE_CHECKING:
-    from ntire.prepare import Options
-    from ntire.runner import Summary
+    from ntire.runner.prepare import Options
+    from ntire.runner.runner import Summary
 
 EPILOG = (
     "Exit codes: 0 done and valid; 1 the entry breaks a rule or an image could not be restored; 2 wrong usage; "
@@ -89,7 +89,7 @@ def demo(
 ) -> None:
     """Restore a small built-in sample set with two methods per track, score them and print the leaderboard."""
     from ntire.environment import choose_device
-    from ntire.prepare import Options
+    from ntire.runner.prepare import Options
     from ntire.workflow import demo as run_demo
 
     with progress() as bars:
@@ -212,7 +212,7 @@ def run(
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; goes on where it was stopped."""
     from ntire.environment import choose_devices
-    from ntire.prepare import Options
+    from ntire.runner.prepare import Options
     from ntire.workflow import plan, restore
 
     depth: Literal[8, 16] = 16 if bits == "16" else 8
@@ -526,7 +526,7 @@ def bench(
     if team is None or track is None:
         raise UserError("say what to measure: --team T --track K times a method; --scorer times the scorer.")
     from ntire.environment import choose_device
-    from ntire.prepare import Options
+    from ntire.runner.prepare import Options
     from ntire.benchmark.statistics import FULL, QUICK
     from ntire.workflow import BenchOptions, bench_method
 

@@ -13,14 +13,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ntire.pipeline import LeftAtOnce
+from ntire.runner.pipeline import LeftAtOnce
 from ntire.text import printable
 
 if TYPE_CHECKING:
     from ntire.benchmark.protocol import Report as BenchReport
     from ntire.review.check import Report
     from ntire.entry.findings import Finding
-    from ntire.runner import Result
+    from ntire.runner.runner import Result
     from ntire.training.loop import Step
     from ntire.review.verify import Verification
     from scoring.leaderboard import Line

@@ -31,9 +31,9 @@ from ntire.entry.journal import read_journal
 from ntire.limits import Limits
 from ntire.method import Method
 from ntire.review.pack import Packed, pack
-from ntire.prepare import Options, prepare
+from ntire.runner.prepare import Options, prepare
 from ntire.method.receptive_field import SEAM_TILE, reach_of, seam_error
-from ntire.runner import Input, Result, Summary, find_inputs, run
+from ntire.runner.runner import Input, Result, Summary, find_inputs, run
 from ntire.picture.samples import add_noise, sample_set
 from ntire.sandbox import Backend, choose
 from ntire.picture.contact_sheet import Column, contact_sheet
@@ -174,7 +174,7 @@ def restore_walled(
 
 
 def restore(job: Job, options: Options, report: Watch, *, whole: bool = False) -> Summary:
-    """Run a job; see `ntire.runner.run`. With `whole`, inputs are pictures with faces in them, which RetinaFace finds.
+    """Run a job; see `ntire.runner.runner.run`. With `whole`, inputs are pictures with faces in them, which RetinaFace finds.
 
     Raises UserError where the detector is not here, or the method is not one for faces that leaves reading to ntire.
     """

@@ -36,12 +36,12 @@ from hypothesis import HealthCheck, given, seed, settings
 from ntire import UserError
 from ntire.method import catalogue
 from ntire.review.check import check
-from ntire.device import Decoded, Device
+from ntire.runner.device_worker import Decoded, Device
 from ntire.entry.journal import read_journal
 from ntire.limits import Limits
-from ntire.plan import Planner
-from ntire.prepare import Options, prepare
-from ntire.runner import AHEAD, find_inputs, run
+from ntire.runner.memory_plan import Planner
+from ntire.runner.prepare import Options, prepare
+from ntire.runner.runner import AHEAD, find_inputs, run
 from ntire.sandbox import Child, Place, why_not
 from tests.made import scene, write_png
 from tests.ntire.test_archive import FLIPS, MEMBERS, hostile

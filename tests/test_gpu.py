@@ -9,10 +9,10 @@ import torch
 from ntire.method import catalogue
 from ntire.picture.degradations import SrgbDegradation
 from ntire.picture.image import Rounding, as_image, read_pixels
-from ntire.plan import WORKSPACE, footprint
-from ntire.prepare import Options, prepare
-from ntire.runner import Input, find_inputs, run
-from ntire.speedups import RECORDED
+from ntire.runner.memory_plan import WORKSPACE, footprint
+from ntire.runner.prepare import Options, prepare
+from ntire.runner.runner import Input, find_inputs, run
+from ntire.runner.speedups import RECORDED
 from ntire.training import Recipe, Stage
 from ntire.training.discriminator import UNetDiscriminator
 from ntire.training.loop import Settings, train

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from ntire import UserError
 from ntire.method import catalogue
-from ntire.device import Device, Turns, restore_one
+from ntire.runner.device_worker import Device, Turns, restore_one
 from ntire.environment import environment
 from ntire.files import sha256_of
 from ntire.picture.image import Pixels
 from ntire.method import Method
-from ntire.prepare import Options, code_sha256, prepare, weights_used
+from ntire.runner.prepare import Options, code_sha256, prepare, weights_used
 
 
 @dataclass(frozen=True)

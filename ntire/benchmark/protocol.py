@@ -26,7 +26,7 @@ import tomli_w
 from ntire import UserError
 from ntire.picture import raw
 from ntire.benchmark import nvidia_smi as nvidia
-from ntire.device import fingerprint_of
+from ntire.runner.device_worker import fingerprint_of
 from ntire.files import sha256_of, write_atomically
 from ntire.picture.image import encode_png, read_header, read_pixels
 from ntire.benchmark.child import Setup, pixels_sha256

@@ -24,7 +24,7 @@ from ntire.files import line_of, open_regular, read_regular
 from ntire.entry.findings import Finding
 from ntire.limits import Limits
 from ntire.review.image_checks import SUFFIXES, Seen, Wanted, is_picture
-from ntire.runner import find_inputs
+from ntire.runner.runner import find_inputs
 from ntire.sandbox import Backend
 from ntire.review.code_checks import CODE, METHOD, look_at_method
 from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed

@@ -22,8 +22,8 @@ from ntire.method.method_table import facts_of
 from ntire.files import open_regular, sha256_of, write_atomically
 from ntire.entry.findings import Finding
 from ntire.entry.journal import read_header, read_journal
-from ntire.prepare import code_sha256
-from ntire.runner import Result
+from ntire.runner.prepare import code_sha256
+from ntire.runner.runner import Result
 from ntire.review.code_checks import METHOD
 from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, Submission, open_submission
 from ntire.text import printable

@@ -15,7 +15,7 @@ from ntire import UserError, __version__
 from ntire.entry.archive import survey
 from ntire.method.catalogue import module_name
 from ntire.review.image_check_workers import decoders
-from ntire.device import fingerprint_of
+from ntire.runner.device_worker import fingerprint_of
 from ntire.environment import environment
 from ntire.files import open_regular
 from ntire.entry.findings import Finding
@@ -201,7 +201,7 @@ def look(data: bytes, name: str, size: tuple[int, int], scratch: Path) -> str:
 
 
 def method_behind(behind: Behind, folder: Path, scratch: Path) -> Method:
-    """Loaded code as a method that `ntire.runner.run` can run: `restore` asks through the wall.
+    """Loaded code as a method that `ntire.runner.runner.run` can run: `restore` asks through the wall.
 
     Its facts are what the code says of itself; its weights are those that lie beside it.
     """

@@ -14,7 +14,7 @@ from ntire import UserError, __version__
 from ntire.limits import Limits, apply_rlimits
 
 if TYPE_CHECKING:
-    from ntire.device import Device
+    from ntire.runner.device_worker import Device
 
 LONGEST = 500
 """Characters of a message."""
@@ -89,8 +89,8 @@ class _Server:
     def _load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Import the code and, unless it is only asked for that, build the method and fill it."""
         from ntire.method.catalogue import declared_in
-        from ntire.device import Device, Turns
-        from ntire.prepare import Options, prepare
+        from ntire.runner.device_worker import Device, Turns
+        from ntire.runner.prepare import Options, prepare
 
         try:
             declared = declared_in(self._code / request["file"])
@@ -128,7 +128,7 @@ class _Server:
 
     def _restore(self, request: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
         """One picture to one PNG in the output folder."""
-        from ntire.device import restore_one
+        from ntire.runner.device_worker import restore_one
         from ntire.picture.image import encode_png
 
         if self._ready is None:

@@ -23,13 +23,13 @@ from ntire import UserError, __version__
 from ntire.entry.archive import survey, unpack
 from ntire.review.submitted_method import Behind, clean_tree, look, size_of, weights_at_hand
 from ntire.review.check import InputsOf, Report, check
-from ntire.device import Input, fingerprint_of
+from ntire.runner.device_worker import Input, fingerprint_of
 from ntire.files import writable_folder, write_atomically
 from ntire.entry.findings import Finding
 from ntire.picture.image import Pixels, decode, encode_png, read_pixels
 from ntire.limits import Limits
 from ntire.picture.raw import facts_file
-from ntire.runner import find_inputs
+from ntire.runner.runner import find_inputs
 from ntire.sandbox import Answer, Backend
 from ntire.review.code_checks import CODE
 from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission

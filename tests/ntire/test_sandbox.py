@@ -58,7 +58,7 @@ def load(self, request):
     self._ready = request["file"]
     return {"status": "loaded"}
 
-sys.modules["ntire.device"] = types.SimpleNamespace(restore_one=restore_one)
+sys.modules["ntire.runner.device_worker"] = types.SimpleNamespace(restore_one=restore_one)
 sys.modules["ntire.picture.image"] = types.SimpleNamespace(encode_png=lambda pixels: pixels)
 inside._Server._load = load
 inside.main()

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from ntire import UserError
-from ntire.prepare import Options, prepare
+from ntire.runner.prepare import Options, prepare
 from teams.face.cx import Cx
 from teams.face.iil import Iil
 from teams.face.ipcv import Ipcv

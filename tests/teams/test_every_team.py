@@ -21,7 +21,7 @@ from ntire.method.cost_breakdown import break_down_built
 from ntire.method.count import count, lq_on_meta
 from ntire.method.counters import look
 from ntire.picture.image import as_pixels
-from ntire.prepare import Options, prepare
+from ntire.runner.prepare import Options, prepare
 from ntire.method.receptive_field import reach_of
 from ntire.training.loop import Settings, train
 from ntire.training.losses import PIXELS

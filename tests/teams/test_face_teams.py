@@ -9,8 +9,8 @@ from ntire import UserError
 from ntire.method import catalogue
 from ntire.method.face_alignment import TEMPLATE
 from ntire.picture.image import read_pixels
-from ntire.prepare import Options, prepare
-from ntire.turns import take_turns
+from ntire.runner.prepare import Options, prepare
+from ntire.runner.weight_offload import take_turns
 from ntire.method.weights_files import fill_from
 from teams.face import acvlab, aiia, hh, miportrait, night_watch, uphorse
 from teams.parts.diffbir import LONG_PROMPT, NEGATIVE

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ntire.method.count import count
-from ntire.prepare import Options, prepare
+from ntire.runner.prepare import Options, prepare
 from teams.general.mirage import GatedConv, Mirage, MirageSmall, contrast, covariances
 
 

@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, C
 from ntire import UserError
 from ntire.method.count import count, on_meta
 from ntire.method.method_table import facts_of
-from ntire.prepare import Options, prepare
+from ntire.runner.prepare import Options, prepare
 from ntire.training.loop import Settings, train
 from ntire.method.weights_files import read_state_dict
 from teams.general.uir_lora import SKIPS, UirLora

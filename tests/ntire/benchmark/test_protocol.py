@@ -15,7 +15,7 @@ from ntire.benchmark import nvidia_smi as nvidia
 from ntire.benchmark.protocol import Picture, bench, scored_pixels
 from ntire.benchmark.protocol import _turned_frame as turned_frame
 from ntire.benchmark.protocol import _warm_ups as warm_ups
-from ntire.device import fingerprint_of
+from ntire.runner.device_worker import fingerprint_of
 from ntire.files import sha256_of
 from ntire.picture.image import read_pixels
 from ntire.picture.raw import balanced_rggb, read_raw

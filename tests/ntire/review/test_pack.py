@@ -11,7 +11,7 @@ import pytest
 
 from ntire.review.check import check
 from ntire.files import sha256_of
-from ntire.prepare import Options
+from ntire.runner.prepare import Options
 from ntire.workflow import plan, restore
 from tests.made import scene, write_png
 

@@ -14,7 +14,7 @@ from ntire.method.catalogue import folder_of
 from ntire.files import sha256_of
 from ntire.method import DTYPES, Method, Precision
 from ntire.entry.manifest import WeightsUsed
-from ntire.turns import take_turns
+from ntire.runner.weight_offload import take_turns
 from ntire.method.weights_files import digest_of, fill, fill_from, locate, require, verify
 
 DRAWN = ("uniform_", "normal_", "kaiming_uniform_")

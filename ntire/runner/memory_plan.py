@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from ntire.method.count import on_meta, peak_bytes
 from ntire.environment import memory_to_use
 from ntire.method import Frame, Method
-from ntire.prepare import Options
+from ntire.runner.prepare import Options
 from ntire.picture.raw import RawFrame
 
 CACHE_TILE, CACHE_HALO, CACHE_BYTES = 512, 64, 512

@@ -9,9 +9,9 @@ from torch import nn
 from ntire import UserError
 from ntire.method import catalogue
 from ntire.method import Method
-from ntire.prepare import Options, prepare
-from ntire.runner import find_inputs, run
-from ntire.speedups import compare, speed_up
+from ntire.runner.prepare import Options, prepare
+from ntire.runner.runner import find_inputs, run
+from ntire.runner.speedups import compare, speed_up
 from tests.made import scene, write_png
 
 

@@ -4,7 +4,7 @@ import weakref
 
 import pytest
 
-from ntire.pipeline import Gone, Pipeline, Settled, Stage
+from ntire.runner.pipeline import Gone, Pipeline, Settled, Stage
 
 
 class Item:

@@ -6,8 +6,8 @@ from torch import nn
 
 from ntire import UserError
 from ntire.method import Method
-from ntire.prepare import Options, prepare
-from ntire.turns import take_turns
+from ntire.runner.prepare import Options, prepare
+from ntire.runner.weight_offload import take_turns
 
 META = torch.device("meta")
 

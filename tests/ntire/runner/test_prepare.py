@@ -7,7 +7,7 @@ from torch import nn
 
 from ntire import UserError
 from ntire.method import Method
-from ntire.prepare import Options, prepare
+from ntire.runner.prepare import Options, prepare
 from ntire.method.weights_files import Weights, fill, read_state_dict
 
 

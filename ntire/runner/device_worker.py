@@ -17,12 +17,12 @@ from ntire.picture import raw
 from ntire.picture import image as images
 from ntire.method.face_alignment import Finder, restore_faces
 from ntire.files import sha256_of
-from ntire.lane import Arriving, lane_to
+from ntire.runner.host_device_copy import Arriving, lane_to
 from ntire.method import Frame, Method, as_floats
-from ntire.pipeline import Gone, Settled
-from ntire.plan import Planner
-from ntire.prepare import Options
-from ntire.speedups import Effect, measure, speed_up
+from ntire.runner.pipeline import Gone, Settled
+from ntire.runner.memory_plan import Planner
+from ntire.runner.prepare import Options
+from ntire.runner.speedups import Effect, measure, speed_up
 from ntire.picture.tiling import out_of_memory
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ntire import UserError
 from ntire.method import Method
-from ntire.prepare import Options, prepare
+from ntire.runner.prepare import Options, prepare
 
 RECORDED = 4
 """Sizes of input for which a CUDA graph is kept; each holds the memory of a run. Further sizes run as without graphs."""
