@@ -278,8 +278,8 @@ def run(
 def _run_walled(
     code: Path, track: str, inputs: list[Path], folder: Path | None, limit: int | None, options: "Options"
 ) -> "Summary":
-    from ntire.limits import Limits
-    from ntire.sandbox import choose
+    from ntire.sandbox.limits import Limits
+    from ntire.sandbox.child import choose
     from ntire.workflow import restore_walled
 
     if options.weights is not None:
@@ -432,8 +432,8 @@ def verify(
     import secrets
 
     from ntire.environment import choose_device
-    from ntire.limits import Limits
-    from ntire.sandbox import choose
+    from ntire.sandbox.limits import Limits
+    from ntire.sandbox.child import choose
     from ntire.review.verify import Options
     from ntire.workflow import verify_entry
     from scoring.references import References

@@ -18,8 +18,8 @@ from ntire.picture import image as images
 from ntire.environment import choose_device, environment, processor, versions
 from ntire.method.method_table import Declared
 from ntire.files import writable_folder
-from ntire.limits import Limits, means
-from ntire.sandbox import BACKENDS, INSTALL, Child, Place, describe, why_not
+from ntire.sandbox.limits import Limits, means
+from ntire.sandbox.child import BACKENDS, INSTALL, Child, Place, describe, why_not
 from ntire.method.weights_files import cache_folder, verify
 from ntire.workflow import declared_weights
 from scoring.calibration import CHECKED, can_be_checked, drifted

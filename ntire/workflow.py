@@ -28,14 +28,14 @@ from ntire.method.method_table import Declared, facts_of, usual_size, weights_of
 from ntire.files import sha256_of, writable_folder
 from ntire.method.pyiqa_networks import build
 from ntire.entry.journal import read_journal
-from ntire.limits import Limits
+from ntire.sandbox.limits import Limits
 from ntire.method import Method
 from ntire.review.pack import Packed, pack
 from ntire.runner.prepare import Options, prepare
 from ntire.method.receptive_field import SEAM_TILE, reach_of, seam_error
 from ntire.runner.runner import Input, Result, Summary, find_inputs, run
 from ntire.picture.samples import add_noise, sample_set
-from ntire.sandbox import Backend, choose
+from ntire.sandbox.child import Backend, choose
 from ntire.picture.contact_sheet import Column, contact_sheet
 from ntire.entry.manifest import IMAGES, JOURNAL, Submission, find_submissions, open_submission
 from ntire.text import printable

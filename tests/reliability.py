@@ -38,11 +38,11 @@ from ntire.method import catalogue
 from ntire.review.check import check
 from ntire.runner.device_worker import Decoded, Device
 from ntire.entry.journal import read_journal
-from ntire.limits import Limits
+from ntire.sandbox.limits import Limits
 from ntire.runner.memory_plan import Planner
 from ntire.runner.prepare import Options, prepare
 from ntire.runner.runner import AHEAD, find_inputs, run
-from ntire.sandbox import Child, Place, why_not
+from ntire.sandbox.child import Child, Place, why_not
 from tests.made import scene, write_png
 from tests.ntire.test_archive import FLIPS, MEMBERS, hostile
 from tests.ntire.test_sandbox import AS_USER, LIGHT, SMALL
@@ -182,7 +182,7 @@ def _place(folder: Path) -> tuple[Place, Path]:
 
 
 def _misbehave(what: str, place: Place, outcome: Outcome) -> None:
-    import ntire.sandbox as sandbox
+    import ntire.sandbox.child as sandbox
 
     plain, sandbox.RUN_INSIDE = sandbox.RUN_INSIDE, lambda module: LIGHT
     limits = Limits(**{**SMALL.__dict__, "seconds": 3.0})

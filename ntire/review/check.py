@@ -22,10 +22,10 @@ from ntire.review.submitted_method import Behind, clean_tree, size_of
 from ntire.review.image_check_workers import decoders
 from ntire.files import line_of, open_regular, read_regular
 from ntire.entry.findings import Finding
-from ntire.limits import Limits
+from ntire.sandbox.limits import Limits
 from ntire.review.image_checks import SUFFIXES, Seen, Wanted, is_picture
 from ntire.runner.runner import find_inputs
-from ntire.sandbox import Backend
+from ntire.sandbox.child import Backend
 from ntire.review.code_checks import CODE, METHOD, look_at_method
 from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
 from ntire.text import printable

@@ -20,11 +20,11 @@ from ntire.environment import environment
 from ntire.files import open_regular
 from ntire.entry.findings import Finding
 from ntire.picture.image import as_image, decode, read_header
-from ntire.limits import Limits
+from ntire.sandbox.limits import Limits
 from ntire.method import Method
 from ntire.review.image_checks import Wanted
 from ntire.picture.raw import facts_file, read_raw
-from ntire.sandbox import Answer, Backend, Child, Place, describe
+from ntire.sandbox.child import Answer, Backend, Child, Place, describe
 from ntire.review.code_checks import METHOD
 from ntire.entry.manifest import Manifest
 from ntire.text import printable

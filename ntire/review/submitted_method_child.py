@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ntire import UserError, __version__
-from ntire.limits import Limits, apply_rlimits
+from ntire.sandbox.limits import Limits, apply_rlimits
 
 if TYPE_CHECKING:
     from ntire.runner.device_worker import Device

@@ -27,10 +27,10 @@ from ntire.runner.device_worker import Input, fingerprint_of
 from ntire.files import writable_folder, write_atomically
 from ntire.entry.findings import Finding
 from ntire.picture.image import Pixels, decode, encode_png, read_pixels
-from ntire.limits import Limits
+from ntire.sandbox.limits import Limits
 from ntire.picture.raw import facts_file
 from ntire.runner.runner import find_inputs
-from ntire.sandbox import Answer, Backend
+from ntire.sandbox.child import Answer, Backend
 from ntire.review.code_checks import CODE
 from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission
 from ntire.text import printable

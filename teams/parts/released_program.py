@@ -1,7 +1,7 @@
 """Stages that are whole projects of their own, run as their authors released them, from a folder that the user names.
 
 ntire downloads none of these programs and none of their weights, and changes nothing in their folders. They run behind the
-wall of submitted code (`ntire.sandbox`): without network, their folder and environment for reading only, one picture in, one
+wall of submitted code (`ntire.sandbox.child`): without network, their folder and environment for reading only, one picture in, one
 PNG out. What they look for in a home is found in `.home` of their folder.
 """
 
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.picture.image import as_image, decode, write_image
-from ntire.limits import Limits
-from ntire.sandbox import Backend, Child, Place, why_not
+from ntire.sandbox.limits import Limits
+from ntire.sandbox.child import Backend, Child, Place, why_not
 
 FOLDER = "NTIRE_PROGRAMS"
 """The environment variable that names the folder with one folder for each program."""

@@ -8,7 +8,7 @@ import torch
 
 from ntire import UserError
 from ntire.runner.prepare import Options, prepare
-from ntire.sandbox import why_not
+from ntire.sandbox.child import why_not
 from teams.face.allforface import FIDELITY, MODELS, NATURALNESS, AllForFace, wrapped
 from teams.parts.released_program import FOLDER, WALL, ReleasedProgram
 

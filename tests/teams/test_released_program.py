@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ntire import UserError
-from ntire.sandbox import why_not
+from ntire.sandbox.child import why_not
 from teams.parts import released_program
 from teams.parts.released_program import (
     WALL,

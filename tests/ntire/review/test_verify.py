@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ntire.sandbox as sandbox
+import ntire.sandbox.child as sandbox
 from ntire.review import verify as verification
 from ntire.review.check import check
 from ntire.entry.findings import CODES
 from ntire.picture.image import read_pixels
-from ntire.limits import Limits
-from ntire.sandbox import why_not
+from ntire.sandbox.limits import Limits
+from ntire.sandbox.child import why_not
 from ntire.entry.manifest import content_of
 from ntire.review.verify import Options, Scored, compare, verify
 from tests.made import scene, write_png

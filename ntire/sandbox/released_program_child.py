@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ntire.limits import Limits, apply_rlimits
+from ntire.sandbox.limits import Limits, apply_rlimits
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ntire.seccomp import DENIED, MACHINES
+from ntire.sandbox.seccomp import DENIED, MACHINES
 
 
 @dataclass(frozen=True)

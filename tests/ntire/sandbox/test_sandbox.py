@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-import ntire.limits as limits
-import ntire.sandbox as sandbox
-from ntire import UserError, seccomp
-from ntire.escapes import ATTEMPTS
+import ntire.sandbox.limits as limits
+import ntire.sandbox.child as sandbox
+from ntire import UserError
+from ntire.sandbox import seccomp
+from ntire.sandbox.escape_attempts import ATTEMPTS
 from ntire.picture.image import as_pixels, encode_png, read_image
-from ntire.limits import Limits, family, hold
-from ntire.sandbox import Child, Place, bubblewrap, choose, container, why_not
+from ntire.sandbox.limits import Limits, family, hold
+from ntire.sandbox.child import Child, Place, bubblewrap, choose, container, why_not
 from tests.made import scene, write_png
 
 walled = pytest.mark.skipif(bool(why_not("bubblewrap")), reason=f"no sandbox here: {why_not('bubblewrap')}")
@@ -147,8 +148,8 @@ def test_every_attempt_to_escape_is_stopped(place, tmp_path):
 AS_USER = """
 import json, os, sys
 from pathlib import Path
-from ntire.limits import Limits
-from ntire.sandbox import Child, Place, why_not
+from ntire.sandbox.limits import Limits
+from ntire.sandbox.child import Child, Place, why_not
 assert os.getuid() != 0
 reason = why_not("bubblewrap")
 if reason:

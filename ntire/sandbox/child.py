@@ -30,8 +30,8 @@ from typing import Any, Literal, Self, cast
 
 import ntire
 from ntire import UserError, __version__
-from ntire.limits import Held, Limits, family, hold, means, memory_of
-from ntire.seccomp import program
+from ntire.sandbox.limits import Held, Limits, family, hold, means, memory_of
+from ntire.sandbox.seccomp import program
 from ntire.text import printable
 
 Backend = Literal["bubblewrap", "docker", "podman", "none"]

@@ -1,0 +1,1 @@
+"""Somebody else's code, run where it can reach nothing but what it needs."""
