@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from ntire import UserError, __version__
-from ntire.screen import (
+from ntire.commands.screen import (
     log,
     out,
     print_bench,
@@ -662,7 +662,7 @@ def doctor(as_json: AsJson = False) -> None:
     """Check this installation: versions, devices, image and raw reading, metric calibration, weights."""
     from dataclasses import asdict
 
-    from ntire.doctor import examine
+    from ntire.commands.doctor import examine
 
     checks = list(examine())
     if as_json:

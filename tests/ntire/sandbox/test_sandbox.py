@@ -397,7 +397,7 @@ def test_a_machine_without_a_filter_has_no_sandbox(monkeypatch):
 
 @walled
 def test_the_doctor_says_what_is_enforced_after_trying_it():
-    from ntire.doctor import HELD, examine
+    from ntire.commands.doctor import HELD, examine
 
     rows = {check.name: check for check in examine() if check.name.startswith("sandbox")}
     assert rows["sandbox"].state == "ok"

@@ -1,0 +1,1 @@
+"""The commands, one module a noun: what is typed and the function behind it."""
