@@ -29,15 +29,15 @@ import torch
 import typer
 from scipy.stats import t as student
 
-from ntire.picture.degradations import NoiseLevels
 from ntire.method import Method
+from ntire.method.recipe import Degradation
+from ntire.picture.degradations import NoiseLevels
+from ntire.picture.weather import Weather
+from ntire.teams.general.diffusion_trained import PRETRAIN, DiffusionTrainedNafnet
+from ntire.teams.general.mirage import Mirage
 from ntire.training import Loss, Stage
 from ntire.training.data import clean_images, hold_out, validation_pairs
 from ntire.training.loop import WEIGHTS, Settings, psnr, train
-from ntire.method.recipe import Degradation
-from ntire.picture.weather import Weather
-from teams.general.diffusion_trained import PRETRAIN, DiffusionTrainedNafnet
-from teams.general.mirage import Mirage
 
 HELD_OUT = 8
 DAMAGES: Mapping[str, Degradation] = {

@@ -24,12 +24,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ntire import UserError
-from ntire.method import catalogue
 from ntire.benchmark import nvidia_smi as nvidia
+from ntire.method import DTYPES, Method, catalogue
 from ntire.method.count import count, lq_on_meta, on_meta
-from ntire.method import DTYPES, Method
-from ntire.runner.prepare import Options, prepare
 from ntire.picture.tiling import tiled
+from ntire.runner.prepare import Options, prepare
 
 TOUCHES_MEMORY = ("convolution", "mm", "bmm", "addmm", "baddbmm", "pool", "scaled_dot_product", "pixel_shuffle")
 """Operators that a compiler cannot fold into their neighbours."""

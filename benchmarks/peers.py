@@ -27,9 +27,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ntire import UserError
-from ntire.method import catalogue
+from ntire.method import Method, catalogue
 from ntire.picture.image import encode_png, read_pixels
-from ntire.method import Method
 from ntire.runner.prepare import Options, prepare
 from ntire.runner.runner import Input, run
 

@@ -18,18 +18,18 @@ from unittest import mock
 import numpy as np
 import torch
 
-from ntire.picture.image import encode_png, read_pixels
-from ntire.method.pyiqa_networks import guarded
 from ntire.entry.manifest import Manifest, Submission
-from scoring import random_weights
-from scoring.cache import Cache
-from scoring.fid import Features, read_statistics
-from scoring.identity import AdaFace, read_landmarks, write_landmarks
-from scoring.instruments import Instrument, View, as_batch
-from scoring.metrics import METRICS, Metric
-from scoring.references import References, expected_images
-from scoring.score import Scorer
-from scoring.track import Gate, Track
+from ntire.method.pyiqa_networks import guarded
+from ntire.picture.image import encode_png, read_pixels
+from ntire.scoring import random_weights
+from ntire.scoring.cache import Cache
+from ntire.scoring.fid import Features, read_statistics
+from ntire.scoring.identity import AdaFace, read_landmarks, write_landmarks
+from ntire.scoring.instruments import Instrument, View, as_batch
+from ntire.scoring.metrics import METRICS, Metric
+from ntire.scoring.references import References, expected_images
+from ntire.scoring.score import Scorer
+from ntire.scoring.track import Gate, Track
 
 SIDE = 512
 FACE = ((193.0, 240.0), (320.0, 241.0), (257.0, 314.0), (202.0, 371.0), (309.0, 371.0))

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from ntire import UserError
-from scoring.instruments import Vector
+from ntire.scoring.instruments import Vector
 
 FORMAT = 1
 """Raised when what is observed changes without a version of a library changing."""

@@ -9,12 +9,12 @@ from importlib.util import find_spec
 import numpy as np
 
 from ntire import UserError
-from ntire.picture.image import Pixels
 from ntire.method.weights_files import locate
-from scoring.fid import frechet_distance
-from scoring.identity import TEMPLATE, similarity_transform
-from scoring.instruments import View
-from scoring.metrics import METRICS
+from ntire.picture.image import Pixels
+from ntire.scoring.fid import frechet_distance
+from ntire.scoring.identity import TEMPLATE, similarity_transform
+from ntire.scoring.instruments import View
+from ntire.scoring.metrics import METRICS
 
 PINNED = {
     "psnr": 34.3285864728984,

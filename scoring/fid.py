@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.method.weights_files import fill, read_state_dict
-from scoring.instruments import NetworkInstrument, Vector
+from ntire.scoring.instruments import NetworkInstrument, Vector
 
 SIDE = 299
 DIMENSIONS = 2048

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.method.face_alignment import Landmarks
 from ntire.files import write_atomically
-from ntire.picture.image import Pixels
+from ntire.method.face_alignment import Landmarks
 from ntire.method.weights_files import fill, read_state_dict
-from scoring.instruments import NetworkInstrument, Vector, View
-from scoring.pixels import MetricError
+from ntire.picture.image import Pixels
+from ntire.scoring.instruments import NetworkInstrument, Vector, View
+from ntire.scoring.pixels import MetricError
 
 TEMPLATE = np.array(
     [

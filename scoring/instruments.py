@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ntire.picture.image import Pixels
-from scoring.pixels import Measure
+from ntire.scoring.pixels import Measure
 
 if TYPE_CHECKING:
     from ntire.method.face_alignment import Landmarks

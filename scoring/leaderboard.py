@@ -10,11 +10,11 @@ from pathlib import Path
 
 from ntire import UserError
 from ntire.entry.manifest import content_of
-from scoring.budgets import Spent
-from scoring.metrics import METRICS
-from scoring.score import Row, Scored
-from scoring.statistics import Sample, Uncertainty, mean, order, uncertainties
-from scoring.track import Gate, Track
+from ntire.scoring.budgets import Spent
+from ntire.scoring.metrics import METRICS
+from ntire.scoring.score import Row, Scored
+from ntire.scoring.statistics import Sample, Uncertainty, mean, order, uncertainties
+from ntire.scoring.track import Gate, Track
 
 VERIFICATION = "verification.json"
 """Written by `ntire verify` into an entry."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from ntire.method.pyiqa_networks import CLIP_FILE, MUSIQ_FILE, NIQE_FILE, PYIQA_FILES
 from ntire.method.weights_files import Weights, locate
-from scoring.instruments import Instrument, PixelInstrument, Vector
-from scoring.pixels import Measure, psnr, ssim, ssim_skimage
+from ntire.scoring.instruments import Instrument, PixelInstrument, Vector
+from ntire.scoring.pixels import Measure, psnr, ssim, ssim_skimage
 
 Paths = Mapping[str, Path]
 """Where each weights file of a metric is, by its file name."""
@@ -112,61 +112,61 @@ def _pixels(measure: Measure) -> Callable[[str, Paths], Instrument]:
 
 
 def _niqe(device: str, paths: Paths) -> Instrument:
-    from scoring.networks import Niqe
+    from ntire.scoring.networks import Niqe
 
     return Niqe(device, "niqe")
 
 
 def _clipiqa(device: str, paths: Paths) -> Instrument:
-    from scoring.networks import ClipIqa
+    from ntire.scoring.networks import ClipIqa
 
     return ClipIqa(device, paths[CLIP_FILE.file])
 
 
 def _maniqa(device: str, paths: Paths) -> Instrument:
-    from scoring.networks import Maniqa
+    from ntire.scoring.networks import Maniqa
 
     return Maniqa(device)
 
 
 def _musiq(device: str, paths: Paths) -> Instrument:
-    from scoring.networks import Iqa
+    from ntire.scoring.networks import Iqa
 
     return Iqa(device, "musiq")
 
 
 def _qalign(device: str, paths: Paths) -> Instrument:
-    from scoring.networks import QAlign
+    from ntire.scoring.networks import QAlign
 
     return QAlign(device)
 
 
 def _lpips(device: str, paths: Paths) -> Instrument:
-    from scoring.networks import WithHeads
+    from ntire.scoring.networks import WithHeads
 
     return WithHeads(device, "lpips", paths[LPIPS_FILE.file], LPIPS_HEADS)
 
 
 def _dists(device: str, paths: Paths) -> Instrument:
-    from scoring.networks import WithHeads
+    from ntire.scoring.networks import WithHeads
 
     return WithHeads(device, "dists", paths[DISTS_FILE.file], DISTS_HEADS)
 
 
 def _fid(device: str, paths: Paths) -> Instrument:
-    from scoring.fid import Features
+    from ntire.scoring.fid import Features
 
     return Features(device, paths[INCEPTION_FILE.file])
 
 
 def _fid_of_set(features: Sequence[Vector], paths: Paths) -> float:
-    from scoring.fid import frechet_distance, read_statistics
+    from ntire.scoring.fid import frechet_distance, read_statistics
 
     return frechet_distance(np.stack(features), *read_statistics(paths[FFHQ_FILE.file]))
 
 
 def _adaface(device: str, paths: Paths) -> Instrument:
-    from scoring.identity import AdaFace
+    from ntire.scoring.identity import AdaFace
 
     return AdaFace(device, paths[ADAFACE_FILE.file])
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ntire import UserError
 from ntire.method.pyiqa_networks import build
 from ntire.method.weights_files import read_state_dict
-from scoring.instruments import NetworkInstrument, Vector, View
-from scoring.pixels import MetricError
+from ntire.scoring.instruments import NetworkInstrument, Vector, View
+from ntire.scoring.pixels import MetricError
 
 
 class Iqa(NetworkInstrument):

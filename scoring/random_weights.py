@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ntire.method.weights_files import Home, cache_folder
-from scoring.fid import DIMENSIONS, fid_inception
-from scoring.identity import AdaFaceIR50
+from ntire.scoring.fid import DIMENSIONS, fid_inception
+from ntire.scoring.identity import AdaFaceIR50
 
 
 def write(name: str) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from ntire import UserError
 from ntire.method.face_alignment import Landmarks
 from ntire.picture.image import SUFFIXES
-from scoring.identity import read_landmarks
-from scoring.metrics import METRICS
-from scoring.track import Track
+from ntire.scoring.identity import read_landmarks
+from ntire.scoring.metrics import METRICS
+from ntire.scoring.track import Track
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from ntire.environment import environment, versions
-from ntire.method.face_alignment import Landmarks
-from ntire.files import sha256_of
-from ntire.picture.image import Pixels, UnreadableImage, decode, header_of, read_bytes
 from ntire.entry.manifest import Submission
+from ntire.environment import environment, versions
+from ntire.files import sha256_of
+from ntire.method.face_alignment import Landmarks
 from ntire.method.weights_files import require, verify
-from scoring.cache import Cache, key_of
-from scoring.instruments import Instrument, PixelInstrument, Vector, View
-from scoring.metrics import METRICS, Metric
-from scoring.pixels import MetricError
-from scoring.references import Expected, by_stem, pictures_below
-from scoring.track import Track
+from ntire.picture.image import Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.scoring.cache import Cache, key_of
+from ntire.scoring.instruments import Instrument, PixelInstrument, Vector, View
+from ntire.scoring.metrics import METRICS, Metric
+from ntire.scoring.pixels import MetricError
+from ntire.scoring.references import Expected, by_stem, pictures_below
+from ntire.scoring.track import Track
 
 CHUNK = 16
 """Images that are in memory at once."""

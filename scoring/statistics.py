@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring.metrics import METRICS
-from scoring.track import Track
+from ntire.scoring.metrics import METRICS
+from ntire.scoring.track import Track
 
 RESAMPLES = 2000
 SEED = 2025

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ntire.files import write_atomically
+from ntire.scoring.leaderboard import BINS, Line
+from ntire.scoring.metrics import METRICS
+from ntire.scoring.score import Row
+from ntire.scoring.statistics import sensitivity
 from ntire.text import printable
-from scoring.leaderboard import BINS, Line
-from scoring.metrics import METRICS
-from scoring.score import Row
-from scoring.statistics import sensitivity
 
 
 def write_scores(path: Path, rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> None:

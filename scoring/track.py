@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ntire import UserError
 from ntire.files import read_toml
-from scoring.budgets import Budgets as Budgets
-from scoring.budgets import Positive
-from scoring.metrics import METRICS
+from ntire.scoring.budgets import Budgets as Budgets
+from ntire.scoring.budgets import Positive
+from ntire.scoring.metrics import METRICS
 
 RULES = Path(str(files("scoring"))) / "tracks"
 PUBLISHED = Path(str(files("scoring"))) / "published"

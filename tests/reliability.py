@@ -32,20 +32,20 @@ sys.modules["tests"].__path__ = [str(ROOT / "tests")]
 import numpy as np
 import torch
 from hypothesis import HealthCheck, given, seed, settings
+from tests.ntire.test_archive import FLIPS, MEMBERS, hostile
+from tests.ntire.test_sandbox import AS_USER, LIGHT, SMALL
 
 from ntire import UserError
+from ntire.entry.journal import read_journal
 from ntire.method import catalogue
 from ntire.review.check import check
 from ntire.runner.device_worker import Decoded, Device
-from ntire.entry.journal import read_journal
-from ntire.sandbox.limits import Limits
 from ntire.runner.memory_plan import Planner
 from ntire.runner.prepare import Options, prepare
 from ntire.runner.runner import AHEAD, find_inputs, run
 from ntire.sandbox.child import Child, Place, why_not
+from ntire.sandbox.limits import Limits
 from tests.made import scene, write_png
-from tests.ntire.test_archive import FLIPS, MEMBERS, hostile
-from tests.ntire.test_sandbox import AS_USER, LIGHT, SMALL
 
 SHARES = {"archives": 0.4, "escapes": 0.2, "kills": 0.4}
 """Of the time."""
@@ -156,7 +156,7 @@ def escapes(until: float, start: int) -> Outcome:
         number = 0
         while (time.monotonic() < until or number < 2 * len(misbehaviour)) and counts["tried"] < MOST["escapes"]:
             number += 1
-            with Child("bubblewrap", place, SMALL, "escapes") as child:
+            with Child("bubblewrap", place, SMALL, "ntire.sandbox.escape_attempts") as child:
                 answer = child.ask(bait, 60)
             if answer.state != "answered":
                 outcome.broken.append(f"the attempts ended: {answer.problem}")

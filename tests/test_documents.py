@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from ntire.entry.findings import markdown as codes
+from ntire.entry.manifest import Manifest
 from ntire.method import catalogue
 from ntire.method.count import count
 from ntire.method.method_table import markdown
-from ntire.entry.findings import markdown as codes
-from ntire.entry.manifest import Manifest
-from scoring.track import markdown as tracks
+from ntire.scoring.track import markdown as tracks
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

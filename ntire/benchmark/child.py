@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from ntire import UserError
-from ntire.method import catalogue
-from ntire.runner.device_worker import Device, Turns, restore_one
 from ntire.environment import environment
 from ntire.files import sha256_of
+from ntire.method import Method, catalogue
 from ntire.picture.image import Pixels
-from ntire.method import Method
+from ntire.runner.device_worker import Device, Turns, restore_one
 from ntire.runner.prepare import Options, code_sha256, prepare, weights_used
 
 

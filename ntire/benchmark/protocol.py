@@ -24,13 +24,13 @@ import numpy as np
 import tomli_w
 
 from ntire import UserError
-from ntire.picture import raw
 from ntire.benchmark import nvidia_smi as nvidia
-from ntire.runner.device_worker import fingerprint_of
-from ntire.files import sha256_of, write_atomically
-from ntire.picture.image import encode_png, read_header, read_pixels
 from ntire.benchmark.child import Setup, pixels_sha256
 from ntire.benchmark.statistics import FULL, Protocol, Ratio, Times
+from ntire.files import sha256_of, write_atomically
+from ntire.picture import raw
+from ntire.picture.image import encode_png, read_header, read_pixels
+from ntire.runner.device_worker import fingerprint_of
 
 CLOCKS_MAY_DIFFER = 0.05
 """Share by which the child's own time may be off ours, beside 2 ms for handing over."""

@@ -18,12 +18,12 @@ from ntire.text import printable
 
 if TYPE_CHECKING:
     from ntire.benchmark.protocol import Report as BenchReport
-    from ntire.review.check import Report
     from ntire.entry.findings import Finding
-    from ntire.runner.runner import Result
-    from ntire.training.loop import Step
+    from ntire.review.check import Report
     from ntire.review.verify import Verification
-    from scoring.leaderboard import Line
+    from ntire.runner.runner import Result
+    from ntire.scoring.leaderboard import Line
+    from ntire.training.loop import Step
 
 # A pipe has no width: lines are wrapped only where a person would see them wrapped.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
@@ -248,6 +248,6 @@ def print_verification(found: "Verification") -> None:
 
 
 def print_leaderboard(lines: "Sequence[Line]") -> None:
-    from scoring.tables import cells
+    from ntire.scoring.tables import cells
 
     print_table(*cells(lines))

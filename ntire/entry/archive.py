@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ntire import UserError
-from ntire.files import kind_of
 from ntire.entry.findings import Finding
+from ntire.files import kind_of
 
 CHUNK = 1 << 16
 LARGEST_READ = 4 << 20

@@ -27,7 +27,7 @@ def module_name(team: str) -> str:
 
 def folders() -> list[str]:
     """The tracks that have a folder of methods."""
-    root = Path(next(iter(importlib.import_module("teams").__path__)))
+    root = Path(next(iter(importlib.import_module("ntire.teams").__path__)))
     return sorted(path.parent.name for path in root.glob("*/__init__.py") if path.parent.name != "parts")
 
 
@@ -38,7 +38,7 @@ def methods(track: str | None = None) -> list[type[Method]]:
         for folder in folders()
         if track in (None, folder)
         for name in _modules(folder)
-        for method in _declared_in(importlib.import_module(f"teams.{folder}.{name}"))
+        for method in _declared_in(importlib.import_module(f"ntire.teams.{folder}.{name}"))
     ]
     return found + [method for method in _installed() if track in (None, method.track)]
 
@@ -60,7 +60,7 @@ def find(team: str, track: str, variant: str | None = None) -> type[Method]:
         method
         for folder in able
         if module_name(team) in _modules(folder)
-        for method in _declared_in(importlib.import_module(f"teams.{folder}.{module_name(team)}"))
+        for method in _declared_in(importlib.import_module(f"ntire.teams.{folder}.{module_name(team)}"))
     ] or [method for method in _installed() if method.track in able and method.team == team]
     if not of_team:
         for one in unpublished():
@@ -83,7 +83,7 @@ def unpublished(track: str | None = None) -> list[Unpublished]:
         for folder in folders()
         if track in (None, folder)
         for name in _modules(folder)
-        for value in vars(importlib.import_module(f"teams.{folder}.{name}")).values()
+        for value in vars(importlib.import_module(f"ntire.teams.{folder}.{name}")).values()
         if isinstance(value, Unpublished)
     ]
 
@@ -130,7 +130,7 @@ def folder_of(method: type[Method]) -> Path | None:
 
 
 def _modules(track: str) -> list[str]:
-    package = importlib.import_module(f"teams.{track}")
+    package = importlib.import_module(f"ntire.teams.{track}")
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Generator, Tensor, nn
 
+from ntire.method.weights_files import Weights, fill, read_state_dict
 from ntire.picture.image import Rounding, as_image, read_integers
 from ntire.picture.raw import RawFrame, balanced_rggb, correct_colours, demosaic, read_raw, srgb_encode
 from ntire.picture.tiling import tiled
-from ntire.method.weights_files import Weights, fill, read_state_dict
 
 if TYPE_CHECKING:
+    from ntire.method.recipe import OwnLoss
     from ntire.training import Recipe
     from ntire.training.losses import Opponent
-    from ntire.method.recipe import OwnLoss
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

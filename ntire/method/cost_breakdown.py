@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ntire import UserError
+from ntire.method import Method
 from ntire.method.count import lq_on_meta, on_meta, peak_bytes
 from ntire.method.counters import Seen, look, look_at_trace
-from ntire.method import Method
 
 SHOWN = 5
 """Modules that a message names before it only says how many more there are."""

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ntire.method.counters import look
 from ntire.method import Cost, Method
+from ntire.method.counters import look
 
 
 def on_meta(method: type[Method], *, deployed: bool = True) -> Method:

@@ -10,10 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ntire.method.catalogue import folder_of, methods
-from ntire.method.count import count, on_meta
+import ntire
 from ntire.files import sha256_of, write_atomically
 from ntire.method import Cost, Method
+from ntire.method.catalogue import folder_of, methods
+from ntire.method.count import count, on_meta
 from ntire.method.weights_files import State, Weights, locate
 
 COLUMNS = ("team", "track", "variant", "params", "claim", "MACs", "claim", "at", "how the claim is read", "weights")
@@ -166,7 +167,7 @@ def _counts(method: type[Method], at: tuple[int, int], built: Method | None) -> 
     the hash of all source and libraries that they follow from.
     """
     path = None
-    if method.__module__.startswith("teams."):
+    if method.__module__.startswith("ntire.teams."):
         key = sha256_of(repr((_source(), method.__module__, method.__qualname__, at)).encode())
         path = (
             Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ntire" / "counts" / f"{key[:32]}.json"
@@ -191,8 +192,8 @@ def _counts(method: type[Method], at: tuple[int, int], built: Method | None) -> 
 @cache
 def _source() -> str:
     """The hash of all source that a method's figures can follow from, and the versions of the libraries."""
-    root = Path(__file__).parents[1]
-    files = sorted(path for part in ("ntire", "teams") for path in (root / part).rglob("*.py"))
+    root = Path(ntire.__file__).parent
+    files = sorted([*root.rglob("*.py"), *(root / "teams").rglob("*.py")])
     found = []
     for name in ("torch", "torchvision", "spandrel", "diffusers", "peft", "transformers", "timm"):
         try:

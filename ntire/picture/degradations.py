@@ -14,7 +14,16 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ntire.picture.image import as_image, as_pixels
-from ntire.picture.raw import RawFrame, apply_matrix, as_matrix, balanced_rggb, ccm_from_xyz, demosaic, srgb_decode, srgb_encode
+from ntire.picture.raw import (
+    RawFrame,
+    apply_matrix,
+    as_matrix,
+    balanced_rggb,
+    ccm_from_xyz,
+    demosaic,
+    srgb_decode,
+    srgb_encode,
+)
 
 CAMERAS_FROM_XYZ = torch.tensor(
     [

@@ -17,8 +17,8 @@ import tomli_w
 import torch
 from numpy.typing import NDArray
 
-from ntire.picture.degradations import RawDegradation, gaussian_blur, gaussian_noise, jpeg
 from ntire.files import sha256_of, write_atomically
+from ntire.picture.degradations import RawDegradation, gaussian_blur, gaussian_noise, jpeg
 from ntire.picture.image import as_image, as_pixels, encode_png, read_image
 from ntire.picture.raw import correct_colours
 

@@ -1,7 +1,7 @@
 """`ntire check`: an entry held against the rules of its track, all problems at once, before anybody scores it.
 
-An entry is a folder, or an archive that is unpacked into a scratch folder by the rules of `ntire.entry.archive`. Submitted code is
-run only in a sandbox, only where one is named, and only to see that it imports; `ntire.review.verify` asks more of it.
+An entry is a folder, or an archive that is unpacked into a scratch folder by the rules of `ntire.entry.archive`. Submitted code
+is run only in a sandbox, only where one is named, and only to see that it imports; `ntire.review.verify` asks more of it.
 """
 
 import math
@@ -18,19 +18,19 @@ from pydantic import ValidationError
 
 from ntire import UserError
 from ntire.entry.archive import PASSED_OVER, survey, unpack
-from ntire.review.submitted_method import Behind, clean_tree, size_of
-from ntire.review.image_check_workers import decoders
-from ntire.files import line_of, open_regular, read_regular
 from ntire.entry.findings import Finding
-from ntire.sandbox.limits import Limits
+from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
+from ntire.files import line_of, open_regular, read_regular
+from ntire.review.code_checks import CODE, METHOD, look_at_method
+from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import SUFFIXES, Seen, Wanted, is_picture
+from ntire.review.submitted_method import Behind, clean_tree, size_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Backend
-from ntire.review.code_checks import CODE, METHOD, look_at_method
-from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
+from ntire.sandbox.limits import Limits
+from ntire.scoring.leaderboard import VERIFICATION
+from ntire.scoring.track import Track, all_tracks
 from ntire.text import printable
-from scoring.leaderboard import VERIFICATION
-from scoring.track import Track, all_tracks
 
 README = "readme.txt"
 MOST_TEXT = 1 << 17

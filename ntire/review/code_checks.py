@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ntire.files import open_regular, read_regular
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import MethodUsed
+from ntire.files import open_regular, read_regular
 
 METHOD = "method/"
 """Below it lies all code of an entry."""

@@ -18,9 +18,9 @@ from typing import Any
 
 from ntire import UserError
 from ntire.entry.findings import Finding
-from ntire.sandbox.limits import Limits, apply_rlimits
 from ntire.review.image_checks import Seen, Wanted, digest_at, look_at
-from ntire.sandbox.child import Child, Place
+from ntire.sandbox.child import DECODER, Child, Place
+from ntire.sandbox.limits import Limits, apply_rlimits
 
 LIMITS = Limits(seconds=120.0, memory_bytes=3 << 30, processes=64, files=256, file_bytes=0)
 """A picture of 130 megapixels and its input take 2 GiB while they are compared."""
@@ -126,7 +126,7 @@ class Decoders:
         try:
             if child is None:
                 nowhere = Path(self._nowhere.name)
-                child = Child("none", Place(nowhere, nowhere), LIMITS, "decoder")
+                child = Child("none", Place(nowhere, nowhere), LIMITS, DECODER)
                 child.begin("cpu")
             answer = child.ask(request, LIMITS.seconds)
             answered = answer.state == "answered"

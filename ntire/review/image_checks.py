@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ntire.files import open_regular, read_regular
 from ntire.entry.findings import Finding
+from ntire.files import open_regular, read_regular
 from ntire.picture.image import Pixels, UnreadableImage, decode, header_of, read_bytes
 
 MOST_PIXELS = 2**26

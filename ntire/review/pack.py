@@ -15,19 +15,19 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ntire import UserError
-from ntire.method import catalogue
 from ntire.entry.archive import survey
-from ntire.review.check import InputsOf, Report, check
-from ntire.method.method_table import facts_of
-from ntire.files import open_regular, sha256_of, write_atomically
 from ntire.entry.findings import Finding
 from ntire.entry.journal import read_header, read_journal
+from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, Submission, open_submission
+from ntire.files import open_regular, sha256_of, write_atomically
+from ntire.method import catalogue
+from ntire.method.method_table import facts_of
+from ntire.review.check import InputsOf, Report, check
+from ntire.review.code_checks import METHOD
 from ntire.runner.prepare import code_sha256
 from ntire.runner.runner import Result
-from ntire.review.code_checks import METHOD
-from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, Submission, open_submission
+from ntire.scoring.track import all_tracks
 from ntire.text import printable
-from scoring.track import all_tracks
 
 FACTSHEET = "factsheet.md"
 LONG_AGO = (1980, 1, 1, 0, 0, 0)

@@ -13,22 +13,22 @@ from torch import Tensor
 
 from ntire import UserError, __version__
 from ntire.entry.archive import survey
-from ntire.method.catalogue import module_name
-from ntire.review.image_check_workers import decoders
-from ntire.runner.device_worker import fingerprint_of
+from ntire.entry.findings import Finding
+from ntire.entry.manifest import Manifest
 from ntire.environment import environment
 from ntire.files import open_regular
-from ntire.entry.findings import Finding
-from ntire.picture.image import as_image, decode, read_header
-from ntire.sandbox.limits import Limits
 from ntire.method import Method
-from ntire.review.image_checks import Wanted
-from ntire.picture.raw import facts_file, read_raw
-from ntire.sandbox.child import Answer, Backend, Child, Place, describe
-from ntire.review.code_checks import METHOD
-from ntire.entry.manifest import Manifest
-from ntire.text import printable
+from ntire.method.catalogue import module_name
 from ntire.method.weights_files import Weights, cache_folder
+from ntire.picture.image import as_image, decode, read_header
+from ntire.picture.raw import facts_file, read_raw
+from ntire.review.code_checks import METHOD
+from ntire.review.image_check_workers import decoders
+from ntire.review.image_checks import Wanted
+from ntire.runner.device_worker import fingerprint_of
+from ntire.sandbox.child import Answer, Backend, Child, Place, describe
+from ntire.sandbox.limits import Limits
+from ntire.text import printable
 
 
 class Behind:

@@ -128,8 +128,8 @@ class _Server:
 
     def _restore(self, request: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
         """One picture to one PNG in the output folder."""
-        from ntire.runner.device_worker import restore_one
         from ntire.picture.image import encode_png
+        from ntire.runner.device_worker import restore_one
 
         if self._ready is None:
             return {"status": "failed", "problem": "no method is loaded"}, None

@@ -21,21 +21,21 @@ import numpy as np
 
 from ntire import UserError, __version__
 from ntire.entry.archive import survey, unpack
-from ntire.review.submitted_method import Behind, clean_tree, look, size_of, weights_at_hand
-from ntire.review.check import InputsOf, Report, check
-from ntire.runner.device_worker import Input, fingerprint_of
-from ntire.files import writable_folder, write_atomically
 from ntire.entry.findings import Finding
+from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission
+from ntire.files import writable_folder, write_atomically
 from ntire.picture.image import Pixels, decode, encode_png, read_pixels
-from ntire.sandbox.limits import Limits
 from ntire.picture.raw import facts_file
+from ntire.review.check import InputsOf, Report, check
+from ntire.review.code_checks import CODE
+from ntire.review.submitted_method import Behind, clean_tree, look, size_of, weights_at_hand
+from ntire.runner.device_worker import Input, fingerprint_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Answer, Backend
-from ntire.review.code_checks import CODE
-from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission
+from ntire.sandbox.limits import Limits
+from ntire.scoring.leaderboard import VERIFICATION
+from ntire.scoring.track import Track, load_track
 from ntire.text import printable
-from scoring.leaderboard import VERIFICATION
-from scoring.track import Track, load_track
 
 FORMAT = 1
 Verdict = Literal["pass", "pass with a note", "fail", "undecided"]

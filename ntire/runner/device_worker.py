@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from ntire import UserError
-from ntire.picture import raw
-from ntire.picture import image as images
-from ntire.method.face_alignment import Finder, restore_faces
 from ntire.files import sha256_of
-from ntire.runner.host_device_copy import Arriving, lane_to
 from ntire.method import Frame, Method, as_floats
-from ntire.runner.pipeline import Gone, Settled
+from ntire.method.face_alignment import Finder, restore_faces
+from ntire.picture import image as images
+from ntire.picture import raw
+from ntire.picture.tiling import out_of_memory
+from ntire.runner.host_device_copy import Arriving, lane_to
 from ntire.runner.memory_plan import Planner
+from ntire.runner.pipeline import Gone, Settled
 from ntire.runner.prepare import Options
 from ntire.runner.speedups import Effect, measure, speed_up
-from ntire.picture.tiling import out_of_memory
 
 
 @dataclass(frozen=True)

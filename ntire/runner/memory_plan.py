@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ntire.method.count import on_meta, peak_bytes
 from ntire.environment import memory_to_use
 from ntire.method import Frame, Method
-from ntire.runner.prepare import Options
+from ntire.method.count import on_meta, peak_bytes
 from ntire.picture.raw import RawFrame
+from ntire.runner.prepare import Options
 
 CACHE_TILE, CACHE_HALO, CACHE_BYTES = 512, 64, 512
 """On a CPU, tiles of this side take 0.6 to 0.9 of the time of the whole image, as activations stay in the cache: measured for

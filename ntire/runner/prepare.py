@@ -10,12 +10,12 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from ntire import UserError
-from ntire.method.catalogue import folder_of
+from ntire.entry.manifest import WeightsUsed
 from ntire.files import sha256_of
 from ntire.method import DTYPES, Method, Precision
-from ntire.entry.manifest import WeightsUsed
-from ntire.runner.weight_offload import take_turns
+from ntire.method.catalogue import folder_of
 from ntire.method.weights_files import digest_of, fill, fill_from, locate, require, verify
+from ntire.runner.weight_offload import take_turns
 
 DRAWN = ("uniform_", "normal_", "kaiming_uniform_")
 """PyTorch's ways to draw parameters that its layers use and that can be told not to; transformers wraps them."""

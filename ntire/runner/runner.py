@@ -18,21 +18,21 @@ from typing import Any
 import torch
 
 from ntire import UserError, __version__
-from ntire.picture import raw
+from ntire.entry.journal import Journal
+from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, WeightsUsed, write_manifest
+from ntire.environment import environment
+from ntire.files import sha256_of, writable_folder, write_atomically
+from ntire.method import Method
+from ntire.method.face_alignment import Finder
 from ntire.picture import image as images
+from ntire.picture import raw
 from ntire.runner.device_worker import Decoded, Device, DeviceLost, Restored, Turns, fingerprint_of, finish, why
 from ntire.runner.device_worker import Input as Input
 from ntire.runner.device_worker import Result as Result
-from ntire.environment import environment
-from ntire.method.face_alignment import Finder
-from ntire.files import sha256_of, writable_folder, write_atomically
-from ntire.entry.journal import Journal
 from ntire.runner.host_device_copy import pinned
-from ntire.method import Method
 from ntire.runner.pipeline import LeftAtOnce, Pipeline, Settled, Stage, StageUse
 from ntire.runner.prepare import Options, code_sha256, weights_used
 from ntire.runner.speedups import Effect
-from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, WeightsUsed, write_manifest
 
 AHEAD = 1
 """Pictures that may wait in front of the device, and in front of the writers: with those in work they bound the memory."""

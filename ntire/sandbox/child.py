@@ -49,8 +49,11 @@ KEPT = 4096
 PASSED_ON = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")
 """Of the environment: what decides how many threads compute, and with that the last bit of a sum."""
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-RUN_INSIDE = "import sys; sys.path[:0] = sys.argv[2:]; from ntire import {0}; {0}.main()".format
+RUN_INSIDE = "import sys; sys.path[:0] = sys.argv[2:]; from {0} import main; main()".format
 """A program of ours by its module; its arguments are folders to import from."""
+INSIDE = "ntire.review.submitted_method_child"
+DECODER = "ntire.review.image_check_workers"
+ESCAPES = "ntire.sandbox.escape_attempts"
 
 State = Literal["answered", "timed out", "died", "over a limit"]
 
@@ -336,9 +339,9 @@ def _filter() -> Iterator[int]:
 class Child:
     """One process behind the wall, from its start to its certain end. Use it in a `with` statement."""
 
-    def __init__(self, backend: Backend, place: Place, limits: Limits, module: str = "inside") -> None:
+    def __init__(self, backend: Backend, place: Place, limits: Limits, module: str = INSIDE) -> None:
         """Start a module of ours behind the wall; raises UserError (exit code 3) if it cannot be started at all."""
-        if backend == "none" and module == "escapes":
+        if backend == "none" and module == ESCAPES:
             raise ValueError(f"{module} does damage without a wall")
         self.backend = backend
         self.limits = limits
@@ -356,7 +359,7 @@ class Child:
                 passed, variables = [descriptor], _for_the_launcher()
             elif backend == "none":
                 # A program of ours, one process without children, is held by its rlimits.
-                self._held = Held(tuple(inner), "rlimits") if module == "decoder" else hold(inner, limits)
+                self._held = Held(tuple(inner), "rlimits") if module == DECODER else hold(inner, limits)
                 variables = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
             else:
                 self._held = Held(tuple(container(backend, self._name, place, limits, inner)), backend)
@@ -377,7 +380,7 @@ class Child:
         self._waiting = b""
         self._printed = _Printed(self._process, limits.printed_bytes, self.kill)
         self._over = ""
-        watched = not self._held.whole_memory and module != "decoder"
+        watched = not self._held.whole_memory and module != DECODER
         self._watch = _Watch(self._process.pid, limits.memory_bytes, self._too_much) if watched else None
 
     def __enter__(self) -> Self:

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ntire import UserError
 from ntire.files import sha256_of
+from ntire.method.recipe import Degradation, Recipe, Stage
 from ntire.picture.image import SUFFIXES, Pixels, UnreadableImage, as_image, read_header, read_pixels
 from ntire.training.parallel import Group
-from ntire.method.recipe import Degradation, Recipe, Stage
 
 Picture = Path | tuple[Path, Path]
 """A clean picture, or one (gt) and its damaged version (lq)."""

@@ -18,11 +18,11 @@ from ntire import UserError, __version__
 from ntire.environment import processor
 from ntire.files import sha256_of, writable_folder, write_atomically
 from ntire.method import DTYPES, Method, Precision
+from ntire.method.recipe import Loss, Recipe, Stage
 from ntire.picture.raw import demosaic, srgb_encode
 from ntire.training.data import Picture, batches, clean_images, generator, hold_out, paired_images, validation_pairs
 from ntire.training.losses import Aids, Opponent, total_loss
 from ntire.training.parallel import Group, process_group
-from ntire.method.recipe import Loss, Recipe, Stage
 
 WEIGHTS = "weights.safetensors"
 

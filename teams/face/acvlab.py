@@ -10,14 +10,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from teams.parts import codeformer, diffbir, gfpgan, real_esrgan, unaligned
-from teams.parts.codeformer import CodeFormer
-from teams.parts.diffbir import LONG_PROMPT, NEGATIVE, DiffBIR
-from teams.parts.face_pipeline import CHALLENGE
-from teams.parts.gfpgan import Gfpgan
-from teams.parts.real_esrgan import RealEsrgan2x
-from teams.parts.unaligned import Unaligned
-from teams.parts.upright_face import UprightFace
+from ntire.teams.parts import codeformer, diffbir, gfpgan, real_esrgan, unaligned
+from ntire.teams.parts.codeformer import CodeFormer
+from ntire.teams.parts.diffbir import LONG_PROMPT, NEGATIVE, DiffBIR
+from ntire.teams.parts.face_pipeline import CHALLENGE
+from ntire.teams.parts.gfpgan import Gfpgan
+from ntire.teams.parts.real_esrgan import RealEsrgan2x
+from ntire.teams.parts.unaligned import Unaligned
+from ntire.teams.parts.upright_face import UprightFace
 
 DIFFBIR = tuple(replace(one, into=f"diffbir.{one.into}") for one in diffbir.WEIGHTS)
 SAME_SEED = (

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from ntire.method.pyiqa_networks import CLIP_FILE, NIQE_FILE
-from teams.parts import gfpgan, tsd_sr, unaligned
-from teams.parts.face_pipeline import CHALLENGE
-from teams.parts.gfpgan import Gfpgan
-from teams.parts.quality import Quality
-from teams.parts.stable_diffusion import sized
-from teams.parts.tsd_sr import TsdSr
-from teams.parts.unaligned import Unaligned
-from teams.parts.upright_face import UprightFace
-from teams.parts.zssr import Zssr
+from ntire.teams.parts import gfpgan, tsd_sr, unaligned
+from ntire.teams.parts.face_pipeline import CHALLENGE
+from ntire.teams.parts.gfpgan import Gfpgan
+from ntire.teams.parts.quality import Quality
+from ntire.teams.parts.stable_diffusion import sized
+from ntire.teams.parts.tsd_sr import TsdSr
+from ntire.teams.parts.unaligned import Unaligned
+from ntire.teams.parts.upright_face import UprightFace
+from ntire.teams.parts.zssr import Zssr
 
 CAVEATS = (
     "A picture without a face that RetinaFace finds goes to TSD-SR as it is.",

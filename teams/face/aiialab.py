@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from teams.parts import codeformer
-from teams.parts.codeformer import CodeFormer
-from teams.parts.diffbir import CLEANER, CONTROL_V1_FACE, DIFFUSION, NEGATIVE, DiffBIR
-from teams.parts.face_pipeline import CHALLENGE, FacePipeline
-from teams.parts.upright_face import UprightFace
+from ntire.teams.parts import codeformer
+from ntire.teams.parts.codeformer import CodeFormer
+from ntire.teams.parts.diffbir import CLEANER, CONTROL_V1_FACE, DIFFUSION, NEGATIVE, DiffBIR
+from ntire.teams.parts.face_pipeline import CHALLENGE, FacePipeline
+from ntire.teams.parts.upright_face import UprightFace
 
 ROUTING = (
     "The report speaks of a gating network, the program has none: it takes CodeFormer for 140 of the 450 test pictures by a "

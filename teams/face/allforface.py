@@ -11,12 +11,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from teams.parts import tagger
-from teams.parts.diffbir import CONTROL_V2, DIFFUSION, NEGATIVE, DiffBIR
-from teams.parts.face_pipeline import CHALLENGE
-from teams.parts.released_program import Program, ReleasedProgram
-from teams.parts.tagger import Tagger
-from teams.parts.upright_face import UprightFace
+from ntire.teams.parts import tagger
+from ntire.teams.parts.diffbir import CONTROL_V2, DIFFUSION, NEGATIVE, DiffBIR
+from ntire.teams.parts.face_pipeline import CHALLENGE
+from ntire.teams.parts.released_program import Program, ReleasedProgram
+from ntire.teams.parts.tagger import Tagger
+from ntire.teams.parts.upright_face import UprightFace
 
 MODELS = "model_zoo/team01_AllForFace"
 RUN = """

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from teams.parts.diffbir import CLEANER, CONTROL_V2, DIFFUSION, NEGATIVE, DiffBIR
-from teams.parts.face_pipeline import CHALLENGE, FacePipeline, from_the_challenge
+from ntire.teams.parts.diffbir import CLEANER, CONTROL_V2, DIFFUSION, NEGATIVE, DiffBIR
+from ntire.teams.parts.face_pipeline import CHALLENGE, FacePipeline, from_the_challenge
 
 CONTROL = replace(
     CONTROL_V2,

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from teams.parts import codeformer, diffbir
-from teams.parts.codeformer import CodeFormer
-from teams.parts.diffbir import DiffBIR
-from teams.parts.face_pipeline import CHALLENGE
-from teams.parts.upright_face import UprightFace
+from ntire.teams.parts import codeformer, diffbir
+from ntire.teams.parts.codeformer import CodeFormer
+from ntire.teams.parts.diffbir import DiffBIR
+from ntire.teams.parts.face_pipeline import CHALLENGE
+from ntire.teams.parts.upright_face import UprightFace
 
 PROMPT = "Good image, Sharp image, sharp edges, High resolution image, Noise-free image"
 NEGATIVE = "bad image, blurry image, blurry edges, low resolution image, noisy image"

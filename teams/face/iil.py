@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ntire.method import Cost
 from ntire.method.weights_files import Weights
-from teams.parts.face_pipeline import CHALLENGE, FacePipeline, from_the_challenge
-from teams.parts.sdxl_turbo import WEIGHTS, SdxlTurbo
+from ntire.teams.parts.face_pipeline import CHALLENGE, FacePipeline, from_the_challenge
+from ntire.teams.parts.sdxl_turbo import WEIGHTS, SdxlTurbo
 
 STORED = (
     "https://raw.githubusercontent.com/zhengchen1999/NTIRE2025_RealWorld_Face_Restoration/"

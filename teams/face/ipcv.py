@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from teams.parts.face_pipeline import FacePipeline
-from teams.parts.flux_upscaler import WEIGHTS, FluxUpscaler
+from ntire.teams.parts.face_pipeline import FacePipeline
+from ntire.teams.parts.flux_upscaler import WEIGHTS, FluxUpscaler
 
 
 class Ipcv(FacePipeline):

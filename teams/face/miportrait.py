@@ -10,15 +10,15 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from teams.parts import diffbir, face_tone, ffa_net, gfpgan, pisa_sr, quality
-from teams.parts.diffbir import DIFFUSION, DiffBIR
-from teams.parts.face_tone import FaceTone
-from teams.parts.ffa_net import FfaNet
-from teams.parts.gfpgan import Gfpgan
-from teams.parts.pisa_sr import PisaSr
-from teams.parts.quality import Quality
-from teams.parts.sharpening import saturate, unsharp
-from teams.parts.upright_face import UprightFace
+from ntire.teams.parts import diffbir, face_tone, ffa_net, gfpgan, pisa_sr, quality
+from ntire.teams.parts.diffbir import DIFFUSION, DiffBIR
+from ntire.teams.parts.face_tone import FaceTone
+from ntire.teams.parts.ffa_net import FfaNet
+from ntire.teams.parts.gfpgan import Gfpgan
+from ntire.teams.parts.pisa_sr import PisaSr
+from ntire.teams.parts.quality import Quality
+from ntire.teams.parts.sharpening import saturate, unsharp
+from ntire.teams.parts.upright_face import UprightFace
 
 NEGATIVE = f"{diffbir.NEGATIVE}, out of focus"
 POOR_CLIP_IQA, POOR_MUSIQ = 0.3, 17.0

@@ -15,10 +15,10 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from ntire import UserError
-from teams.parts import diffbir
-from teams.parts.diffbir import DiffBIR
-from teams.parts.face_pipeline import CHALLENGE, FacePipeline
-from teams.parts.face_prompts import CAMERA, PORTRAIT, PORTRAIT_NEGATIVE
+from ntire.teams.parts import diffbir
+from ntire.teams.parts.diffbir import DiffBIR
+from ntire.teams.parts.face_pipeline import CHALLENGE, FacePipeline
+from ntire.teams.parts.face_prompts import CAMERA, PORTRAIT, PORTRAIT_NEGATIVE
 
 PROMPTS = {
     1: (f"{PORTRAIT} {CAMERA}", PORTRAIT_NEGATIVE),

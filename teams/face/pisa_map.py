@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from ntire.picture.tiling import pad_reflect
-from teams.parts import ms_liqe, pisa_sr, quality, seesr
-from teams.parts.clip_text import VOCABULARY
-from teams.parts.edict import climb
-from teams.parts.face_pipeline import CHALLENGE, FacePipeline
-from teams.parts.ms_liqe import MsLiqe
-from teams.parts.nlpd import coarse_distance
-from teams.parts.pisa_sr import STRIDE, PisaSr
-from teams.parts.quality import Quality
-from teams.parts.seesr import ImageSight, SeesrControl
-from teams.parts.stable_diffusion import SD21, StableDiffusion
+from ntire.teams.parts import ms_liqe, pisa_sr, quality, seesr
+from ntire.teams.parts.clip_text import VOCABULARY
+from ntire.teams.parts.edict import climb
+from ntire.teams.parts.face_pipeline import CHALLENGE, FacePipeline
+from ntire.teams.parts.ms_liqe import MsLiqe
+from ntire.teams.parts.nlpd import coarse_distance
+from ntire.teams.parts.pisa_sr import STRIDE, PisaSr
+from ntire.teams.parts.quality import Quality
+from ntire.teams.parts.seesr import ImageSight, SeesrControl
+from ntire.teams.parts.stable_diffusion import SD21, StableDiffusion
 
 KEEP = 20.0
 """Weight of the distance to PiSA-SR's picture."""

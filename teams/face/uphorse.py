@@ -9,14 +9,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from teams.parts.diffbir import CLEANER, CONTROL_V2, DIFFUSION, LONG_NEGATIVE, LONG_PROMPT, DiffBIR
-from teams.parts.face_pipeline import CHALLENGE
-from teams.parts.face_prompts import CAMERA, PORTRAIT, PORTRAIT_NEGATIVE
-from teams.parts.stable_sr import WEIGHTS as STABLE_SR
-from teams.parts.stable_sr import StableSR
-from teams.parts.supir import WEIGHTS as SUPIR
-from teams.parts.supir import Supir
-from teams.parts.upright_face import UprightFace
+from ntire.teams.parts.diffbir import CLEANER, CONTROL_V2, DIFFUSION, LONG_NEGATIVE, LONG_PROMPT, DiffBIR
+from ntire.teams.parts.face_pipeline import CHALLENGE
+from ntire.teams.parts.face_prompts import CAMERA, PORTRAIT, PORTRAIT_NEGATIVE
+from ntire.teams.parts.stable_sr import WEIGHTS as STABLE_SR
+from ntire.teams.parts.stable_sr import StableSR
+from ntire.teams.parts.supir import WEIGHTS as SUPIR
+from ntire.teams.parts.supir import Supir
+from ntire.teams.parts.upright_face import UprightFace
 
 TRAINED_CLEANER = replace(
     CLEANER,

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ntire.picture.degradations import NoiseLevels
 from ntire.method import Cost, Method
-from ntire.training import OwnLoss, Recipe, Stage
-from ntire.picture.weather import OneOf, Weather
 from ntire.method.weights_files import Weights
-from teams.parts.restormer import ChannelNorm, Double, Embed, GatedFeedForward, Half, TransposedAttention
+from ntire.picture.degradations import NoiseLevels
+from ntire.picture.weather import OneOf, Weather
+from ntire.teams.parts.restormer import ChannelNorm, Double, Embed, GatedFeedForward, Half, TransposedAttention
+from ntire.training import OwnLoss, Recipe, Stage
 
 KERNEL = 7
 DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="

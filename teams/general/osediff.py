@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ntire import UserError
 from ntire.method import Method
-from teams.parts import osediff, tagger
-from teams.parts.colour import adain_colour, wavelet_colour
-from teams.parts.osediff import OVERLAP
-from teams.parts.osediff import OseDiff as OneStep
-from teams.parts.stable_diffusion import LATENT, enlarged, sized
-from teams.parts.tagger import Tagger
+from ntire.teams.parts import osediff, tagger
+from ntire.teams.parts.colour import adain_colour, wavelet_colour
+from ntire.teams.parts.osediff import OVERLAP
+from ntire.teams.parts.osediff import OseDiff as OneStep
+from ntire.teams.parts.stable_diffusion import LATENT, enlarged, sized
+from ntire.teams.parts.tagger import Tagger
 
 COLOURS = {"adain": adain_colour, "wavelet": wavelet_colour}
 

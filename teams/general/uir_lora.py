@@ -18,12 +18,11 @@ from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.method import Cost, Method
-from ntire.training import Loss, Recipe, Stage
 from ntire.picture.weather import Weather
-from teams.parts.adapters import OwnConv, mix
-from teams.parts.clip_text import TOKENS
-from teams.parts.degradation_router import CLIP, Router, find_clip
-from teams.parts.stable_diffusion import (
+from ntire.teams.parts.adapters import OwnConv, mix
+from ntire.teams.parts.clip_text import TOKENS
+from ntire.teams.parts.degradation_router import CLIP, Router, find_clip
+from ntire.teams.parts.stable_diffusion import (
     SCALE,
     clean_latent,
     empty_prompt,
@@ -34,6 +33,7 @@ from teams.parts.stable_diffusion import (
     new_vae,
     signal_share,
 )
+from ntire.training import Loss, Recipe, Stage
 
 STEP = 999
 ADAPTED_UNET = (

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ntire.method.weights_files import Weights
-from teams.parts.colour import adain_colour
-from teams.parts.full_precision import FullPrecision
+from ntire.teams.parts.colour import adain_colour
+from ntire.teams.parts.full_precision import FullPrecision
 
 SIDE = 512
 WIDTHS = (1, 2, 2, 4, 4, 8)

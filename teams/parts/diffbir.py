@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from ntire.method.counters import alike
 from ntire.method.weights_files import Weights, fill, read_state_dict
-from teams.parts.clip_text import VOCABULARY
-from teams.parts.colour import wavelet_colour
-from teams.parts.ldm_names import unet_names
-from teams.parts.stable_diffusion import (
+from ntire.teams.parts.clip_text import VOCABULARY
+from ntire.teams.parts.colour import wavelet_colour
+from ntire.teams.parts.ldm_names import unet_names
+from ntire.teams.parts.stable_diffusion import (
     SD21,
     StableDiffusion,
     clean_latent,

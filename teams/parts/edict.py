@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ntire.method.counters import alike
-from teams.parts.stable_diffusion import signal_share
+from ntire.teams.parts.stable_diffusion import signal_share
 
 Noise = Callable[[Tensor, int], Tensor]
 """What a network sees as noise in a latent at a time."""

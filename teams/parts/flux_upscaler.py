@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ntire.method.counters import alike
-from ntire.picture.tiling import pad_reflect
 from ntire.method.weights_files import Weights, fill, read_state_dict
-from teams.parts.flux_names import flux_names
-from teams.parts.ldm_names import vae_names
-from teams.parts.stable_diffusion import draw, need_libraries
+from ntire.picture.tiling import pad_reflect
+from ntire.teams.parts.flux_names import flux_names
+from ntire.teams.parts.ldm_names import vae_names
+from ntire.teams.parts.stable_diffusion import draw, need_libraries
 
 SCALE, SHIFT = 0.3611, 0.1159
 """Latents have SHIFT taken from them, then are multiplied by SCALE."""

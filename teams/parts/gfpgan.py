@@ -9,7 +9,7 @@ from spandrel.architectures.GFPGAN import GFPGAN
 from torch import Tensor
 
 from ntire.method.weights_files import Weights
-from teams.parts.full_precision import FullPrecision
+from ntire.teams.parts.full_precision import FullPrecision
 
 SIDE = 512
 LICENSE = "Apache-2.0; the StyleGAN2 part NVIDIA, non-commercial"

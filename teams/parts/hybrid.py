@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from teams.parts.wavelet import haar, inverse_haar
+from ntire.teams.parts.wavelet import haar, inverse_haar
 
 
 class WaveletUNet(nn.Module):

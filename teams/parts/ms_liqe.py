@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ntire.method.weights_files import Weights, fill, read_state_dict
-from teams.parts.clip_text import MERGES, VOCABULARY, Words, from_open_clip
-from teams.parts.face_pipeline import from_the_challenge
-from teams.parts.full_precision import FullPrecision
+from ntire.teams.parts.clip_text import MERGES, VOCABULARY, Words, from_open_clip
+from ntire.teams.parts.face_pipeline import from_the_challenge
+from ntire.teams.parts.full_precision import FullPrecision
 
 GRADES = ("bad", "poor", "fair", "good", "perfect")
 SCALES = (1.0, 0.75)

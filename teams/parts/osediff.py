@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ntire.picture.tiling import overlapping, pad_reflect
 from ntire.method.weights_files import Weights, fill, read_state_dict
-from teams.parts.adapters import adapted, mix
-from teams.parts.clip_text import VOCABULARY
-from teams.parts.pisa_sr import ALPHA, PARTS, RANK, adapted_layers
-from teams.parts.stable_diffusion import LATENT, SD21, StableDiffusion, bell, clean_latent, signal_share
+from ntire.picture.tiling import overlapping, pad_reflect
+from ntire.teams.parts.adapters import adapted, mix
+from ntire.teams.parts.clip_text import VOCABULARY
+from ntire.teams.parts.pisa_sr import ALPHA, PARTS, RANK, adapted_layers
+from ntire.teams.parts.stable_diffusion import LATENT, SD21, StableDiffusion, bell, clean_latent, signal_share
 
 STEP = 999
 TILE, OVERLAP = 96, 32

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntire.picture.tiling import pad_reflect
 from ntire.method.weights_files import Weights, fill, read_state_dict
-from teams.parts.adapters import adapted, mix
-from teams.parts.clip_text import VOCABULARY
-from teams.parts.colour import adain_colour
-from teams.parts.stable_diffusion import SD21, StableDiffusion, enlarged, sized
+from ntire.picture.tiling import pad_reflect
+from ntire.teams.parts.adapters import adapted, mix
+from ntire.teams.parts.clip_text import VOCABULARY
+from ntire.teams.parts.colour import adain_colour
+from ntire.teams.parts.stable_diffusion import SD21, StableDiffusion, enlarged, sized
 
 STEP = 1
 STRIDE = 64

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ntire import UserError
 from ntire.method.pyiqa_networks import CLIP_FILE, MUSIQ_FILE, NIQE_FILE, build
-from teams.parts.full_precision import FullPrecision
+from ntire.teams.parts.full_precision import FullPrecision
 
 Measure = Literal["clipiqa", "musiq", "niqe"]
 FILES: dict[Measure, str] = {"clipiqa": CLIP_FILE.file, "musiq": MUSIQ_FILE.file, "niqe": NIQE_FILE.file}

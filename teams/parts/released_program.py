@@ -1,7 +1,7 @@
 """Stages that are whole projects of their own, run as their authors released them, from a folder that the user names.
 
 ntire downloads none of these programs and none of their weights, and changes nothing in their folders. They run behind the
-wall of submitted code (`ntire.sandbox.child`): without network, their folder and environment for reading only, one picture in, one
+wall of submitted code (`ntire.sandbox`): without network, their folder and environment for reading only, one picture in, one
 PNG out. What they look for in a home is found in `.home` of their folder.
 """
 
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.picture.image import as_image, decode, write_image
-from ntire.sandbox.limits import Limits
 from ntire.sandbox.child import Backend, Child, Place, why_not
+from ntire.sandbox.limits import Limits
 
 FOLDER = "NTIRE_PROGRAMS"
 """The environment variable that names the folder with one folder for each program."""
@@ -140,7 +140,7 @@ def _run(program: Program, image: Tensor, options: Mapping[str, str | float]) ->
         write_image(given / "picture.png", image.float().clamp(0, 1).cpu())
         (given / "picture.png").chmod(0o644)
         place = Place(given, given, device=str(image.device), shown=_shown(program, folder, python))
-        with Child(backend, place, limits, "released") as child:
+        with Child(backend, place, limits, "ntire.sandbox.released_program_child") as child:
             ready = child.begin(place.device)
             words = {"input": child.paths["in"], "output": child.paths["out"]}
             words |= {name: str(value) for name, value in options.items()}

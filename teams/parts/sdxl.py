@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ntire.method.weights_files import Weights, fill, read_state_dict
-from teams.parts.clip_text import MERGES, TwoTowers, tower_names
-from teams.parts.full_precision import FullPrecision
-from teams.parts.ldm_names import unet_names, vae_names
-from teams.parts.sdxl_turbo import SCALE, new_unet
-from teams.parts.stable_diffusion import decode, need_libraries, new_vae
+from ntire.teams.parts.clip_text import MERGES, TwoTowers, tower_names
+from ntire.teams.parts.full_precision import FullPrecision
+from ntire.teams.parts.ldm_names import unet_names, vae_names
+from ntire.teams.parts.sdxl_turbo import SCALE, new_unet
+from ntire.teams.parts.stable_diffusion import decode, need_libraries, new_vae
 
 SIZES = (1024, 1024, 0, 0, 1024, 1024)
 """What the UNet is told of a picture of its usual size: original size, corner of the crop, target size (section 2.2)."""

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ntire.method.weights_files import Weights, fill, read_state_dict
-from teams.parts.adapters import adapted, fill_plain
-from teams.parts.ldm_names import vae_names
-from teams.parts.stable_diffusion import decode, encode, need_libraries, new_vae
-from teams.parts.stored import Stored
+from ntire.teams.parts.adapters import adapted, fill_plain
+from ntire.teams.parts.ldm_names import vae_names
+from ntire.teams.parts.stable_diffusion import decode, encode, need_libraries, new_vae
+from ntire.teams.parts.stored import Stored
 
 SCALE = 0.13025
 """Latents are multiplied by it before the UNet."""

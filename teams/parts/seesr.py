@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.method.weights_files import Weights, fill, read_state_dict
-from teams.parts.full_precision import FullPrecision
+from ntire.teams.parts.full_precision import FullPrecision
 
 RANK, ALPHA = 8, 1
 """Of DAPE's adapters."""

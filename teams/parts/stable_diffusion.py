@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.method.weights_files import Weights, fill, read_state_dict
-from teams.parts.adapters import fill_plain
-from teams.parts.clip_text import MERGES, TOKENS, TextTower
-from teams.parts.ldm_names import unet_names, vae_names
+from ntire.teams.parts.adapters import fill_plain
+from ntire.teams.parts.clip_text import MERGES, TOKENS, TextTower
+from ntire.teams.parts.ldm_names import unet_names, vae_names
 
 LATENT = 8
 """Pixels of the picture along one latent pixel."""

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from ntire.method.counters import alike
-from ntire.picture.tiling import overlapping, pad_reflect
 from ntire.method.weights_files import Weights, fill, read_state_dict
-from teams.parts.clip_text import VOCABULARY
-from teams.parts.colour import wavelet_colour
-from teams.parts.diffbir import spaced_step
-from teams.parts.ldm_names import PER_LEVEL, unet_names, vae_names
-from teams.parts.stable_diffusion import (
+from ntire.picture.tiling import overlapping, pad_reflect
+from ntire.teams.parts.clip_text import VOCABULARY
+from ntire.teams.parts.colour import wavelet_colour
+from ntire.teams.parts.diffbir import spaced_step
+from ntire.teams.parts.ldm_names import PER_LEVEL, unet_names, vae_names
+from ntire.teams.parts.stable_diffusion import (
     LATENT,
     SCALE,
     StableDiffusion,

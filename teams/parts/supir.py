@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from ntire.method.counters import alike
 from ntire.method.weights_files import Weights, fill, read_state_dict
-from teams.parts.clip_text import VOCABULARY
-from teams.parts.colour import wavelet_colour
-from teams.parts.full_precision import FullPrecision
-from teams.parts.ldm_names import unet_names, vae_names
-from teams.parts.sdxl import SDXL, Sdxl, conditions
-from teams.parts.stable_diffusion import draw, new_vae, noise_levels, sized
+from ntire.teams.parts.clip_text import VOCABULARY
+from ntire.teams.parts.colour import wavelet_colour
+from ntire.teams.parts.full_precision import FullPrecision
+from ntire.teams.parts.ldm_names import unet_names, vae_names
+from ntire.teams.parts.sdxl import SDXL, Sdxl, conditions
+from ntire.teams.parts.stable_diffusion import draw, new_vae, noise_levels, sized
 
 STRIDE = 64
 """Sides of pictures are brought to multiples of it."""

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.method.weights_files import Weights, fill, read_state_dict
-from teams.parts import seesr
-from teams.parts.full_precision import FullPrecision
-from teams.parts.seesr import LICENSE, TOKEN, ImageSight, of_ram
-from teams.parts.stable_diffusion import need_libraries
+from ntire.teams.parts import seesr
+from ntire.teams.parts.full_precision import FullPrecision
+from ntire.teams.parts.seesr import LICENSE, TOKEN, ImageSight, of_ram
+from ntire.teams.parts.stable_diffusion import need_libraries
 
 TAGS = 4585
 DESCRIPTIONS = 51

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntire.picture.tiling import pad_reflect
 from ntire.method.weights_files import Weights, fill, read_state_dict
-from teams.parts.adapters import adapted, fill_plain
-from teams.parts.colour import wavelet_colour
-from teams.parts.ldm_names import vae_names
-from teams.parts.stable_diffusion import decode, encode, enlarged, need_libraries, sized
-from teams.parts.stored import Stored
+from ntire.picture.tiling import pad_reflect
+from ntire.teams.parts.adapters import adapted, fill_plain
+from ntire.teams.parts.colour import wavelet_colour
+from ntire.teams.parts.ldm_names import vae_names
+from ntire.teams.parts.stable_diffusion import decode, encode, enlarged, need_libraries, sized
+from ntire.teams.parts.stored import Stored
 
 SCALE = 1.5305
 """Latents are multiplied by it; the shift that Stable Diffusion 3 has besides is left out, as the authors do."""

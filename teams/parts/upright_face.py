@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ntire.method.face_alignment import SIDE
-from teams.parts.face_pipeline import FacePipeline
-from teams.parts.released_program import Program, require_programs
+from ntire.teams.parts.face_pipeline import FacePipeline
+from ntire.teams.parts.released_program import Program, require_programs
 
 
 class UprightFace(FacePipeline, abstract=True):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teams.parts.restormer import ChannelNorm, GatedFeedForward, TransposedAttention, UShape
+from ntire.teams.parts.restormer import ChannelNorm, GatedFeedForward, TransposedAttention, UShape
 
 WINDOW, OVERLAPPED = 8, 12
 """Queries come from windows of 8, keys and values from the 12 around them (overlap 0.5)."""

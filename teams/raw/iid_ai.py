@@ -7,11 +7,11 @@ Report: RAIM 2025 report, supplement, IID-AI (track 1).
 
 from torch import Tensor, nn
 
-from ntire.picture.degradations import RawDegradation
 from ntire.method import Method
+from ntire.picture.degradations import RawDegradation
 from ntire.picture.raw import pack
+from ntire.teams.parts.x_restormer import x_restormer
 from ntire.training import Loss, Recipe, Stage
-from teams.parts.x_restormer import x_restormer
 
 LOSSES: dict[Loss, float] = {"l1": 1.0, "fft": 300.0, "lpips": 0.3}
 

@@ -9,13 +9,13 @@ bottleneck, 4.62 M parameters, 372.09 GFLOPs at 1024 x 1024, 320 ms at 3072 x 40
 import torch
 from torch import Tensor, nn
 
-from ntire.picture.degradations import RawDegradation
 from ntire.method import Cost, Method
-from ntire.picture.raw import pack
-from ntire.training import Recipe, Stage
 from ntire.method.weights_files import Weights
-from teams.parts.residual import ResBlock
-from teams.parts.restormer import RestormerBlock, restormer
+from ntire.picture.degradations import RawDegradation
+from ntire.picture.raw import pack
+from ntire.teams.parts.residual import ResBlock
+from ntire.teams.parts.restormer import RestormerBlock, restormer
+from ntire.training import Recipe, Stage
 
 
 class Up(nn.Module):

@@ -7,13 +7,13 @@ Report: RAIM 2025 report, supplement, NJUST-KMG (track 1): 0.83 M parameters, tr
 
 from torch import Tensor, nn
 
-from ntire.picture.degradations import RawDegradation
 from ntire.method import Cost, Method
-from ntire.picture.raw import pack
-from ntire.training import Recipe, Stage
 from ntire.method.weights_files import Weights
-from teams.parts.attention import RCAB, ResGFM
-from teams.parts.hybrid import WaveletUNet
+from ntire.picture.degradations import RawDegradation
+from ntire.picture.raw import pack
+from ntire.teams.parts.attention import RCAB, ResGFM
+from ntire.teams.parts.hybrid import WaveletUNet
+from ntire.training import Recipe, Stage
 
 
 class HybridGroup(nn.Module):

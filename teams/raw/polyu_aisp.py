@@ -9,8 +9,8 @@ network: NAFNet (Chen et al. 2022) through spandrel.
 from spandrel.architectures.NAFNet import NAFNet
 from torch import Tensor
 
-from ntire.picture.degradations import RawDegradation
 from ntire.method import Cost, Method
+from ntire.picture.degradations import RawDegradation
 from ntire.picture.tiling import overlapping
 from ntire.training import Recipe, Stage
 

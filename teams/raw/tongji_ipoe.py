@@ -9,12 +9,12 @@ Report: RAIM 2025 report, supplement, TongJi-IPOE (track 1): 0.39 M parameters, 
 import torch
 from torch import Tensor, nn
 
-from ntire.picture.degradations import RawDegradation
 from ntire.method import Cost, Method
-from ntire.picture.raw import pack
-from ntire.training import Recipe, Stage
 from ntire.method.weights_files import Weights
-from teams.parts.unet import Decoder, Encoder, UNet, doubling
+from ntire.picture.degradations import RawDegradation
+from ntire.picture.raw import pack
+from ntire.teams.parts.unet import Decoder, Encoder, UNet, doubling
+from ntire.training import Recipe, Stage
 
 
 class B2FNet(Method):

@@ -13,13 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.picture.degradations import RawDegradation
 from ntire.method import Cost, Method
+from ntire.picture.degradations import RawDegradation
 from ntire.picture.tiling import overlapping, pad_reflect
-from ntire.training import Recipe, Stage
-from ntire.training.losses import Opponent
-from teams.parts.clip_text import TOKENS
-from teams.parts.stable_diffusion import (
+from ntire.teams.parts.clip_text import TOKENS
+from ntire.teams.parts.stable_diffusion import (
     LATENT,
     SCALE,
     bell,
@@ -32,6 +30,8 @@ from teams.parts.stable_diffusion import (
     new_vae,
     signal_share,
 )
+from ntire.training import Recipe, Stage
+from ntire.training.losses import Opponent
 
 STEPS = (999, 499)
 LATENT_TILE, LATENT_OVERLAP = 96, 32

@@ -1,6 +1,6 @@
 """Copy: the input itself, as a baseline."""
 
-from teams.parts.baseline import InputItself
+from ntire.teams.parts.baseline import InputItself
 
 
 class Copy(InputItself):

@@ -10,8 +10,8 @@ import torch
 from spandrel.architectures.NAFNet import NAFNet
 from torch import Tensor, nn
 
-from ntire.picture.degradations import SrgbDegradation
 from ntire.method import Method
+from ntire.picture.degradations import SrgbDegradation
 from ntire.training import Recipe, Stage
 
 

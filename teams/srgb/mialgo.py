@@ -8,12 +8,12 @@ on an A100.
 
 from torch import Tensor, nn
 
-from ntire.picture.degradations import SrgbDegradation
 from ntire.method import Cost, Method
-from ntire.training import Recipe, Stage
 from ntire.method.weights_files import Weights
-from teams.parts.residual import ResBlock
-from teams.parts.wavelet import haar, inverse_haar
+from ntire.picture.degradations import SrgbDegradation
+from ntire.teams.parts.residual import ResBlock
+from ntire.teams.parts.wavelet import haar, inverse_haar
+from ntire.training import Recipe, Stage
 
 
 class MiAlgo(Method):

@@ -9,12 +9,12 @@ AIM challenge on learned ISP), with widths 16, 32, 32 and a single middle layer.
 
 from torch import Tensor, nn
 
-from ntire.picture.degradations import SrgbDegradation
 from ntire.method import Method
-from ntire.training import Recipe, Stage
 from ntire.method.weights_files import Weights
-from teams.parts.attention import RCAGroup
-from teams.parts.wavelet import haar, inverse_haar
+from ntire.picture.degradations import SrgbDegradation
+from ntire.teams.parts.attention import RCAGroup
+from ntire.teams.parts.wavelet import haar, inverse_haar
+from ntire.training import Recipe, Stage
 
 
 class NjustKmg(Method):

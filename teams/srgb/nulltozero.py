@@ -7,12 +7,12 @@ Report: RAIM 2025 report, supplement, NulltoZero: "0.303 MB", 22.58 ms at 1024 x
 
 from torch import Tensor, nn
 
-from ntire.picture.degradations import SrgbDegradation
 from ntire.method import Cost, Method
-from ntire.training import Recipe, Stage
 from ntire.method.weights_files import Weights
-from teams.parts.attention import RCAB, ResGFM
-from teams.parts.hybrid import WaveletUNet
+from ntire.picture.degradations import SrgbDegradation
+from ntire.teams.parts.attention import RCAB, ResGFM
+from ntire.teams.parts.hybrid import WaveletUNet
+from ntire.training import Recipe, Stage
 
 
 class WaveletFusionNet(Method):

@@ -7,11 +7,11 @@ Report: RAIM 2025 report, supplement, TongJi-IPOE (track 2): 0.26 M parameters, 
 
 from torch import Tensor
 
-from ntire.picture.degradations import SrgbDegradation
 from ntire.method import Cost, Method
-from ntire.training import Recipe, Stage
 from ntire.method.weights_files import Weights
-from teams.parts.unet import UNet
+from ntire.picture.degradations import SrgbDegradation
+from ntire.teams.parts.unet import UNet
+from ntire.training import Recipe, Stage
 
 
 class TongJiIpoe(Method):

@@ -15,10 +15,9 @@ from skimage.metrics import structural_similarity
 from torch import nn
 
 from ntire import UserError
-from ntire.method import catalogue
+from ntire.method import Method, catalogue
 from ntire.picture.degradations import RawDegradation, SrgbDegradation, gaussian_noise
 from ntire.picture.image import as_image
-from ntire.method import Method
 from ntire.training import Recipe, Stage
 from ntire.training.data import Pairs, batches, clean_images, hold_out, paired_images, validation_pairs
 from ntire.training.discriminator import UNetDiscriminator

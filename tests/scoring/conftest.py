@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from scoring import random_weights
-from scoring.metrics import METRICS
+from ntire.scoring import random_weights
+from ntire.scoring.metrics import METRICS
 
 
 @pytest.fixture

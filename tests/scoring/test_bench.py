@@ -1,6 +1,6 @@
 import pytest
 
-from scoring.bench import bench_scorer
+from ntire.scoring.bench import bench_scorer
 
 
 def test_the_scorer_gives_the_numbers_of_the_plain_loop(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 import pytest
 
 from ntire.entry.manifest import Claims
-from scoring.budgets import Budgets, Spent
+from ntire.scoring.budgets import Budgets, Spent
 
 LIMITS = Budgets(params_m=1.0, macs_g=20.0, at=(64, 96), memory_mb=100.0, memory_at=(3072, 4096))
 

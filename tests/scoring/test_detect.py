@@ -8,7 +8,7 @@ import torch
 from ntire import UserError
 from ntire.method import face_alignment as faces
 from ntire.method.weights_files import cache_folder
-from scoring.detect import find_landmarks, largest, retinaface
+from ntire.scoring.detect import find_landmarks, largest, retinaface
 from tests.made import scene, write_png
 
 

@@ -7,8 +7,8 @@ import scipy.linalg
 import torch
 
 from ntire import UserError
-from scoring.fid import frechet_distance, read_statistics
-from scoring.instruments import View
+from ntire.scoring.fid import frechet_distance, read_statistics
+from ntire.scoring.instruments import View
 from tests.made import scene
 
 

@@ -8,9 +8,16 @@ from hypothesis import strategies as st
 from skimage.transform import SimilarityTransform
 
 from ntire import UserError
-from scoring.identity import TEMPLATE, AdaFaceIR50, crop_face, read_landmarks, similarity_transform, write_landmarks
-from scoring.instruments import View
-from scoring.pixels import MetricError
+from ntire.scoring.identity import (
+    TEMPLATE,
+    AdaFaceIR50,
+    crop_face,
+    read_landmarks,
+    similarity_transform,
+    write_landmarks,
+)
+from ntire.scoring.instruments import View
+from ntire.scoring.pixels import MetricError
 from tests.made import scene
 
 HEADER = "filename,dataset,x1,y1,x2,y2," + ",".join(

@@ -8,11 +8,11 @@ import pytest
 
 from ntire import UserError
 from ntire.entry.manifest import Claims, Manifest, Submission
-from scoring.leaderboard import BINS, line_of, line_of_scores, lines_of_table, ranked
-from scoring.metrics import METRICS
-from scoring.score import Row, Scored
-from scoring.tables import as_json, cells, markdown, write_leaderboard, write_scores
-from scoring.track import PUBLISHED, Track, load_track, published_rows
+from ntire.scoring.leaderboard import BINS, line_of, line_of_scores, lines_of_table, ranked
+from ntire.scoring.metrics import METRICS
+from ntire.scoring.score import Row, Scored
+from ntire.scoring.tables import as_json, cells, markdown, write_leaderboard, write_scores
+from ntire.scoring.track import PUBLISHED, Track, load_track, published_rows
 
 TRACK = load_track("demo-srgb")
 

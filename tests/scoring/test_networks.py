@@ -12,10 +12,10 @@ import torch
 
 from ntire import UserError
 from ntire.method.weights_files import cache_folder
-from scoring import networks
-from scoring.instruments import View, as_batch
-from scoring.networks import check_tokens
-from scoring.pixels import MetricError
+from ntire.scoring import networks
+from ntire.scoring.instruments import View, as_batch
+from ntire.scoring.networks import check_tokens
+from ntire.scoring.pixels import MetricError
 from tests.made import scene
 
 pyiqa = pytest.importorskip("pyiqa", reason="the learned metrics need the extra ntire[iqa]")
@@ -248,7 +248,7 @@ def test_niqe_with_the_real_model_gives_the_published_values(data, monkeypatch, 
 def test_the_calibration_of_niqe_holds_with_the_real_model(data, tmp_path):
     import scipy.io
 
-    from scoring.calibration import NIQE_PINNED, texture
+    from ntire.scoring.calibration import NIQE_PINNED, texture
 
     real = np.load(data / "weights" / "niqe_pris_params.npz")
     path = tmp_path / "niqe_modelparameters.mat"

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ntire.picture.image import read_pixels
-from scoring.instruments import View
-from scoring.metrics import METRICS
-from scoring.pixels import MetricError
+from ntire.scoring.instruments import View
+from ntire.scoring.metrics import METRICS
+from ntire.scoring.pixels import MetricError
 from tests.made import scene
 
 SKIMAGE = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}

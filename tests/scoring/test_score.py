@@ -6,15 +6,15 @@ import pytest
 from PIL import Image
 
 from ntire import UserError
-from ntire.picture.image import read_pixels
 from ntire.entry.manifest import Manifest, Submission
-from scoring import score as scoring
-from scoring.cache import Cache
-from scoring.instruments import View
-from scoring.metrics import METRICS
-from scoring.references import References, expected_images
-from scoring.score import Scorer
-from scoring.track import Track, load_track
+from ntire.picture.image import read_pixels
+from ntire.scoring import score as scoring
+from ntire.scoring.cache import Cache
+from ntire.scoring.instruments import View
+from ntire.scoring.metrics import METRICS
+from ntire.scoring.references import References, expected_images
+from ntire.scoring.score import Scorer
+from ntire.scoring.track import Track, load_track
 from tests.made import scene, write_png
 
 TRACK = load_track("demo-srgb")
@@ -153,7 +153,7 @@ TABLE = {
 @pytest.fixture
 def faces(tmp_path, random_metric):
     """Inputs, a table of landmarks and an entry that copies its inputs, in folders by subset."""
-    from scoring.identity import write_landmarks
+    from ntire.scoring.identity import write_landmarks
 
     for name in FACES.metrics:
         random_metric(name)
@@ -257,8 +257,8 @@ def test_missing_weights_are_all_told_before_anything_is_computed(entry, gt, mon
 def test_an_image_that_breaks_a_metric_does_not_take_the_others_with_it(entry, gt, monkeypatch):
     from dataclasses import replace
 
-    from scoring.instruments import Instrument
-    from scoring.pixels import MetricError
+    from ntire.scoring.instruments import Instrument
+    from ntire.scoring.pixels import MetricError
 
     loaded = []
 

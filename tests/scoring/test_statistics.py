@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from scoring.statistics import Sample, sensitivity, uncertainties
-from scoring.track import Term, Track
+from ntire.scoring.statistics import Sample, sensitivity, uncertainties
+from ntire.scoring.track import Term, Track
 
 TRACK = Track(
     name="t",

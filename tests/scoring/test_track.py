@@ -2,7 +2,7 @@ import pytest
 
 from ntire import UserError
 from ntire.method.catalogue import folders
-from scoring.track import Track, all_tracks, in_words, load_track, sample_track
+from ntire.scoring.track import Track, all_tracks, in_words, load_track, sample_track
 
 GOOD = """
 name = "mine"

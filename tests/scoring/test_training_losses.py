@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from ntire.workflow import train
 
 from ntire import UserError
 from ntire.method.pyiqa_networks import build
 from ntire.training.loop import Settings
-from ntire.workflow import train
 from tests.made import scene, write_png
 
 pytest.importorskip("pyiqa")

@@ -9,8 +9,8 @@ import torch
 from ntire import UserError
 from ntire.runner.prepare import Options, prepare
 from ntire.sandbox.child import why_not
-from teams.face.allforface import FIDELITY, MODELS, NATURALNESS, AllForFace, wrapped
-from teams.parts.released_program import FOLDER, WALL, ReleasedProgram
+from ntire.teams.face.allforface import FIDELITY, MODELS, NATURALNESS, AllForFace, wrapped
+from ntire.teams.parts.released_program import FOLDER, WALL, ReleasedProgram
 
 NETWORK = """
 import torch

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import correlate1d
 
-from teams.parts.colour import adain_colour, wavelet_colour
+from ntire.teams.parts.colour import adain_colour, wavelet_colour
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from torch import nn
 
 from ntire import UserError
 from ntire.method.weights_files import fill_from
-from teams.face.uphorse import TRAINED_CLEANER
-from teams.parts.clip_text import VOCABULARY, TextTower, Words
-from teams.parts.diffbir import (
+from ntire.teams.face.uphorse import TRAINED_CLEANER
+from ntire.teams.parts.clip_text import VOCABULARY, TextTower, Words
+from ntire.teams.parts.diffbir import (
     CLEANER,
     CONTROL_V2,
     NEGATIVE,
@@ -21,9 +21,9 @@ from teams.parts.diffbir import (
     spaced_step,
     spaced_times,
 )
-from teams.parts.ldm_names import unet_names, vae_names
-from teams.parts.pisa_sr import PisaSr
-from teams.parts.stable_diffusion import SD21, StableDiffusion, signal_share
+from ntire.teams.parts.ldm_names import unet_names, vae_names
+from ntire.teams.parts.pisa_sr import PisaSr
+from ntire.teams.parts.stable_diffusion import SD21, StableDiffusion, signal_share
 from tests.teams.published import (
     OpenClipBlock,
     beginning_with,

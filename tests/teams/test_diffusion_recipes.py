@@ -6,14 +6,14 @@ from safetensors.torch import save_file
 
 from ntire import UserError
 from ntire.runner.prepare import Options, prepare
-from teams.face.cx import Cx
-from teams.face.iil import Iil
-from teams.face.ipcv import Ipcv
-from teams.face.pisa_map import PisaMap
-from teams.parts.diffbir import NEGATIVE, DiffBIR
-from teams.parts.flux_upscaler import FluxUpscaler
-from teams.parts.pisa_sr import PisaSr
-from teams.parts.sdxl_turbo import SdxlTurbo
+from ntire.teams.face.cx import Cx
+from ntire.teams.face.iil import Iil
+from ntire.teams.face.ipcv import Ipcv
+from ntire.teams.face.pisa_map import PisaMap
+from ntire.teams.parts.diffbir import NEGATIVE, DiffBIR
+from ntire.teams.parts.flux_upscaler import FluxUpscaler
+from ntire.teams.parts.pisa_sr import PisaSr
+from ntire.teams.parts.sdxl_turbo import SdxlTurbo
 
 
 @pytest.fixture
@@ -64,9 +64,9 @@ def test_ipcv_is_flux_with_the_options_of_its_repository(called):
 def test_pisa_map_climbs_from_pisa_sr_s_picture(called, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "teams.face.pisa_map.climb", lambda latent, *_, **options: seen.append(options) or latent[:, :3]
+        "ntire.teams.face.pisa_map.climb", lambda latent, *_, **options: seen.append(options) or latent[:, :3]
     )
-    monkeypatch.setattr("teams.face.pisa_map.Ascent._quality", lambda self, picture: picture.mean())
+    monkeypatch.setattr("ntire.teams.face.pisa_map.Ascent._quality", lambda self, picture: picture.mean())
     run(PisaMap, steps=20, rounds=30)
     assert called == [("PisaSr", {"seed": 42, "side": 64})]
     assert seen == [{"steps": 20, "rounds": 30}]

@@ -10,9 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ntire import UserError
-from ntire.training import Recipe, Stage
-from ntire.training.loop import Settings, train
-from teams.general.diffusion_trained import (
+from ntire.teams.general.diffusion_trained import (
     GENERATION,
     IMPORTANCE,
     MATCHING,
@@ -22,9 +20,16 @@ from teams.general.diffusion_trained import (
     DiffusionTrainedNafnet,
     DiffusionTrainedXRestormer,
 )
-from teams.general.diffusion_trained.diffusion import SHARES, clean_estimate, diffuse, distances, matching_step, reverse
-from teams.general.diffusion_trained.experts import EXPERTS, PROMPT, Clock, TimeExperts
-from teams.general.diffusion_trained.regularisers import (
+from ntire.teams.general.diffusion_trained.diffusion import (
+    SHARES,
+    clean_estimate,
+    diffuse,
+    distances,
+    matching_step,
+    reverse,
+)
+from ntire.teams.general.diffusion_trained.experts import EXPERTS, PROMPT, Clock, TimeExperts
+from ntire.teams.general.diffusion_trained.regularisers import (
     alignment,
     blocks_of,
     generative_blocks,
@@ -32,6 +37,8 @@ from teams.general.diffusion_trained.regularisers import (
     importance_loss,
     orthogonality,
 )
+from ntire.training import Recipe, Stage
+from ntire.training.loop import Settings, train
 from tests.made import scene, write_png
 
 

@@ -14,18 +14,17 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import teams
-from ntire import UserError
+from ntire import UserError, teams
 from ntire.method import catalogue
 from ntire.method.cost_breakdown import break_down_built
 from ntire.method.count import count, lq_on_meta
 from ntire.method.counters import look
+from ntire.method.receptive_field import reach_of
+from ntire.method.weights_files import fill, locate, read_state_dict
 from ntire.picture.image import as_pixels
 from ntire.runner.prepare import Options, prepare
-from ntire.method.receptive_field import reach_of
 from ntire.training.loop import Settings, train
 from ntire.training.losses import PIXELS
-from ntire.method.weights_files import fill, locate, read_state_dict
 from tests.made import scene, write_png
 
 METHODS = catalogue.methods()

@@ -11,14 +11,14 @@ from spandrel.architectures.GFPGAN import GFPGANArch
 from ntire import UserError
 from ntire.method.face_alignment import TEMPLATE
 from ntire.method.weights_files import fill, read_state_dict
-from teams.parts.codeformer import CodeFormer
-from teams.parts.face_tone import FaceTone
-from teams.parts.ffa_net import FfaNet
-from teams.parts.gfpgan import Gfpgan
-from teams.parts.real_esrgan import RealEsrgan2x, halved
-from teams.parts.sharpening import saturate, unsharp
-from teams.parts.unaligned import Unaligned
-from teams.parts.zssr import Zssr
+from ntire.teams.parts.codeformer import CodeFormer
+from ntire.teams.parts.face_tone import FaceTone
+from ntire.teams.parts.ffa_net import FfaNet
+from ntire.teams.parts.gfpgan import Gfpgan
+from ntire.teams.parts.real_esrgan import RealEsrgan2x, halved
+from ntire.teams.parts.sharpening import saturate, unsharp
+from ntire.teams.parts.unaligned import Unaligned
+from ntire.teams.parts.zssr import Zssr
 from tests.teams.published import listed_shapes
 
 

@@ -8,14 +8,14 @@ from torch import Tensor
 from ntire import UserError
 from ntire.method import catalogue
 from ntire.method.face_alignment import TEMPLATE
+from ntire.method.weights_files import fill_from
 from ntire.picture.image import read_pixels
 from ntire.runner.prepare import Options, prepare
 from ntire.runner.weight_offload import take_turns
-from ntire.method.weights_files import fill_from
-from teams.face import acvlab, aiia, hh, miportrait, night_watch, uphorse
-from teams.parts.diffbir import LONG_PROMPT, NEGATIVE
-from teams.parts.quality import WEIGHTS as QUALITY_WEIGHTS
-from teams.parts.quality import Quality
+from ntire.teams.face import acvlab, aiia, hh, miportrait, night_watch, uphorse
+from ntire.teams.parts.diffbir import LONG_PROMPT, NEGATIVE
+from ntire.teams.parts.quality import WEIGHTS as QUALITY_WEIGHTS
+from ntire.teams.parts.quality import Quality
 from tests.made import scene, write_png
 
 TEAMS = sorted({method.team for method in catalogue.methods("face") if method.weights})
@@ -101,7 +101,7 @@ def test_aiia_s_faces_come_from_gfpgan_and_a_picture_without_any_stays_as_it_is(
 
 def test_aiia_s_variant_raises_clip_iqa_and_chooses_by_niqe_too(monkeypatch, tmp_path):
     built = {"clipiqa": lambda image: image.mean((1, 2, 3)), "niqe": lambda image: 12 - 10 * image.mean((1, 2, 3))}
-    monkeypatch.setattr("teams.parts.quality.build", lambda name, **options: built[name])
+    monkeypatch.setattr("ntire.teams.parts.quality.build", lambda name, **options: built[name])
     judge = aiia.Judge()
     for weights in (one for one in aiia.AiiaZssr.weights if one.into == "quality"):
         fill_from(judge, weights, tmp_path / weights.file)
@@ -143,7 +143,8 @@ def test_the_judge_is_read_from_its_files_and_refuses_to_guess_without(tmp_path,
         empty(torch.zeros(1, 3, 8, 8))
     built = {}
     monkeypatch.setattr(
-        "teams.parts.quality.build", lambda name, **options: built.setdefault(name, torch.nn.Flatten(0)) and _Mean(name)
+        "ntire.teams.parts.quality.build",
+        lambda name, **options: built.setdefault(name, torch.nn.Flatten(0)) and _Mean(name),
     )
     for weights in QUALITY_WEIGHTS:
         fill_from(empty, weights, tmp_path / weights.file)

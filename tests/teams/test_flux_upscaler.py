@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 
 from ntire import UserError
 from ntire.method.count import count
-from teams.face.ipcv import Ipcv
-from teams.parts.flux_names import flux_names
-from teams.parts.flux_upscaler import WORDS, FluxUpscaler, from_tokens, to_tokens
+from ntire.teams.face.ipcv import Ipcv
+from ntire.teams.parts.flux_names import flux_names
+from ntire.teams.parts.flux_upscaler import WORDS, FluxUpscaler, from_tokens, to_tokens
 from tests.teams.published import listed_shapes
 
 

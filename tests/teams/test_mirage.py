@@ -7,7 +7,7 @@ import torch
 
 from ntire.method.count import count
 from ntire.runner.prepare import Options, prepare
-from teams.general.mirage import GatedConv, Mirage, MirageSmall, contrast, covariances
+from ntire.teams.general.mirage import GatedConv, Mirage, MirageSmall, contrast, covariances
 
 
 @pytest.mark.parametrize(("method", "params", "macs_g"), [(Mirage, 6_207_412, 16.25), (MirageSmall, 9_678_983, 26.68)])

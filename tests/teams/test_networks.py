@@ -11,11 +11,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ntire import UserError
 from ntire.picture.raw import demosaic, srgb_encode
-from teams.parts.wavelet import haar, inverse_haar
-from teams.parts.x_restormer import WINDOW, OverlappingAttention, x_restormer
-from teams.raw.polyu_aisp import PolyuAisp
-from teams.raw.xianggkl import STEPS, LatentScore, Xianggkl, signal_share
-from teams.srgb.teleai_vision import Span
+from ntire.teams.parts.wavelet import haar, inverse_haar
+from ntire.teams.parts.x_restormer import WINDOW, OverlappingAttention, x_restormer
+from ntire.teams.raw.polyu_aisp import PolyuAisp
+from ntire.teams.raw.xianggkl import STEPS, LatentScore, Xianggkl, signal_share
+from ntire.teams.srgb.teleai_vision import Span
 
 
 @pytest.mark.data
@@ -114,7 +114,7 @@ def test_xianggkl_s_tiles_come_close_to_the_whole(monkeypatch):
     with torch.no_grad():
         whole = method.in_tiles(lq)
         for name, value in (("LATENT_TILE", 8), ("LATENT_OVERLAP", 4), ("ENCODER_TILE", 64), ("DECODER_TILE", 8)):
-            monkeypatch.setattr(f"teams.raw.xianggkl.{name}", value)
+            monkeypatch.setattr(f"ntire.teams.raw.xianggkl.{name}", value)
         pieces = method.in_tiles(lq)
     assert pieces.shape == (3, 128, 128)
     assert not torch.equal(pieces, whole)

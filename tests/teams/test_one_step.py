@@ -7,13 +7,13 @@ from safetensors.torch import save_file
 from ntire import UserError
 from ntire.method.count import count
 from ntire.method.weights_files import fill_from
-from teams.face.iil import Iil
-from teams.parts.adapters import mix
-from teams.parts.colour import adain_colour, wavelet_colour
-from teams.parts.pisa_sr import PARTS, PisaSr
-from teams.parts.sdxl_turbo import SdxlTurbo
-from teams.parts.stored import Stored
-from teams.parts.tsd_sr import TsdSr
+from ntire.teams.face.iil import Iil
+from ntire.teams.parts.adapters import mix
+from ntire.teams.parts.colour import adain_colour, wavelet_colour
+from ntire.teams.parts.pisa_sr import PARTS, PisaSr
+from ntire.teams.parts.sdxl_turbo import SdxlTurbo
+from ntire.teams.parts.stored import Stored
+from ntire.teams.parts.tsd_sr import TsdSr
 
 
 @pytest.fixture(scope="module")

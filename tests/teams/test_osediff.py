@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from ntire import UserError
-from teams.general.osediff import OseDiff as Method
-from teams.parts.colour import adain_colour, wavelet_colour
-from teams.parts.osediff import OseDiff
-from teams.parts.stable_diffusion import bell, signal_share
+from ntire.teams.general.osediff import OseDiff as Method
+from ntire.teams.parts.colour import adain_colour, wavelet_colour
+from ntire.teams.parts.osediff import OseDiff
+from ntire.teams.parts.stable_diffusion import bell, signal_share
 from tests.teams.published import listed_shapes, shapes_of
 
 

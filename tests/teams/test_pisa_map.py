@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from ntire import UserError
-from teams.face.pisa_map import PisaMap, _mapped
-from teams.parts import edict
-from teams.parts.edict import climb, denoised, edict_times, mixing, noised
-from teams.parts.ms_liqe import GRADES, MsLiqe
-from teams.parts.nlpd import coarse_distance
-from teams.parts.seesr import ImageSight, SeesrControl, control_names, of_ram
+from ntire.teams.face.pisa_map import PisaMap, _mapped
+from ntire.teams.parts import edict
+from ntire.teams.parts.edict import climb, denoised, edict_times, mixing, noised
+from ntire.teams.parts.ms_liqe import GRADES, MsLiqe
+from ntire.teams.parts.nlpd import coarse_distance
+from ntire.teams.parts.seesr import ImageSight, SeesrControl, control_names, of_ram
 from tests.teams.published import listed_shapes, on_meta, shapes_of
 
 WEIGHT = torch.linspace(-1, 1, 16).view(4, 4, 1, 1)

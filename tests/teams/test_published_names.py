@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 from ntire import UserError
 from ntire.method import catalogue
 from ntire.method.weights_files import fill_from
-from teams.parts import sdxl_turbo, tsd_sr
-from teams.parts.adapters import fill_plain
-from teams.parts.gfpgan import Gfpgan
-from teams.parts.pisa_sr import PARTS, PisaSr
-from teams.parts.sdxl_turbo import SdxlTurbo
-from teams.parts.stable_diffusion import new_unet, new_vae
-from teams.parts.tsd_sr import TsdSr
-from teams.parts.unaligned import Unaligned
+from ntire.teams.parts import sdxl_turbo, tsd_sr
+from ntire.teams.parts.adapters import fill_plain
+from ntire.teams.parts.gfpgan import Gfpgan
+from ntire.teams.parts.pisa_sr import PARTS, PisaSr
+from ntire.teams.parts.sdxl_turbo import SdxlTurbo
+from ntire.teams.parts.stable_diffusion import new_unet, new_vae
+from ntire.teams.parts.tsd_sr import TsdSr
+from ntire.teams.parts.unaligned import Unaligned
 from tests.teams.published import listed_shapes, on_meta
 
 

@@ -9,8 +9,8 @@ import torch
 
 from ntire import UserError
 from ntire.sandbox.child import why_not
-from teams.parts import released_program
-from teams.parts.released_program import (
+from ntire.teams.parts import released_program
+from ntire.teams.parts.released_program import (
     WALL,
     Program,
     ReleasedProgram,

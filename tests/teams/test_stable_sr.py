@@ -6,9 +6,9 @@ import torch.nn.functional as F
 
 from ntire import UserError
 from ntire.method.weights_files import fill_from
-from teams.parts.ldm_names import vae_names
-from teams.parts.stable_diffusion import SCALE, decode, signal_share
-from teams.parts.stable_sr import (
+from ntire.teams.parts.ldm_names import vae_names
+from ntire.teams.parts.stable_diffusion import SCALE, decode, signal_share
+from ntire.teams.parts.stable_sr import (
     GUIDE,
     TURBO,
     WRAPPING,

@@ -7,11 +7,11 @@ from torch import nn
 
 from ntire import UserError
 from ntire.method.weights_files import fill_from
-from teams.parts.clip_text import TwoTowers, tower_names
-from teams.parts.ldm_names import unet_names, vae_names
-from teams.parts.sdxl import SDXL, Sdxl
-from teams.parts.stable_diffusion import encode, noise_levels
-from teams.parts.supir import (
+from ntire.teams.parts.clip_text import TwoTowers, tower_names
+from ntire.teams.parts.ldm_names import unet_names, vae_names
+from ntire.teams.parts.sdxl import SDXL, Sdxl
+from ntire.teams.parts.stable_diffusion import encode, noise_levels
+from ntire.teams.parts.supir import (
     ADDED,
     HIGHEST,
     Additions,
@@ -336,7 +336,9 @@ def test_the_hint_is_of_the_enlarged_picture_and_every_third_pixel_comes_back(st
     monkeypatch.setattr(stage.added.first_stage, "forward", lambda image: seen.append(image) or encode(image))
     monkeypatch.setattr(stage.base.vae, "decode", lambda latent: decoded.append(decode(latent)) or decoded[-1])
     coloured = []
-    monkeypatch.setattr("teams.parts.supir.wavelet_colour", lambda image, like: coloured.append((image, like)) or image)
+    monkeypatch.setattr(
+        "ntire.teams.parts.supir.wavelet_colour", lambda image, like: coloured.append((image, like)) or image
+    )
     picture = torch.rand(1, 3, 64, 64)
     result = restored(stage, picture, side=192)
     assert torch.equal(seen[0], F.interpolate(picture, size=(192, 192), mode="bicubic", antialias=True))
@@ -359,7 +361,7 @@ def test_guidance_goes_from_the_negative_prompt_and_grows_as_the_noise_falls(sta
     def noise(latent, time, words, pooled, hint, control):
         return torch.full_like(latent, 3.0 if torch.equal(words, positive) else 1.0)
 
-    monkeypatch.setattr("teams.parts.supir.sample", keep)
+    monkeypatch.setattr("ntire.teams.parts.supir.sample", keep)
     monkeypatch.setattr(stage, "_noise", noise)
     restored(stage, picture)
     noise_in, steps, options = given[0]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ntire import UserError
-from teams.parts.tagger import LONGEST, RAM_PLUS, RAM_WITH_DAPE, TAGS, Tagger, TagNames, Thresholds
+from ntire.teams.parts.tagger import LONGEST, RAM_PLUS, RAM_WITH_DAPE, TAGS, Tagger, TagNames, Thresholds
 from tests.teams.published import listed_shapes, on_meta, shapes_of
 
 

@@ -13,13 +13,13 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, C
 from ntire import UserError
 from ntire.method.count import count, on_meta
 from ntire.method.method_table import facts_of
-from ntire.runner.prepare import Options, prepare
-from ntire.training.loop import Settings, train
 from ntire.method.weights_files import read_state_dict
-from teams.general.uir_lora import SKIPS, UirLora
-from teams.parts.adapters import OwnConv, mix
-from teams.parts.degradation_router import BANK, Bank, Router, find_clip
-from teams.parts.stable_diffusion import clean_latent, signal_share
+from ntire.runner.prepare import Options, prepare
+from ntire.teams.general.uir_lora import SKIPS, UirLora
+from ntire.teams.parts.adapters import OwnConv, mix
+from ntire.teams.parts.degradation_router import BANK, Bank, Router, find_clip
+from ntire.teams.parts.stable_diffusion import clean_latent, signal_share
+from ntire.training.loop import Settings, train
 from tests.made import scene, write_png
 
 
@@ -477,7 +477,7 @@ def test_a_trained_file_is_all_that_running_needs(tmp_path):
 
 
 METHOD = """
-from teams.general.uir_lora import UirLora
+from ntire.teams.general.uir_lora import UirLora
 
 class Mine(UirLora):
     words = ("hazy", "noisy", "rainy")

@@ -21,11 +21,10 @@ from torch.func import functional_call
 
 from ntire import UserError
 from ntire.method import Cost, Method
-from ntire.training import Loss, OwnLoss, Recipe, Stage
 from ntire.picture.weather import Weather
-from teams.general.diffusion_trained.diffusion import STEPS, clean_estimate, diffuse
-from teams.general.diffusion_trained.experts import Clock, TimeExperts
-from teams.general.diffusion_trained.regularisers import (
+from ntire.teams.general.diffusion_trained.diffusion import STEPS, clean_estimate, diffuse
+from ntire.teams.general.diffusion_trained.experts import Clock, TimeExperts
+from ntire.teams.general.diffusion_trained.regularisers import (
     Blocks,
     blocks_of,
     generative_blocks,
@@ -33,8 +32,9 @@ from teams.general.diffusion_trained.regularisers import (
     importance_loss,
     orthogonality,
 )
-from teams.general.diffusion_trained.unet import TimedBlock, TimedUNet
-from teams.parts.x_restormer import XRestormerBlock, x_restormer
+from ntire.teams.general.diffusion_trained.unet import TimedBlock, TimedUNet
+from ntire.teams.parts.x_restormer import XRestormerBlock, x_restormer
+from ntire.training import Loss, OwnLoss, Recipe, Stage
 
 MATCHING: Mapping[str, int] = {
     "noisy": 4, "rainy": 8, "jpeg-compressed": 12, "snowy": 15, "uncompleted": 19, "raindrop": 22, "shadowed": 27,

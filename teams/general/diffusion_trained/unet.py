@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teams.general.diffusion_trained.experts import Clock
+from ntire.teams.general.diffusion_trained.experts import Clock
 
 HEADS, HEAD = 4, 32
 

@@ -12,15 +12,15 @@ import torch
 
 from ntire import UserError
 from ntire.benchmark import nvidia_smi as nvidia
+from ntire.benchmark.child import Setup
 from ntire.benchmark.protocol import Picture, bench, scored_pixels
 from ntire.benchmark.protocol import _turned_frame as turned_frame
 from ntire.benchmark.protocol import _warm_ups as warm_ups
-from ntire.runner.device_worker import fingerprint_of
+from ntire.benchmark.statistics import QUICK
 from ntire.files import sha256_of
 from ntire.picture.image import read_pixels
 from ntire.picture.raw import balanced_rggb, read_raw
-from ntire.benchmark.child import Setup
-from ntire.benchmark.statistics import QUICK
+from ntire.runner.device_worker import fingerprint_of
 from tests.made import scene, write_png
 
 SHORT = replace(QUICK, warm_calls=2, warm_calls_in_all=5, passes=2, pairs=0)

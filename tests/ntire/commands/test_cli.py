@@ -286,7 +286,7 @@ def test_missing_weights_are_named_with_their_sizes_and_nothing_is_written(ntire
 
 
 def test_drifted_libraries_refuse_to_rank(ntire, pair, monkeypatch):
-    from scoring import calibration
+    from ntire.scoring import calibration
 
     ntire("run", "--team", "Copy", "--track", "demo-srgb", pair / "lq", "--device", "cpu")
     monkeypatch.setitem(calibration.PINNED, "ssim", 0.5)
@@ -298,7 +298,7 @@ def test_drifted_libraries_refuse_to_rank(ntire, pair, monkeypatch):
 
 
 def test_faces_without_a_table_of_landmarks_are_looked_for_and_that_is_said(ntire, pair, monkeypatch, tmp_path):
-    from scoring import random_weights
+    from ntire.scoring import random_weights
 
     monkeypatch.setenv("NTIRE_WEIGHTS", str(tmp_path / "weights"))
     random_weights.write("adaface")
@@ -354,7 +354,7 @@ def test_tracks_doctor_and_weights_print_tables_and_json(ntire, pair):
 
 
 def test_doctor_exits_with_three_when_something_is_broken(ntire, monkeypatch):
-    from scoring import calibration
+    from ntire.scoring import calibration
 
     monkeypatch.setitem(calibration.PINNED, "psnr", 12.0)
     ran = ntire("doctor")
@@ -444,8 +444,9 @@ def test_our_scores_stand_beside_published_ones(ntire, tmp_path):
 
 
 def test_noise_is_added_to_the_subsets_whose_inputs_are_clean(tmp_path):
-    from ntire.picture.image import read_pixels
     from ntire.workflow import plan
+
+    from ntire.picture.image import read_pixels
 
     for name in ("hazy/a", "noisy-25/a", "noisy-50/a"):
         write_png(tmp_path / "lq" / f"{name}.png", scene(40, 40))

@@ -58,7 +58,9 @@ def test_another_run_is_refused_naming_what_differs_unless_fresh(tmp_path):
 
 def test_two_writers_at_once_are_refused(tmp_path):
     path = tmp_path / "journal.jsonl"
-    code = f"from pathlib import Path; from ntire.entry.journal import Journal; Journal(Path({str(path)!r}), {HEADER!r})"
+    code = (
+        f"from pathlib import Path; from ntire.entry.journal import Journal; Journal(Path({str(path)!r}), {HEADER!r})"
+    )
     with Journal(path, HEADER):
         other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert other.returncode == 1

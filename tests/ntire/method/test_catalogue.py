@@ -1,8 +1,7 @@
 import pytest
 
 from ntire import UserError
-from ntire.method import catalogue
-from ntire.method import Method
+from ntire.method import Method, catalogue
 
 
 def test_names_come_from_the_folders_as_the_report_spells_them():

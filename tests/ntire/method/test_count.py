@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from ntire.method import Method
 from ntire.method.count import count, peak_bytes
 from ntire.method.counters import alike
-from ntire.method import Method
 
 
 class Facts(Method, abstract=True):

@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from ntire.method import Method
 from ntire.method.cost_breakdown import break_down_built
 from ntire.method.counters import alike, look, look_at_trace
-from ntire.method import Method
 
 
 def method(net, call=None):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ntire import UserError
+from ntire.entry.journal import read_journal
 from ntire.method.face_alignment import (
     AROUND,
     RETINAFACE,
@@ -20,9 +21,8 @@ from ntire.method.face_alignment import (
     restore_faces,
     to_upright,
 )
-from ntire.picture.image import read_pixels
-from ntire.entry.journal import read_journal
 from ntire.method.weights_files import cache_folder
+from ntire.picture.image import read_pixels
 from tests.made import scene, write_png
 
 

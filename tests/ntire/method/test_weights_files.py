@@ -10,7 +10,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ntire import UserError
-from ntire.method.weights_files import Weights, cache_folder, fetch, fill, fill_from, locate, read_state_dict, require, verify
+from ntire.method.weights_files import (
+    Weights,
+    cache_folder,
+    fetch,
+    fill,
+    fill_from,
+    locate,
+    read_state_dict,
+    require,
+    verify,
+)
 
 CONTENT = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from ntire.picture.image import as_image
-from ntire.picture.real_esrgan_degradation import Round, SecondOrderDegradation, blur_kernel, filtered, poisson_noise, sinc_kernel
+from ntire.picture.real_esrgan_degradation import (
+    Round,
+    SecondOrderDegradation,
+    blur_kernel,
+    filtered,
+    poisson_noise,
+    sinc_kernel,
+)
 from tests.made import scene
 
 

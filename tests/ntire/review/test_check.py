@@ -20,11 +20,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ntire import UserError
-from ntire.review.check import check
-from ntire.files import sha256_of
 from ntire.entry.findings import CODES
+from ntire.files import sha256_of
 from ntire.picture.image import encode_png, read_pixels
-from scoring.track import Budgets, Track, load_track
+from ntire.review.check import check
+from ntire.scoring.track import Budgets, Track, load_track
 from tests.made import scene, write_png
 
 NAMES = ("a", "b", "below/c")

@@ -8,11 +8,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
-from ntire.review.check import check
-from ntire.files import sha256_of
-from ntire.runner.prepare import Options
 from ntire.workflow import plan, restore
+
+from ntire.files import sha256_of
+from ntire.review.check import check
+from ntire.runner.prepare import Options
 from tests.made import scene, write_png
 
 

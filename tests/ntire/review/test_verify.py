@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import ntire.sandbox.child as sandbox
+from ntire.entry.findings import CODES
+from ntire.entry.manifest import content_of
+from ntire.picture.image import read_pixels
 from ntire.review import verify as verification
 from ntire.review.check import check
-from ntire.entry.findings import CODES
-from ntire.picture.image import read_pixels
-from ntire.sandbox.limits import Limits
-from ntire.sandbox.child import why_not
-from ntire.entry.manifest import content_of
 from ntire.review.verify import Options, Scored, compare, verify
+from ntire.sandbox.child import why_not
+from ntire.sandbox.limits import Limits
 from tests.made import scene, write_png
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,11 @@ class Case:
 
 @pytest.fixture
 def case(tmp_path, monkeypatch) -> Case:
-    monkeypatch.setattr(sandbox, "RUN_INSIDE", lambda module: LIGHT if module == "inside" else _plain(module))
+    monkeypatch.setattr(
+        sandbox,
+        "RUN_INSIDE",
+        lambda module: LIGHT if module == sandbox.INSIDE else _plain(module),
+    )
     root, lq = tmp_path / "entry", tmp_path / "lq"
     for number, name in enumerate(("a", "below/b")):
         pixels = scene(seed=number)
@@ -386,7 +390,7 @@ def test_check_imports_the_code_only_where_a_sandbox_is_named(case):
 
 
 def test_a_verdict_on_other_files_is_out_of_date(case):
-    from scoring.leaderboard import _verdict
+    from ntire.scoring.leaderboard import _verdict
 
     case.out = case.root
     case.options = replace(case.options, sample=1)

@@ -4,9 +4,9 @@ import time
 import pytest
 import torch
 
+from ntire.picture.raw import RawFrame
 from ntire.runner import host_device_copy as lane
 from ntire.runner.host_device_copy import CudaLane, HostLane, lane_to, on, pinned
-from ntire.picture.raw import RawFrame
 
 FRAME = torch.randint(0, 255, (3, 6, 8), dtype=torch.uint8)
 

@@ -4,12 +4,11 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from ntire.method import Method, catalogue
+from ntire.picture.tiling import tiled
 from ntire.runner import memory_plan as plan
-from ntire.method import catalogue
-from ntire.method import Method
 from ntire.runner.memory_plan import WORKSPACE, Plan, Planner, footprint
 from ntire.runner.prepare import Options
-from ntire.picture.tiling import tiled
 
 
 class Whole(Method):

@@ -7,8 +7,8 @@ from torch import nn
 
 from ntire import UserError
 from ntire.method import Method
-from ntire.runner.prepare import Options, prepare
 from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.runner.prepare import Options, prepare
 
 
 class Partly(Method, abstract=True):

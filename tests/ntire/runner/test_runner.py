@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 from ntire import UserError
-from ntire.runner import runner
-from ntire.method import catalogue
-from ntire.files import sha256_of
-from ntire.picture.image import read_pixels
 from ntire.entry.journal import read_journal
+from ntire.entry.manifest import open_submission
+from ntire.files import sha256_of
+from ntire.method import catalogue
+from ntire.picture.image import read_pixels
+from ntire.runner import runner
 from ntire.runner.prepare import Options, prepare
 from ntire.runner.runner import Input, find_inputs, run
-from ntire.entry.manifest import open_submission
 from tests.made import scene, start, write_png
 
 

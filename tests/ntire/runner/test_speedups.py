@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from ntire import UserError
-from ntire.method import catalogue
-from ntire.method import Method
+from ntire.method import Method, catalogue
 from ntire.runner.prepare import Options, prepare
 from ntire.runner.runner import find_inputs, run
 from ntire.runner.speedups import compare, speed_up

@@ -106,7 +106,7 @@ def test_parts_that_are_too_large_alone_are_all_named(pipeline):
 
 
 def test_a_limit_on_the_cpu_is_refused():
-    from teams.face.copy import Copy
+    from ntire.teams.face.copy import Copy
 
     with pytest.raises(UserError, match="--max-memory limits what is on one GPU"):
         prepare(Copy, Options(max_memory_gb=4))

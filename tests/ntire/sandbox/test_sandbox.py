@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-import ntire.sandbox.limits as limits
 import ntire.sandbox.child as sandbox
+import ntire.sandbox.limits as limits
 from ntire import UserError
-from ntire.sandbox import seccomp
-from ntire.sandbox.escape_attempts import ATTEMPTS
 from ntire.picture.image import as_pixels, encode_png, read_image
-from ntire.sandbox.limits import Limits, family, hold
+from ntire.sandbox import seccomp
 from ntire.sandbox.child import Child, Place, bubblewrap, choose, container, why_not
+from ntire.sandbox.escape_attempts import ATTEMPTS
+from ntire.sandbox.limits import Limits, family, hold
 from tests.made import scene, write_png
 
 walled = pytest.mark.skipif(bool(why_not("bubblewrap")), reason=f"no sandbox here: {why_not('bubblewrap')}")
@@ -138,7 +138,7 @@ def test_every_attempt_to_escape_is_stopped(place, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as service, socket.socket(socket.AF_UNIX) as abstract:
         abstract.bind(f"\0{name}")
         abstract.listen()
-        with Child("bubblewrap", place, SMALL, module="escapes") as child:
+        with Child("bubblewrap", place, SMALL, module="ntire.sandbox.escape_attempts") as child:
             answer = child.ask(bait(secret, service, name), 60)
     assert answer.state == "answered", answer.problem
     assert set(answer.fields) == set(ATTEMPTS)
@@ -154,7 +154,8 @@ assert os.getuid() != 0
 reason = why_not("bubblewrap")
 if reason:
     sys.exit(reason)
-with Child("bubblewrap", Place(Path(sys.argv[1]), Path(sys.argv[1])), Limits(), module="escapes") as child:
+place = Place(Path(sys.argv[1]), Path(sys.argv[1]))
+with Child("bubblewrap", place, Limits(), module="ntire.sandbox.escape_attempts") as child:
     answer = child.ask({"secret": sys.argv[2], "process": os.getpid()}, 60)
     print(json.dumps([answer.state, child.held_by, [name for name, one in answer.fields.items() if not one["stopped"]]]))
 """
@@ -257,7 +258,7 @@ def test_without_a_wall_limits_and_clock_still_hold(act, place):
     answer, _, _ = act("time.sleep(60)", replace(SMALL, seconds=2), backend="none")
     assert answer.state == "timed out"
     with pytest.raises(ValueError, match="damage"):
-        Child("none", place, SMALL, module="escapes")
+        Child("none", place, SMALL, module="ntire.sandbox.escape_attempts")
 
 
 def test_a_gpu_that_is_asked_for_is_seen_or_the_run_ends(place):

@@ -1,0 +1,63 @@
+"""`ntire demo`: the whole way once, on built-in samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ntire.commands.options import Device, app
+from ntire.commands.restoring import plan, restore
+from ntire.commands.scoring import ScoreOptions, score_entries
+from ntire.commands.screen import (
+    out,
+    print_leaderboard,
+    progress,
+    say,
+    watch_pictures,
+)
+
+if TYPE_CHECKING:
+    from ntire.commands.restoring import Say, Watch
+    from ntire.commands.scoring import Board
+    from ntire.runner.prepare import Options
+
+
+def run_demo(out: Path, options: Options, report: Callable[[str], Watch], say: Say) -> Board:
+    """Run two methods per pixel track on the sample set, score them, and draw `contact-sheet.png`; all in `out`."""
+    from ntire.entry.manifest import IMAGES
+    from ntire.files import writable_folder
+    from ntire.picture.contact_sheet import Column, contact_sheet
+    from ntire.picture.samples import sample_set
+
+    writable_folder(out)
+    blocks = []
+    for kind in ("raw", "srgb"):
+        for team in ("Copy", "MiAlgo"):
+            job = plan(team, f"demo-{kind}", (), out / f"{team}-{kind}", None, None, say)
+            restore(job, options, report(f"{team} {kind}"))
+        columns = [Column(f"{kind}: {team}", out / f"{team}-{kind}" / IMAGES) for team in ("Copy", "MiAlgo")]
+        blocks.append([*columns, Column("truth", sample_set() / kind / "gt")])
+    contact_sheet(out / "contact-sheet.png", blocks)
+    return score_entries([out], None, ScoreOptions(), None, say)
+
+
+@app.command(epilog="Example: [bold]ntire demo[/], then look at ntire-demo/contact-sheet.png")
+def demo(
+    folder: Annotated[Path, typer.Option("-o", "--out", help="Where to write.")] = Path("ntire-demo"),
+    device: Device = "auto",
+) -> None:
+    """Restore a small built-in sample set with two methods per track, score them and print the leaderboard."""
+    from ntire.environment import choose_device
+    from ntire.runner.prepare import Options
+
+    with progress() as bars:
+        scored = run_demo(
+            folder, Options(device=choose_device(device)), lambda title: watch_pictures(bars, title, None), say
+        )
+    print_leaderboard(scored.lines)
+    out.print(
+        f"pictures side by side: {folder / 'contact-sheet.png'}\ntables: {folder / 'leaderboard.csv'}, .md, .json"
+    )

@@ -1,0 +1,399 @@
+"""`ntire bench`, `ntire cost`, `ntire teams`: how fast a method is, what it costs, and which there are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ntire import UserError
+from ntire.commands.options import (
+    AsJson,
+    Device,
+    PrecisionName,
+    Team,
+    TrackName,
+    Variant,
+    app,
+    parsed_size,
+    parsed_tile,
+)
+from ntire.commands.restoring import chosen_method, plan
+from ntire.commands.screen import (
+    out,
+    print_bench,
+    print_cost,
+    print_json,
+    print_table,
+    progress,
+    say,
+)
+
+if TYPE_CHECKING:
+    from ntire.benchmark.child import Setup
+    from ntire.benchmark.protocol import Report as Timed
+    from ntire.benchmark.statistics import Protocol
+    from ntire.commands.restoring import Say
+    from ntire.method import Method
+    from ntire.method.cost_breakdown import Breakdown
+    from ntire.runner.prepare import Options
+    from ntire.scoring.bench import Report
+    from ntire.scoring.budgets import Budgets, Spent
+    from ntire.scoring.budgets import Name as BudgetName
+    from ntire.scoring.track import Track
+
+
+def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -> Report:
+    """Compare the scorer with the plain loop in caches of its own; see `ntire.scoring.bench`."""
+    import torch
+
+    from ntire.scoring import bench, random_weights
+
+    unknown = [name for name in names if name not in random_weights.NAMES]
+    if unknown:
+        raise UserError(f"no metric {', '.join(unknown)} to measure; there are: {', '.join(random_weights.NAMES)}.")
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # pyiqa fixes its cache when it is imported, which has not happened yet in this process.
+        places = {"TORCH_HOME": str(folder / "torch"), "NTIRE_WEIGHTS": str(folder / "weights")}
+        os.environ |= places
+        return bench.bench_scorer(folder / "bench", names, images, entries, rounds)
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How to measure, apart from what."""
+
+    run: Options
+    threads: int = 1
+    against: str | None = None
+    """A team of the same track, "TEAM" or "TEAM:variant"; "none"; by default the baseline Copy where there is one."""
+    entry: Path | None = None
+    """A run over the same pictures; by default one is made first."""
+    protocol: Protocol | None = None
+    """The full one where none is named."""
+    seed: int = 0
+    timeout: float = 600.0
+
+
+def bench_method(
+    team: str,
+    track_name: str,
+    variant: str | None,
+    given: Sequence[Path],
+    limit: int | None,
+    options: BenchOptions,
+    say: Say,
+) -> tuple[Timed, list[Spent]]:
+    """Time a method by the protocol of `ntire.benchmark`, and hold it against its track's budgets of runtime and memory.
+
+    Raises UserError as `plan` and `ntire.benchmark.protocol.bench` do, and if the run that is compared with fails.
+    """
+    from ntire.benchmark.protocol import Picture, bench, scored_pixels
+    from ntire.benchmark.statistics import FULL
+    from ntire.entry.journal import read_journal
+    from ntire.entry.manifest import JOURNAL
+    from ntire.scoring.track import load_track
+
+    job = plan(team, track_name, given, None, variant, limit, say)
+    budgets = load_track(track_name).budgets
+    pictures = [Picture(item.name, item.path) for item in job.inputs]
+    setup = _setup(team, job.track, variant, options)
+    against = _against(options, job.track)
+    with tempfile.TemporaryDirectory() as name:
+        entry = options.entry
+        if entry is None:
+            entry = Path(name) / "entry"
+            say("making what is scored: the same pictures through `ntire run`")
+            _run_apart(team, track_name, variant, given, limit, options, entry)
+        lines = read_journal(entry / JOURNAL)
+        scored = scored_pixels(entry, pictures, {line["image"]: line["output_sha256"] for line in lines})
+        report = bench(
+            setup,
+            against,
+            pictures,
+            scored,
+            options.protocol or FULL,
+            seed=options.seed,
+            timeout=options.timeout,
+            say=say,
+        )
+    at_runtime, at_memory = report.measured_at(budgets.runtime_at), report.measured_at(budgets.memory_at)
+    spent = budgets.hold(
+        {
+            "runtime_ms": at_runtime.median_ms if at_runtime else None,
+            "memory_mb": report.side.peaks["timed"]["device_mb"] if at_memory else None,
+        }
+    )
+    return report, [one for one in spent if one.name in ("runtime_ms", "memory_mb")]
+
+
+def _setup(team: str, track: Track, variant: str | None, options: BenchOptions, weights: bool = True) -> Setup:
+    from ntire.benchmark.child import Setup
+
+    run = options.run
+    own = {"device": run.device, "precision": run.precision, "tile": run.tile, "bits": run.bits}
+    own["weights"] = str(run.weights) if weights and run.weights else None
+    return Setup(team, track.inputs, variant, own, options.threads)
+
+
+def _against(options: BenchOptions, track: Track) -> tuple[str, Setup] | None:
+    if options.against == "none":
+        return None
+    team, _, variant = (options.against or "Copy").partition(":")
+    try:
+        chosen_method(team, track, variant or None)
+    except UserError:
+        if options.against is None:
+            return None
+        raise
+    return options.against or "Copy", _setup(team, track, variant or None, options, weights=False)
+
+
+def _run_apart(
+    team: str,
+    track_name: str,
+    variant: str | None,
+    given: Sequence[Path],
+    limit: int | None,
+    options: BenchOptions,
+    out: Path,
+) -> None:
+    """`ntire run` as a process of its own, so that nothing of it is in the memory that is measured."""
+    run = options.run
+    words = ["run", "--team", team, "--track", track_name, *map(str, given), "-o", str(out), "--device", run.device]
+    words += [
+        "--precision",
+        run.precision,
+        "--tile",
+        "off" if run.tile is None else str(run.tile),
+        "--bits",
+        str(run.bits),
+    ]
+    words += ["--variant", variant] if variant else []
+    words += ["--weights", str(run.weights)] if run.weights else []
+    words += ["--limit", str(limit)] if limit else []
+    # Sums over another number of threads round otherwise, and a pixel may follow.
+    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
+    ran = subprocess.run([sys.executable, "-m", "ntire", *words], capture_output=True, text=True, env=environment)
+    if ran.returncode:
+        said = "\n  ".join((ran.stdout + ran.stderr).strip().splitlines()[-8:])
+        raise UserError(f"`ntire run` fails on these pictures, so there is nothing to time:\n  {said}", exit_code=3)
+
+
+def cost_of(
+    team: str,
+    track_name: str,
+    variant: str | None,
+    at: tuple[int, int] | None,
+    *,
+    reach: bool = False,
+    tile: int = 128,
+) -> dict[str, Any]:
+    """What a method costs at a size, beside its claims and its track's budgets; see `ntire.method.method_table.facts_of`.
+
+    With `reach`, also its declared halo, the one that it turns out to need (None: it sees the whole image), and what tiles
+    of that side change, with the weights that are here, else random ones. `problems` has a sentence for each reason not to
+    believe the counts or to refuse the method.
+    """
+    from ntire.method.cost_breakdown import break_down
+    from ntire.method.method_table import facts_of, usual_size
+    from ntire.scoring.track import load_track
+
+    track = load_track(track_name)
+    method = chosen_method(team, track, variant)
+    breakdown, built = break_down(method, at or usual_size(method))
+    spent = _counted_budgets(track.budgets, method, breakdown, built)
+    found = facts_of(method, at, built=built)
+    found |= {
+        "counters": {"dispatch": breakdown.dispatch, "modules": breakdown.modules, "trace": breakdown.trace},
+        "untraced": breakdown.untraced,
+        "disagreements": [asdict(one) for one in breakdown.disagreements],
+        "short": [asdict(one) for one in breakdown.short],
+        "count_as_nothing": list(breakdown.count_as_nothing),
+        "parameters": asdict(breakdown.parameters),
+        "training_only_macs": breakdown.training_only,
+        "activations": {"convolutions": breakdown.convolved, "all": breakdown.written},
+        "peak_memory_mb": round(breakdown.peak_bytes / 2**20, 1),
+        "budgets": [one.as_json() for one in spent],
+        "problems": [*breakdown.problems, *(one.in_words() for one in spent if one.over)],
+    }
+    if reach:
+        found |= _reach_of(method, tile)
+    return found
+
+
+def _counted_budgets(budgets: Budgets, method: type[Method], breakdown: Breakdown, built: Method) -> list[Spent]:
+    """Limits on what can be counted, each at its own size; a runtime is for `ntire bench`."""
+    from ntire.method.cost_breakdown import planned_bytes
+    from ntire.method.count import count, lq_on_meta
+
+    values: dict[BudgetName, float | None] = {"params_m": breakdown.parameters.all / 1e6}
+    if budgets.at:
+        values["macs_g"] = count(method, budgets.at, built=built).macs_g
+    if budgets.memory_at:
+        values["memory_mb"] = planned_bytes(built, lq_on_meta(method, budgets.memory_at)) / 2**20
+    return [one for one in budgets.hold(values) if one.value is not None]
+
+
+def _reach_of(method: type[Method], tile: int) -> dict[str, Any]:
+    from ntire.method.receptive_field import reach_of, seam_error
+    from ntire.runner.prepare import Options, prepare
+
+    try:
+        filled, weights = prepare(method, Options()), "its own"
+    except UserError:
+        filled, weights = method().eval(), "random"
+    far = reach_of(filled)
+    seams = None if method.tiling == "method" else seam_error(filled, tile)
+    too_short = method.tiling == "exact" and (far is None or far > method.halo)
+    return {
+        "tiling": method.tiling,
+        "halo": method.halo,
+        "reach": far,
+        "seams": asdict(seams) | {"weights": weights} if seams else None,
+        "reach_problems": [f"its halo of {method.halo} is less than its reach."] if too_short else [],
+    }
+
+
+@app.command(
+    epilog="Examples: [bold]ntire bench --team MiAlgo --track srgb photos/[/]; [bold]ntire bench --scorer[/]; exit code 1 if "
+    "the figures cannot stand or a budget is exceeded"
+)
+def bench(
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(help="Files or folders. Default: $NTIRE_DATA, else the built-in samples.")
+    ] = None,
+    team: Annotated[str | None, typer.Option(help="A team's name, or the path of a folder with a method.py.")] = None,
+    track: Annotated[str | None, typer.Option(help="raw, srgb, a track's full name, or the path of its TOML.")] = None,
+    variant: Variant = None,
+    against: Annotated[
+        str | None, typer.Option(help="TEAM or TEAM:variant to take turns with, or none. Default: Copy.")
+    ] = None,
+    entry: Annotated[
+        Path | None, typer.Option(help="A run over the same pictures to compare pixels with. Default: makes one first.")
+    ] = None,
+    device: Device = "auto",
+    precision: PrecisionName = "fp32",
+    tile: Annotated[str, typer.Option(help="Side of the tiles in pixels, auto, or off for the whole image.")] = "auto",
+    weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of each side on the CPU.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="See that it runs; the figures are not to be quoted.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the order of the pictures.")] = 0,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one picture may take.")] = 600.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
+    scorer: Annotated[
+        bool, typer.Option("--scorer", help="The scorer against the plain loop, on random weights.")
+    ] = False,
+    metrics: Annotated[str, typer.Option(help="Of --scorer, separated by commas.")] = "niqe,clipiqa,musiq,fid,adaface",
+    images: Annotated[int, typer.Option(min=2, help="Of --scorer: pictures of 512 x 512 in each entry.")] = 8,
+    entries: Annotated[int, typer.Option(min=1, help="Of --scorer.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Of --scorer: both sides, in alternating order.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Time a method in a process of its own, in turn with a baseline; or the scorer against the plain loop.
+
+    At least 5 passes and 30 s in shuffled order after a warm-up at every size; what is made while the clock runs must be what
+    `ntire run` writes. On a CPU quote the ratio of CPU times.
+    """
+    if scorer:
+        _bench_scorer(metrics, images, entries, rounds, as_json)
+        return
+    if team is None or track is None:
+        raise UserError("say what to measure: --team T --track K times a method; --scorer times the scorer.")
+    from ntire.benchmark.statistics import FULL, QUICK
+    from ntire.environment import choose_device
+    from ntire.runner.prepare import Options
+
+    options = BenchOptions(
+        Options(choose_device(device), precision, parsed_tile(tile), weights=weights),
+        threads, against, entry, QUICK if quick else FULL, seed, timeout,
+    )  # fmt: skip
+    report, spent = bench_method(team, track, variant, inputs or [], limit, options, say)
+    if as_json:
+        print_json(report.as_json() | {"track": track, "budgets": [one.as_json() for one in spent]})
+    else:
+        print_bench(report)
+        for one in spent:
+            out.print(one.in_words(), markup=False)
+    problems = [*report.problems, *(one.in_words() for one in spent if one.over)]
+    if problems:
+        raise UserError("\n".join(problems), exit_code=1)
+
+
+def _bench_scorer(metrics: str, images: int, entries: int, rounds: int, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    report = bench_scorer([name.strip() for name in metrics.split(",")], images, entries, rounds)
+    if as_json:
+        print_json(asdict(report))
+        return
+    print_table(
+        ["part", "plain loop, CPU s", "ntire, CPU s", "ratio", "largest difference"],
+        [
+            [part.name, f"{part.plain_s:.2f}", f"{part.ours_s:.2f}", f"{part.ratio:.2f} x", f"{part.difference:.1e}"]
+            for part in report.parts
+        ],
+    )
+    out.print(
+        f"{report.entries} entries of {report.images} images, median of {report.rounds} rounds; "
+        f"scoring again takes {report.again_s:.2f} s; harness share {report.harness_share:.1%}"
+    )
+
+
+@app.command(epilog="Example: [bold]ntire cost --team MiAlgo --track raw --at 3072x4096[/]")
+def cost(
+    team: Team,
+    track: TrackName,
+    variant: Variant = None,
+    at: Annotated[str | None, typer.Option(help="Height x width; by default the report's size.")] = None,
+    reach: Annotated[
+        bool, typer.Option("--reach", help="Run it to see how far a pixel reaches, and what tiles change.")
+    ] = False,
+    tile: Annotated[int, typer.Option(min=1, help="Side of the tiles that --reach tries.")] = 128,
+    as_json: AsJson = False,
+) -> None:
+    """Count a method's parameters, multiply-adds by three counters, activations and memory, beside what its report claims
+    and its track allows; works without weights or a GPU. Exit code 1 over budget, or when counters disagree.
+    """
+    found = cost_of(team, track, variant, parsed_size(at), reach=reach, tile=tile)
+    if as_json:
+        print_json(found)
+    else:
+        print_cost(found)
+    problems = [*found["problems"], *found.get("reach_problems", ())]
+    if problems:
+        raise UserError("\n".join(f"{team}: {problem}" for problem in problems), exit_code=1)
+
+
+@app.command(epilog="Examples: [bold]ntire teams --track raw[/]; [bold]ntire teams --json[/]")
+def teams(
+    track: Annotated[str | None, typer.Option(help="Only this folder of methods: raw, srgb, ...")] = None,
+    as_json: AsJson = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+) -> None:
+    """List every method: what its report claims, what we count, its weights and caveats."""
+    from ntire.method.catalogue import methods, unpublished
+    from ntire.method.method_table import COLUMNS, facts_of, in_short, markdown
+
+    if as_markdown:
+        out.print(markdown(), markup=False, soft_wrap=True)
+        return
+    with progress() as bars:
+        found = [facts_of(method) for method in bars.track(methods(track), description="counting, once a version")]
+    if as_json:
+        print_json(found)
+        return
+    print_table(COLUMNS, [in_short(row) for row in found])
+    for line in dict.fromkeys(f"{row['team']} {row['track']}: {caveat}" for row in found for caveat in row["caveats"]):
+        out.print(line, markup=False)
+    for one in unpublished(track):
+        out.print(f"{one.team} {one.track} cannot be run: {one.note}", markup=False)

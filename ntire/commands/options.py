@@ -1,0 +1,117 @@
+"""What commands share: the app, the options that several of them take, and how their values are read."""
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ntire import UserError
+
+EPILOG = (
+    "Exit codes: 0 done and valid; 1 the entry breaks a rule or an image could not be restored; 2 wrong usage; "
+    "3 something of ours or of the machine is missing or failed; 130 stopped with Ctrl-C."
+)
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=EPILOG,
+    help="Run, check, score and rank what teams submit to the NTIRE image-restoration challenges.",
+)
+
+
+weights_app = typer.Typer(
+    no_args_is_help=True, help="Weights files: what is needed, what is here, how to get the rest."
+)
+
+
+Team = Annotated[str, typer.Option("--team", help="A team's name, or the path of a folder with a method.py.")]
+
+
+TrackName = Annotated[str, typer.Option("--track", help="raw, srgb, a track's full name, or the path of its TOML.")]
+
+
+Variant = Annotated[str | None, typer.Option(help="Which of the team's methods; the first by default.")]
+
+
+Out = Annotated[Path | None, typer.Option("-o", "--out", help="Where to write.")]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+PrecisionName = Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the networks; fp32 is exact.")]
+
+
+Inputs = Annotated[Path | None, typer.Option("--lq", help="Folder of inputs. Default: $NTIRE_DATA/<track>/lq.")]
+
+
+Names = Annotated[list[str] | None, typer.Argument(help="Teams, metrics or files; all by default.")]
+
+
+OfTrack = Annotated[str | None, typer.Option("--track", help="Only what this track's metrics and methods need.")]
+
+
+Memory = Annotated[float, typer.Option(min=0.25, help="GiB that submitted code may take.")]
+
+
+TimeLimit = Annotated[float, typer.Option(min=1, help="Seconds that submitted code has for one image.")]
+
+
+def command_line(data: Path, folder: Path | None) -> str:
+    """The command as typed, but for places on this machine: a card is read elsewhere."""
+    words = [
+        {str(data): data.name, str(folder): folder.name if folder else ""}.get(word, word) for word in sys.argv[1:]
+    ]
+    return " ".join(["ntire", *words])
+
+
+def parsed_folders(given: Iterable[str]) -> dict[str, Path]:
+    """`snowy=DIR` to {"snowy": DIR}."""
+    found = {}
+    for one in given:
+        stage, equals, folder = one.partition("=")
+        if not (stage and equals and folder):
+            raise UserError(f"--pairs {one}: expected the name of a stage and a folder, such as snowy=DIR.")
+        found[stage] = Path(folder)
+    return found
+
+
+def parsed_settings(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """`damage=rainy` to ("damage", "rainy"), by name; the last of a name counts."""
+    found = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not (name and equals):
+            raise UserError(f"--set {one}: expected NAME=VALUE, such as damage=rainy.")
+        found[name] = value
+    return tuple(sorted(found.items()))
+
+
+def parsed_tile(given: str) -> int | Literal["auto"] | None:
+    if given == "auto":
+        return "auto"
+    if given == "off":
+        return None
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    raise UserError(f"--tile {given}: expected a number of pixels, auto or off.")
+
+
+def parsed_size(at: str | None) -> tuple[int, int] | None:
+    """`3072x4096` to (3072, 4096)."""
+    if at is None:
+        return None
+    sides = re.fullmatch(r"([1-9]\d{0,5})\s*x\s*([1-9]\d{0,5})", at)
+    if sides is None:
+        raise UserError(f"--at {at}: expected height x width, such as 3072x4096.")
+    return int(sides[1]), int(sides[2])

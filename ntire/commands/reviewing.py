@@ -1,0 +1,244 @@
+"""`ntire check`, `ntire verify`, `ntire pack`: what strangers hand in, and what is handed in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ntire import UserError
+from ntire.commands.options import AsJson, Device, Inputs, Memory, TimeLimit, app
+from ntire.commands.scoring import ScoreOptions, expected_of, references_of
+from ntire.commands.screen import (
+    out,
+    print_json,
+    print_report,
+    print_verification,
+    say,
+)
+
+if TYPE_CHECKING:
+    from ntire.commands.restoring import Say
+    from ntire.entry.manifest import Submission
+    from ntire.review.check import InputsOf
+    from ntire.review.check import Report as Checked
+    from ntire.review.pack import Packed
+    from ntire.review.verify import Options as VerifyOptions
+    from ntire.review.verify import Scored as BothScored
+    from ntire.review.verify import Verification
+    from ntire.scoring.references import References
+    from ntire.scoring.score import Scored
+    from ntire.scoring.track import Track
+
+
+def check_entry(entry: Path, track_name: str | None, lq: Path | None, sandbox: str | None = None) -> Checked:
+    """Hold an entry against the rules of its track, or of the one named; see `ntire.review.check.check`.
+
+    Inputs that are not given are looked for where `score` finds them.
+    """
+    from ntire.review.check import check
+    from ntire.sandbox.child import choose
+    from ntire.scoring.track import load_track
+
+    backend = choose(sandbox) if sandbox else None
+    return check(entry, load_track(track_name) if track_name else None, _inputs_of(lq), backend)
+
+
+def verify_entry(
+    entry: Path, track_name: str | None, references: References, options: VerifyOptions, out: Path | None, say: Say
+) -> Verification:
+    """Run an entry's code and hold what it makes against what was submitted; see `ntire.review.verify.verify`.
+
+    The verdict goes into the entry's folder or, for an archive, into a folder beside it.
+    """
+    from ntire.picture.samples import add_noise
+    from ntire.review.verify import verify
+    from ntire.runner.runner import find_inputs
+    from ntire.scoring.track import load_track
+
+    if not entry.exists():
+        raise UserError(f"{entry}: expected a folder, .zip, .tar or .tar.gz, found no such file.")
+    lq = _inputs_of(references.lq)
+
+    def run_on(track: Track) -> Path | None:
+        folder = lq(track)
+        if folder is None or not track.noise:
+            return folder
+        clean = {item.name: item.path for item in find_inputs([folder], track.inputs)}
+        return add_noise(clean, track.noise.sigma, track.noise.seed)
+
+    def scores(submitted: Submission, reproduced: Submission, names: Sequence[str]) -> BothScored:
+        return _score_both(submitted, reproduced, names, references, options.device, say)
+
+    folder = out or (entry if entry.is_dir() else entry.with_name(f"{entry.name.partition('.')[0]}-verification"))
+    track = load_track(track_name) if track_name else None
+    return verify(entry, track, lq, run_on, options, scores, folder)
+
+
+def _score_both(
+    submitted: Submission, reproduced: Submission, names: Sequence[str], given: References, device: str, say: Say
+) -> BothScored:
+    """Every metric that can be computed here, of both sides over the same images."""
+    from ntire.review.verify import Scored as BothScored
+    from ntire.scoring.cache import Cache, default_path
+    from ntire.scoring.score import Scorer
+    from ntire.scoring.track import load_track
+
+    track = load_track(submitted.track)
+    missing: dict[str, str] = {}
+    values: dict[str, tuple[float, float]] = {}
+    with Cache(default_path()) as cache:
+        for metric in track.metrics:
+            try:
+                scorer = Scorer(track, (metric,), device, cache)
+                expected = expected_of(scorer, ScoreOptions(given), say)
+                chosen = [one for one in expected if one.name in names]
+                if len(chosen) != len(names):
+                    raise UserError("not all of the images have a reference")
+                sides = scorer.score([submitted, reproduced], chosen)
+            except (UserError, ImportError) as error:
+                missing[metric] = str(error).splitlines()[0]
+                continue
+            found = [_mean_of(side, metric) for side in sides]
+            if found[0] is None or found[1] is None:
+                missing[metric] = "it has no value for these images"
+            else:
+                values[metric] = found[0], found[1]
+    before, after = ({name: pair[side] for name, pair in values.items()} for side in (0, 1))
+    totals = track.total(before), track.total(after)
+    both = (totals[0], totals[1]) if totals[0] is not None and totals[1] is not None else None
+    return BothScored(before, after, both, missing)
+
+
+def _mean_of(scored: Scored, metric: str) -> float | None:
+    from ntire.scoring.metrics import METRICS
+
+    if METRICS[metric].over == "set":
+        return scored.of_set.get(metric)
+    values = [row.values.get(metric) for row in scored.rows if row.status != "unexpected"]
+    present = [value for value in values if value is not None]
+    return math.fsum(present) / len(present) if present and len(present) == len(values) else None
+
+
+def pack_entry(folder: Path, out: Path | None, lq: Path | None) -> Packed:
+    """Make a zip of a run's folder; see `ntire.review.pack.pack`."""
+    from ntire.review.pack import pack
+
+    return pack(folder, out, _inputs_of(lq))
+
+
+def _inputs_of(lq: Path | None) -> InputsOf:
+    """The inputs that the user named, else those that the environment or the sample set has.
+
+    Where the track adds the noise itself, the clean pictures are what an entry is compared with.
+    """
+    from ntire.scoring.references import References
+
+    if lq is not None and not lq.is_dir():
+        raise UserError(f"--lq {lq}: expected a folder of inputs, found none.")
+
+    def found(track: Track) -> Path | None:
+        references = references_of(track, References(lq=lq))
+        return references.lq or (references.gt if track.noise else None)
+
+    return found
+
+
+@app.command(
+    epilog="Examples: [bold]ntire check my-entry.zip --lq inputs/[/]; "
+    "[bold]ntire check results.zip --track face-2025[/]; exit code 1 if a rule is broken"
+)
+def check(
+    entry: Annotated[Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz; images with a readme.txt will do.")],
+    lq: Inputs = None,
+    track: Annotated[str | None, typer.Option(help="Its track, where no manifest says it.")] = None,
+    sandbox: Annotated[str | None, typer.Option(help="Import its code, too, in this sandbox: auto, ...")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find everything that is wrong with an entry before it is uploaded or scored; its code runs only with --sandbox."""
+    report = check_entry(entry, track, lq, sandbox)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        print_report(report)
+    if not report.valid:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Examples: [bold]ntire verify my-entry/ --sample 8[/]; [bold]ntire check e.zip && ntire verify e.zip --lq test/[/]; "
+    "exit code 1 if the images are not reproduced"
+)
+def verify(
+    entry: Annotated[Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz with images and method/.")],
+    sample: Annotated[int | None, typer.Option(min=1, help="So many images instead of all.")] = None,
+    lq: Inputs = None,
+    gt: Annotated[Path | None, typer.Option(help="Folder of ground truth. Default: $NTIRE_DATA/<track>/gt.")] = None,
+    landmarks: Annotated[
+        Path | None, typer.Option(help="Table of landmarks. Default: $NTIRE_DATA/<track>/landmarks.csv.")
+    ] = None,
+    track: Annotated[str | None, typer.Option(help="Its track, as `check` takes it.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Chooses the sample and the probes. Default: a new one, printed.")
+    ] = None,
+    sandbox: Annotated[
+        str, typer.Option(help="auto, bubblewrap, docker, podman; none runs it with your rights.")
+    ] = "auto",
+    device: Device = "auto",
+    time_limit: TimeLimit = 300.0,
+    memory: Memory = 8.0,
+    folder: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Where verification.json goes. Default: into the entry.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run an entry's code in a sandbox and see whether it makes the images that were submitted."""
+    import secrets
+
+    from ntire.environment import choose_device
+    from ntire.review.verify import Options
+    from ntire.sandbox.child import choose
+    from ntire.sandbox.limits import Limits
+    from ntire.scoring.references import References
+
+    chosen = secrets.randbelow(2**31) if seed is None else seed
+    backend = choose(sandbox)
+    say(f"seed {chosen}, sandbox {backend}{': the code runs with all your rights' if backend == 'none' else ''}")
+    limits = Limits(seconds=time_limit, start_seconds=max(time_limit, 300.0), memory_bytes=int(memory * 2**30))
+    options = Options(backend, sample, chosen, choose_device(device), limits)
+    found = verify_entry(entry, track, References(gt, lq, landmarks), options, folder, say)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print_verification(found)
+    if found.verdict == "undecided":
+        raise typer.Exit(3)
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Example: [bold]ntire pack submissions/MiAlgo-srgb -o MiAlgo.zip[/]; exit code 1 if a rule is broken"
+)
+def pack(
+    folder: Annotated[Path, typer.Argument(help="A submission folder, as `ntire run` makes it.")],
+    file: Annotated[Path | None, typer.Option("-o", "--out", help="The zip. Default: beside the folder.")] = None,
+    lq: Inputs = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a zip of a run that `ntire check` accepts, with a factsheet; the same folder gives the same bytes."""
+    packed = pack_entry(folder, file, lq)
+    if as_json:
+        made = {"file": str(packed.file), "sha256": packed.sha256, "bytes": packed.size} if packed.file else None
+        print_json({"packed": made, **packed.report.as_json()})
+    else:
+        print_report(packed.report)
+        if packed.factsheet is not None:
+            out.print(f"factsheet: {packed.factsheet}; fill in what only you know, then pack again", markup=False)
+        if packed.file is not None:
+            out.print(f"packed: {packed.file} ({packed.size:,} bytes, sha256 {packed.sha256})", markup=False)
+    if not packed.report.valid:
+        raise typer.Exit(1)

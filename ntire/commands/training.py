@@ -1,0 +1,175 @@
+"""`ntire train`: a method trained by its report's recipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ntire import UserError
+from ntire.commands.options import Device, PrecisionName, Team, TrackName, Variant, app, command_line, parsed_folders
+from ntire.commands.restoring import chosen_method
+from ntire.commands.screen import (
+    out,
+    progress,
+    watch_training,
+)
+
+if TYPE_CHECKING:
+    from ntire.method import Method
+    from ntire.method.recipe import Loss
+    from ntire.method.weights_files import Weights
+    from ntire.training import Recipe
+    from ntire.training.loop import Settings, Step
+    from ntire.training.losses import Aids, Compare, Opponent
+
+
+def train_method(
+    team: str,
+    track_name: str,
+    variant: str | None,
+    settings: Settings,
+    report: Callable[[Step], None],
+    weights: Path | None,
+    teacher: Path | None = None,
+    *,
+    stages: tuple[str, ...],
+    without: tuple[str, ...] = (),
+    iterations: int | None,
+    batch: int | None,
+    patch: int | None,
+    lr: float | None,
+    pairs: Mapping[str, Path] | None = None,
+) -> Path:
+    """Train a method by its recipe, scaled by what is not None, some stages on pairs; see `ntire.training.loop.train`.
+
+    Raises UserError for a method without a recipe, a stage or loss that it does not have, and for losses whose networks are
+    not here.
+    """
+    import torch
+
+    from ntire.scoring.track import load_track
+    from ntire.training.loop import train as run_training
+
+    track = load_track(track_name)
+    method_class = chosen_method(team, track, variant)
+    if method_class.recipe is None:
+        raise UserError(f"{team} on track {track_name} has no recipe: it cannot be trained here.")
+    recipe = method_class.recipe.with_pairs(pairs or {}).scaled(
+        stages=stages, without=without, iterations=iterations, batch=batch, patch=patch, lr=lr
+    )
+    torch.manual_seed(settings.seed)
+    method = method_class()
+    if weights is not None:
+        method.begin_from(weights)
+    return run_training(method, recipe, settings, report, _aids(method, recipe, teacher, settings.device))
+
+
+def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> Aids:
+    """The networks that the losses of a recipe need, on the device.
+
+    Raises one UserError that lists all that is missing.
+    """
+    from ntire.method import catalogue
+    from ntire.method.pyiqa_networks import build
+    from ntire.method.weights_files import fill, require
+    from ntire.scoring.metrics import METRICS
+    from ntire.training.discriminator import UNetDiscriminator
+    from ntire.training.losses import Aids
+    from ntire.training.perceptual import VGG19, perceptual_loss
+
+    if "distill" in recipe.losses and teacher is None:
+        raise UserError(
+            f"the loss distill compares with {method.team} {recipe.teacher}: give its weights with --teacher FILE, "
+            "or leave it out: --without distill."
+        )
+    files: dict[str, tuple[Weights, ...]] = {"perceptual": (VGG19,)} if "perceptual" in recipe.losses else {}
+    measured = [name for name in ("lpips", "dists") if name in recipe.losses]
+    files |= {name: METRICS[name].weights for name in measured}
+    try:
+        require(files, dict.fromkeys(files))
+    except UserError as error:
+        left_out = " ".join(f"--without {name}" for name in files)
+        raise UserError(f"{error}\nOr train without them:  {left_out}", exit_code=error.exit_code) from None
+    judges: dict[Loss, Compare] = {}
+    if "perceptual" in recipe.losses:
+        judges["perceptual"] = perceptual_loss().to(device)
+    for name in measured:
+        judges[name] = build(name).to(device)
+    taught = None
+    if "distill" in recipe.losses and teacher is not None:
+        taught = catalogue.find(method.team, method.track, recipe.teacher)().eval().requires_grad_(False)
+        fill(taught, taught.read_weights(teacher), teacher)
+        taught.deploy()
+        taught.to(device)
+    opponents: dict[Loss, Opponent] = {"gan": UNetDiscriminator()} if "gan" in recipe.losses else {}
+    if "vsd" in recipe.losses:
+        opponents["vsd"] = method.opponent()
+    return Aids(judges, taught, opponents)
+
+
+@app.command(
+    epilog="Example: [bold]ntire train --team MiAlgo --track srgb --data photos/ --stage l1 --iterations 20000[/]"
+)
+def train(
+    team: Team,
+    track: TrackName,
+    data: Annotated[Path, typer.Option(help="Folder of clean pictures.")],
+    variant: Variant = None,
+    folder: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Default: training/<team>-<track>[-<variant>].")
+    ] = None,
+    stage: Annotated[list[str] | None, typer.Option(help="Only this stage of the recipe; may be repeated.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="In all; shared out over the stages.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1)] = None,
+    patch: Annotated[int | None, typer.Option(min=16, help="Side of the training patches in pixels.")] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate at the start of every stage.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Start from these instead of random numbers.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Weights of the variant that `distill` compares with.")] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Leave this loss out; may be repeated.")] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE=DIR", help="Train a stage on the pictures of DIR/lq and DIR/gt; may be repeated."),
+    ] = None,
+    device: Device = "auto",
+    precision: PrecisionName = "fp32",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make training pairs.")] = 0,
+    held_out: Annotated[int, typer.Option(min=1, help="Pictures kept for validation.")] = 16,
+    validate_every: Annotated[int, typer.Option(min=1, help="Iterations.")] = 1000,
+    save_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 500,
+    export: Annotated[Literal["fp32", "fp16"], typer.Option(help="Precision of the saved weights.")] = "fp32",
+    seed: int = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run in the same folder.")] = False,
+) -> None:
+    """Train a method by its report's recipe on your pictures; goes on where it was stopped.
+
+    Several GPUs: `torchrun --nproc-per-node 4 --no-python ntire train ...`
+    """
+    from ntire.environment import choose_device
+    from ntire.training.loop import Settings
+
+    settings = Settings(
+        data=data,
+        out=folder or Path("training") / "-".join(part for part in (team, track, variant) if part),
+        device=choose_device(device),
+        precision=precision,
+        seed=seed,
+        workers=workers,
+        held_out=held_out,
+        validate_every=validate_every,
+        save_every=save_every,
+        export=export,
+        command=command_line(data, folder),
+        fresh=fresh,
+    )
+    with progress() as bars:
+        written = train_method(
+            team, track, variant, settings, watch_training(bars), weights, teacher,
+            stages=tuple(stage or ()), without=tuple(without or ()), iterations=iterations, batch=batch, patch=patch, lr=lr,
+            pairs=parsed_folders(pairs or ()),
+        )  # fmt: skip
+    if os.environ.get("RANK", "0") == "0":  # the others of a `torchrun` have nothing to add
+        out.print(f"weights: {written}\ncard: {written.with_name('card.toml')}", markup=False)
