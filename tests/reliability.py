@@ -32,8 +32,6 @@ sys.modules["tests"].__path__ = [str(ROOT / "tests")]
 import numpy as np
 import torch
 from hypothesis import HealthCheck, given, seed, settings
-from tests.ntire.test_archive import FLIPS, MEMBERS, hostile
-from tests.ntire.test_sandbox import AS_USER, LIGHT, SMALL
 
 from ntire import UserError
 from ntire.entry.journal import read_journal
@@ -46,6 +44,8 @@ from ntire.runner.runner import AHEAD, find_inputs, run
 from ntire.sandbox.child import Child, Place, why_not
 from ntire.sandbox.limits import Limits
 from tests.made import scene, write_png
+from tests.ntire.entry.test_archive import FLIPS, MEMBERS, hostile
+from tests.ntire.sandbox.test_sandbox import AS_USER, LIGHT, SMALL
 
 SHARES = {"archives": 0.4, "escapes": 0.2, "kills": 0.4}
 """Of the time."""

@@ -34,7 +34,8 @@ def test_the_format_shows_every_code_of_check():
 
 
 def test_the_readme_is_short_and_names_only_commands_that_exist():
-    from ntire.cli import app, weights_app
+    from ntire.cli import app
+    from ntire.commands.weights import weights_app
 
     assert len(README.splitlines()) < 150
     known = {command.callback.__name__ for command in app.registered_commands} | {"weights"}

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from ntire.workflow import train
 
 from ntire import UserError
+from ntire.commands.training import train_method as train
 from ntire.method.pyiqa_networks import build
 from ntire.training.loop import Settings
 from tests.made import scene, write_png

@@ -63,7 +63,7 @@ def lq_path(method_class, tmp_path):
 
 def test_its_facts_are_complete_and_its_paper_is_cited(method_class):
     assert method_class.track in catalogue.folders()
-    assert method_class.__module__.split(".")[2] == catalogue.module_name(method_class.team)
+    assert method_class.__module__.split(".")[3] == catalogue.module_name(method_class.team)
     assert re.search(rf"^@\w+{{{re.escape(method_class.cite)},", BIBLIOGRAPHY, re.MULTILINE)
     assert method_class.__doc__
     for weights in method_class.weights:

@@ -311,7 +311,7 @@ def test_faces_without_a_table_of_landmarks_are_looked_for_and_that_is_said(ntir
     assert ran.code == 3
     assert "detection_Resnet50_Final.pth" in ran.err
     points = ((20.0, 20.0), (45.0, 21.0), (32.0, 35.0), (22.0, 48.0), (44.0, 49.0))
-    monkeypatch.setattr("ntire.workflow.retinaface", lambda device: lambda path: points)
+    monkeypatch.setattr("ntire.scoring.detect.retinaface", lambda device: lambda path: points)
     ran = ntire(*words, "--json")
     assert ran.code == 0, ran.err
     assert "RetinaFace's are used, which are not the organisers'" in ran.err
@@ -444,8 +444,7 @@ def test_our_scores_stand_beside_published_ones(ntire, tmp_path):
 
 
 def test_noise_is_added_to_the_subsets_whose_inputs_are_clean(tmp_path):
-    from ntire.workflow import plan
-
+    from ntire.commands.restoring import plan
     from ntire.picture.image import read_pixels
 
     for name in ("hazy/a", "noisy-25/a", "noisy-50/a"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ntire import UserError
 from ntire.entry.journal import Journal, read_journal
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HEADER = {"team": "X", "tile": 64}
 
 

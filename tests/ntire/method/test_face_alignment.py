@@ -124,7 +124,7 @@ def test_whole_pictures_run_from_the_command_line_and_the_journal_says_how_many_
     pixels = scene(120, 160)
     write_png(tmp_path / "in" / "group.png", pixels)
     points = [face_at(20, 20, 60)[1], face_at(90, 40, 50)[1]]
-    monkeypatch.setattr("ntire.workflow.face_finder", lambda device: lambda image: points)
+    monkeypatch.setattr("ntire.method.face_alignment.face_finder", lambda device: lambda image: points)
     ran = ntire("run", "--team", "Copy", "--track", "face", "--whole", tmp_path / "in", "-o", tmp_path / "out")
     assert ran.code == 0, ran.err
     (line,) = read_journal(tmp_path / "out" / "journal.jsonl")

@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ntire.workflow import plan, restore
 
+from ntire.commands.restoring import plan, restore
 from ntire.files import sha256_of
 from ntire.review.check import check
 from ntire.runner.prepare import Options
@@ -111,7 +111,7 @@ def test_submitted_code_travels_with_the_images(ntire, run, pictures, plugin):
     weights = tomllib.loads((run / "submission.toml").read_text())["method"]["weights"]
     (run / "method" / "weights").mkdir()
     for one in weights:
-        shutil.copy(Path(__file__).parents[2] / "teams" / "srgb" / "weights" / one["file"], run / "method" / "weights")
+        shutil.copy(Path(__file__).parents[3] / "teams" / "srgb" / "weights" / one["file"], run / "method" / "weights")
     assert ntire("pack", run, "--lq", pictures).code == 0
     assert [name for name in members("mine.zip") if name.startswith("method/")] == [
         "method/method.py", f"method/weights/{weights[0]['file']}",

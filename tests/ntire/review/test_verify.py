@@ -19,14 +19,14 @@ from ntire.sandbox.child import why_not
 from ntire.sandbox.limits import Limits
 from tests.made import scene, write_png
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "submissions" / "example"
 pytestmark = pytest.mark.skipif(bool(why_not("bubblewrap")), reason=f"no sandbox here: {why_not('bubblewrap')}")
 
 LIGHT = """
 import importlib.util, sys, types
 sys.path[:0] = sys.argv[2:]
-from ntire import inside
+from ntire.review import submitted_method_child as inside
 from ntire.picture.image import read_pixels
 
 class Method:

@@ -49,7 +49,7 @@ LIGHT = """
 import os, sys, time, types
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from ntire import inside
+from ntire.review import submitted_method_child as inside
 
 def restore_one(code, path, fingerprint):
     exec(code, globals())
@@ -163,7 +163,7 @@ with Child("bubblewrap", place, Limits(), module="ntire.sandbox.escape_attempts"
 
 @walled
 def test_an_ordinary_user_has_the_same_wall(place, tmp_path):
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     drop = ["setpriv", "--reuid", "1500", "--regid", "1500", "--clear-groups"] if os.geteuid() == 0 else []
     for python in (sys.executable, "/usr/bin/python3"):
         words = [*drop, python, "-c", AS_USER, place.code, "/etc/passwd"]
@@ -398,7 +398,7 @@ def test_a_machine_without_a_filter_has_no_sandbox(monkeypatch):
 
 @walled
 def test_the_doctor_says_what_is_enforced_after_trying_it():
-    from ntire.commands.doctor import HELD, examine
+    from ntire.commands.installation import HELD, examine
 
     rows = {check.name: check for check in examine() if check.name.startswith("sandbox")}
     assert rows["sandbox"].state == "ok"
