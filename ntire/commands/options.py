@@ -26,11 +26,6 @@ app = typer.Typer(
 )
 
 
-weights_app = typer.Typer(
-    no_args_is_help=True, help="Weights files: what is needed, what is here, how to get the rest."
-)
-
-
 Team = Annotated[str, typer.Option("--team", help="A team's name, or the path of a folder with a method.py.")]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from ntire import UserError
-from ntire.commands.options import AsJson, Names, OfTrack, weights_app
+from ntire.commands.options import AsJson, Names, OfTrack
 from ntire.commands.screen import (
     log,
     out,
@@ -17,6 +19,10 @@ from ntire.commands.screen import (
 
 if TYPE_CHECKING:
     from ntire.method.method_table import Declared
+
+weights_app = typer.Typer(
+    no_args_is_help=True, help="Weights files: what is needed, what is here, how to get the rest."
+)
 
 
 def declared_weights(names: Sequence[str], track_name: str | None) -> list[Declared]:

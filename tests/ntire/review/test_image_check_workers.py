@@ -58,7 +58,8 @@ def test_memory_is_capped(own, tmp_path, monkeypatch):
 
 def test_a_decoder_cannot_write_a_file(own, tmp_path, monkeypatch):
     """Not even when it is led to: its limit on the size of files is none at all."""
-    program = "import sys; sys.path[:0] = sys.argv[2:]; from ntire.review import image_check_workers as decoder; from pathlib import Path\n"
+    program = "import sys; sys.path[:0] = sys.argv[2:]; from ntire.review import image_check_workers as decoder\n"
+    program += "from pathlib import Path\n"
     program += f"decoder.look_at = lambda wanted: Path({str(tmp_path / 'pwned')!r}).write_text('x')\ndecoder.main()"
     monkeypatch.setattr(sys.modules["ntire.sandbox.child"], "RUN_INSIDE", lambda module: program)
     own.look([Wanted(write_png(tmp_path / "a.png", scene()), "a.png")])
