@@ -165,6 +165,9 @@ class Method(nn.Module):
     def begin_stage(self, name: str) -> None:
         """Called before the first batch of each stage of the recipe, for methods that train one part after the other."""
 
+    def enter_stage(self, name: str) -> None:
+        """Called once, when a stage begins with its first iteration, such as to start a part from another's weights."""
+
     def begin_step(self, lq: Tensor, gt: Tensor, rng: Generator) -> None:
         """Called before each batch of training, for methods that learn more from it than lq -> gt.
 

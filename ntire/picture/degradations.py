@@ -152,8 +152,6 @@ class SrgbDegradation:
     jpeg_quality: tuple[int, int] = (50, 95)
     bilateral_share: float = 0.0
     """Share of the blurred pictures that a bilateral filter smooths instead of a Gaussian."""
-    sharpened_target: float = 0.0
-    """Weight of the unsharp mask on the target, as Real-ESRGAN's 0.5; 0 leaves the clean picture as it is."""
 
     def __call__(self, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """A clean image (3, H, W) to the pair (lq, gt), rounded to 8 bits as files are."""
@@ -168,8 +166,7 @@ class SrgbDegradation:
             lq = gaussian_noise(lq, uniform(*self.noise_sigma, rng), rng)
         if uniform(0, 1, rng) < self.jpeg_probability:
             lq = jpeg(lq, round(uniform(*self.jpeg_quality, rng)))
-        target = unsharp_mask(gt, self.sharpened_target) if self.sharpened_target else gt
-        return as_image(as_pixels(lq)), target
+        return as_image(as_pixels(lq)), gt
 
 
 @dataclass(frozen=True)
