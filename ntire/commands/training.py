@@ -112,9 +112,7 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
     return Aids(judges, taught, opponents)
 
 
-@app.command(
-    epilog="Example: [bold]ntire train --team MiAlgo --track srgb --data photos/ --stage l1 --iterations 20000[/]"
-)
+@app.command(epilog="Example: [bold]ntire train --team NJUST-KMG --track srgb --data photos/ --iterations 20000[/]")
 def train(
     team: Team,
     track: TrackName,

@@ -23,6 +23,12 @@ Degradation = Callable[[Tensor, Generator], tuple[Tensor, Tensor]]
 """A clean image (3, H, W) and a generator to the pair (lq, gt)."""
 
 
+STEADIED = (
+    "In training, the average of the weights, the limit of 1 on gradients and quarter turns of pictures are ours."
+)
+"""The caveat of methods whose recipe is `steadied`."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One kind of picture among those that a stage draws from."""
@@ -117,6 +123,10 @@ class Recipe:
     def losses(self) -> set[Loss]:
         """All losses of all stages."""
         return {loss for stage in self.stages for loss in stage.losses}
+
+    def steadied(self) -> "Recipe":
+        """The same recipe with what our own runs add to it, as the caveat `STEADIED` says."""
+        return replace(self, ema=0.999, clip_gradient=1.0, turns=True)
 
     def with_folders(self, pairs: Mapping[str, Path], pictures: Mapping[str, Path] | None = None) -> "Recipe":
         """The same recipe with folders of paired pictures, or of clean ones, for some stages and parts by their names: `STAGE`,

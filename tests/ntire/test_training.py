@@ -448,7 +448,8 @@ def test_two_processes_share_every_batch(clean):
 
 
 def test_two_processes_train_to_the_weights_of_one(clean, tmp_path):
-    words = ["-m", "ntire", "train", "--team", "MiAlgo", "--track", "srgb", "--data", clean, "--stage", "l1"]
+    words = ["-m", "ntire", "train", "--team", "MiAlgo", "--track", "srgb", "--data", clean, "--stage", "l2"]
+    words += ["--pictures", f"portraits={clean}", "--lr", 1e-3]
     scaled = ["--iterations", 12, "--batch", 2, "--patch", 32, "--held-out", 1, "--device", "cpu"]
     found = []
     for processes in (1, 2):
