@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ntire import UserError
+from ntire.commands.foreign_code import TRUST, Trust, announce, foreign_tree, is_foreign
 from ntire.commands.options import AsJson, PrecisionName, Team, TrackName, Variant, app, parsed_settings, parsed_tile
 from ntire.commands.screen import (
     out,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ntire.runner.device_worker import Result
     from ntire.runner.prepare import Options
     from ntire.runner.runner import Input, Summary
-    from ntire.sandbox.child import Backend
     from ntire.sandbox.limits import Limits
     from ntire.scoring.track import Track
 
@@ -56,8 +55,10 @@ def plan(
     variant: str | None,
     limit: int | None,
     say: Say,
+    *,
+    trust: bool = False,
 ) -> Job:
-    """Find method, track and inputs.
+    """Find method, track and inputs; `trust` lets the code of a folder run in this process.
 
     Without inputs: the track's folder below `$NTIRE_DATA`, else the built-in sample set, which is a track of its own.
     Raises UserError for an unknown name, a method of another track, or inputs that are not there.
@@ -65,7 +66,7 @@ def plan(
     from ntire.scoring.track import load_track
 
     track = load_track(track_name)
-    method = chosen_method(team, track, variant)
+    method = chosen_method(team, track, variant, trust=trust)
     track, inputs = inputs_of_track(track, given, method.track, limit, say)
     typed = track.name if track_name.endswith(".toml") else track_name
     name = "-".join(filter(None, (method.team, typed, variant or "")))
@@ -98,50 +99,39 @@ def inputs_of_track(
     return track, tuple(inputs)
 
 
-def restore_walled(
-    folder: Path,
+def restore_in_sandbox(
+    team: str,
     track_name: str,
     given: Sequence[Path],
     out: Path | None,
     limit: int | None,
     options: Options,
-    backend: Backend,
     limits: Limits,
     watch: Callable[[str, int], Watch],
     say: Say,
 ) -> Summary:
-    """Run the code of a stranger's folder behind a wall into a submission folder; it goes on where it was stopped.
+    """Run the code of a folder in a sandbox into a submission folder; it goes on where it was stopped.
 
-    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) for a wall that does not stand.
+    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) where no sandbox can be had or it does not
+    hold.
     """
-    from ntire.method import catalogue
-    from ntire.review.submitted_method import Behind, clean_tree, method_behind
+    from ntire.review.submitted_method import SubmittedMethod, as_method
     from ntire.runner.runner import run
     from ntire.scoring.track import load_track
 
-    if not (folder / "method.py").is_file():
-        raise UserError(f"{folder}: expected a folder with a method.py, found none. --sandbox is for code of others.")
     track = load_track(track_name)
-    with tempfile.TemporaryDirectory(prefix="ntire-run-") as name:
-        scratch = Path(name)
-        (scratch / "code").mkdir(mode=0o755)
-        clean_tree(folder, scratch / "code", "")
-        bits, tile = options.bits, options.tile
-        behind = Behind(
-            backend, scratch / "code", "method.py", scratch, options.device, limits, {},
-            tile=tile, precision=options.precision, bits=bits,
+    with foreign_tree(team) as (backend, code, scratch):
+        submitted = SubmittedMethod(
+            backend, code, "method.py", scratch, options.device, limits, {},
+            tile=options.tile, precision=options.precision, bits=options.bits,
         )  # fmt: skip
-        with behind:
-            refused = behind.load()
-            if refused is not None:
-                raise UserError(
-                    f"{folder}: {refused.code} {refused.problem}: {refused.found}. {refused.do}", exit_code=1
-                )
-            method = method_behind(behind, folder, scratch)
-            if method.track not in catalogue.serving(track.inputs):
-                raise UserError(
-                    f"{folder}: its method is for {method.track} inputs, track {track.name} has {track.inputs}."
-                )
+        with submitted:
+            refused = submitted.load()
+            if refused is not None or submitted.facts is None:
+                why = f"{refused.code} {refused.problem}: {refused.found}. {refused.do}" if refused else "not loaded"
+                raise UserError(f"{team}: {why}", exit_code=1)
+            method = as_method(submitted, submitted.facts, Path(team), scratch)
+            refuse_other_inputs(team, method.track, track)
             track, inputs = inputs_of_track(track, given, method.track, limit, say)
             target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
             return run(method, inputs, target, track.name, options, watch(f"{method.team} {track.name}", len(inputs)))
@@ -164,18 +154,25 @@ def restore(job: Job, options: Options, report: Watch, *, whole: bool = False) -
     return run(method, job.inputs, job.out, job.track.name, options, report, find)
 
 
-def chosen_method(team: str, track: Track, variant: str | None) -> type[Method]:
-    """A method of the catalogue, or the one in a folder, for a track."""
+def chosen_method(team: str, track: Track, variant: str | None, *, trust: bool = False) -> type[Method]:
+    """A method of the catalogue, or the one in a folder, whose code then runs in this process: only with `trust`."""
     from ntire.method import catalogue
 
-    is_path = "/" in team or (Path(team) / "method.py").is_file()
-    method = catalogue.load(Path(team)) if is_path else catalogue.find(team, track.inputs, variant)
-    if method.track not in catalogue.serving(track.inputs):
-        raise UserError(
-            f"{team}: its method is for {method.track} inputs, track {track.name} has {track.inputs}. "
-            f"Use --track {method.track}."
-        )
+    if is_foreign(team, trust):
+        raise UserError(f"{team} is a folder, whose code would run with all your rights. {TRUST}")
+    method = catalogue.load(Path(team)) if catalogue.is_folder(team) else catalogue.find(team, track.inputs, variant)
+    refuse_other_inputs(team, method.track, track)
     return method
+
+
+def refuse_other_inputs(team: str, kind: str, track: Track) -> None:
+    """Raise UserError for a method that is not for the inputs of a track."""
+    from ntire.method import catalogue
+
+    if kind not in catalogue.serving(track.inputs):
+        raise UserError(
+            f"{team}: its method is for {kind} inputs, track {track.name} has {track.inputs}. Use --track {kind}."
+        )
 
 
 def _default_inputs(track: Track) -> tuple[Track, Path]:
@@ -219,7 +216,7 @@ def sheet_of(entries: Sequence[Path], gt: Path | None, out: Path) -> Path:
 
 @app.command(
     epilog="Examples: [bold]ntire run --team MiAlgo --track raw night.dng[/]; "
-    "[bold]ntire run --team ./my-method --track srgb photos/ -o submissions/mine[/]"
+    "[bold]ntire run --team ./my-method --track srgb photos/ --trust[/]"
 )
 def run(
     team: Team,
@@ -258,7 +255,13 @@ def run(
     max_memory: Annotated[
         float | None, typer.Option(min=0.001, help="GB of weights on the GPU at once; parts of a method take turns.")
     ] = None,
-    walled: Annotated[bool, typer.Option("--sandbox", help="Run the folder's method.py behind a wall.")] = False,
+    trust: Trust = False,
+    sandboxed: Annotated[
+        bool,
+        typer.Option(
+            "--sandbox", help="Run a folder's method.py in a sandbox: the default, whatever NTIRE_TRUST says."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; goes on where it was stopped."""
@@ -279,14 +282,14 @@ def run(
         cuda_graphs=cuda_graphs,
         settings=parsed_settings(given or []),
     )
-    if walled and (whole or max_memory or given or options.inexact):
-        raise UserError(
-            "--sandbox goes without --whole, --max-memory, --set and whatever may change pixels: leave them out."
-        )
-    if walled:
-        summary = _run_walled(Path(team), track, inputs or [], folder, limit, options)
+    trusted = trust and not sandboxed
+    announce(team, trusted, say)
+    if is_foreign(team, trusted):
+        summary = _run_in_sandbox(team, track, inputs or [], folder, limit, options, whole=whole)
     else:
-        job = plan(team, track, inputs or [], folder, variant, limit, say)
+        if sandboxed:
+            raise UserError(f"--sandbox is for the code of a folder, {team} is a method of ntire. A folder: ./{team}")
+        job = plan(team, track, inputs or [], folder, variant, limit, say, trust=trusted)
         with progress() as bars:
             title = f"{job.method.team} {job.track.name}"
             summary = restore(job, options, watch_pictures(bars, title, len(job.inputs)), whole=whole)
@@ -325,17 +328,24 @@ def run(
         raise typer.Exit(1)
 
 
-def _run_walled(
-    code: Path, track: str, inputs: list[Path], folder: Path | None, limit: int | None, options: Options
+def _run_in_sandbox(
+    team: str, track: str, inputs: list[Path], folder: Path | None, limit: int | None, options: Options, *, whole: bool
 ) -> Summary:
-    from ntire.sandbox.child import choose
     from ntire.sandbox.limits import Limits
 
-    if options.weights is not None:
-        raise UserError("--sandbox and --weights do not go together: put the weights into weights/ beside method.py.")
+    asked = {
+        "--whole": whole,
+        "--max-memory": options.max_memory_gb is not None,
+        "--set": bool(options.settings),
+        "--weights (put them into weights/ beside method.py)": options.weights is not None,
+        **{f"--{word}": True for word in options.inexact},
+    }
+    if any(asked.values()):
+        given = ", ".join(word for word, yes in asked.items() if yes)
+        raise UserError(f"{team} is a folder, and in a sandbox its code goes without {given}. {TRUST}")
     with progress() as bars:
-        return restore_walled(
-            code, track, inputs, folder, limit, options, choose("auto"), Limits(),
+        return restore_in_sandbox(
+            team, track, inputs, folder, limit, options, Limits(),
             lambda title, total: watch_pictures(bars, title, total), say,
         )  # fmt: skip
 
