@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,20 +17,20 @@ if TYPE_CHECKING:
     from ntire.commands.restoring import Say
     from ntire.sandbox.child import Backend
 
-TRUST = "`--trust` (or NTIRE_TRUST=1) runs the folder's code with all your rights: for your own method."
+TRUST = "`--trust` (trust=True, or NTIRE_TRUST=1) runs the folder's code with all your rights: for your own method."
 Trust = Annotated[
     bool, typer.Option("--trust", envvar="NTIRE_TRUST", help="Run a folder's code with all your rights: for your own.")
 ]
 
 
-def is_foreign(team: str, trust: bool) -> bool:
+def is_foreign(team: str | Path, trust: bool) -> bool:
     """Whether `--team` is a folder whose code may only run in a sandbox."""
     from ntire.method.catalogue import is_folder
 
-    return is_folder(team) and not trust
+    return is_folder(team) and not (trust or os.environ.get("NTIRE_TRUST") == "1")
 
 
-def announce(team: str, trust: bool, say: Say) -> None:
+def announce(team: str | Path, trust: bool, say: Say) -> None:
     """Tell the user whose code is about to run, and with which rights, where it is not one of the catalogue's."""
     from ntire.method.catalogue import is_folder
 
@@ -39,7 +40,7 @@ def announce(team: str, trust: bool, say: Say) -> None:
 
 
 @contextlib.contextmanager
-def foreign_tree(team: str) -> Iterator[tuple[Backend, Path, Path]]:
+def foreign_tree(team: str | Path) -> Iterator[tuple[Backend, Path, Path]]:
     """A sandbox that works here, a copy of the folder's code that its user may read, and a scratch folder around it.
 
     Raises UserError for a folder without a method.py, and (exit code 3) where no sandbox can be had.

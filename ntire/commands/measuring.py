@@ -243,17 +243,18 @@ def _run_apart(
         raise UserError(f"`ntire run` fails on these pictures, so there is nothing to time:\n  {said}", exit_code=3)
 
 
-def cost_of(
-    team: str,
-    track_name: str,
-    variant: str | None,
-    at: tuple[int, int] | None,
+def cost(
+    team: str | Path,
+    track: str | Path,
     *,
+    variant: str | None = None,
+    at: tuple[int, int] | None = None,
     reach: bool = False,
     tile: int = 128,
     trust: bool = False,
 ) -> dict[str, Any]:
-    """What a method costs at a size, beside its claims and its track's budgets; see `ntire.benchmark.cost.cost_in_full`.
+    """What a method costs at a size `at` (height, width), by default the report's, beside its claims and its track's budgets:
+    the object that `ntire cost --json` prints. Needs neither weights nor a GPU. See `ntire.benchmark.cost.cost_in_full`.
 
     With `reach`, also its declared halo, the one that it turns out to need (None: it sees the whole image), and what tiles
     of that side change, with the weights that are here, else random ones. `problems` has a sentence for each reason not to
@@ -261,21 +262,21 @@ def cost_of(
     """
     from ntire.scoring.track import load_track
 
-    track = load_track(track_name)
-    sizes = at, track.budgets.at, track.budgets.memory_at, tile if reach else None
+    rules = load_track(str(track))
+    sizes = at, rules.budgets.at, rules.budgets.memory_at, tile if reach else None
     if is_foreign(team, trust):
         from ntire.benchmark.sandboxed import Sandbox, cost_in_sandbox
 
         with foreign_tree(team) as (backend, code, scratch):
             found = cost_in_sandbox(Sandbox(backend, code, scratch), *sizes)
         found["counted_by"] = "the code itself, in a sandbox: figures that it could have written by hand"
-        refuse_other_inputs(team, found["track"], track)
+        refuse_other_inputs(team, found["track"], rules)
     else:
         from ntire.benchmark.cost import cost_in_full
 
-        found = cost_in_full(chosen_method(team, track, variant, trust=trust), *sizes)
+        found = cost_in_full(chosen_method(team, rules, variant, trust=trust), *sizes)
         found["counted_by"] = "ntire"
-    spent = [one for one in track.budgets.hold(found.pop("counted")) if one.value is not None]
+    spent = [one for one in rules.budgets.hold(found.pop("counted")) if one.value is not None]
     found["budgets"] = [one.as_json() for one in spent]
     found["problems"] = [*found["problems"], *(one.in_words() for one in spent if one.over)]
     return found
@@ -368,8 +369,8 @@ def _bench_scorer(metrics: str, images: int, entries: int, rounds: int, as_json:
     )
 
 
-@app.command(epilog="Example: [bold]ntire cost --team MiAlgo --track raw --at 3072x4096[/]")
-def cost(
+@app.command("cost", epilog="Example: [bold]ntire cost --team MiAlgo --track raw --at 3072x4096[/]")
+def cost_command(
     team: Team,
     track: TrackName,
     variant: Variant = None,
@@ -385,7 +386,7 @@ def cost(
     and its track allows; works without weights or a GPU. Exit code 1 over budget, or when counters disagree.
     """
     announce(team, trust, say)
-    found = cost_of(team, track, variant, parsed_size(at), reach=reach, tile=tile, trust=trust)
+    found = cost(team, track, variant=variant, at=parsed_size(at), reach=reach, tile=tile, trust=trust)
     if as_json:
         print_json(found)
     else:

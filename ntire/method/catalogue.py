@@ -25,11 +25,11 @@ def module_name(team: str) -> str:
     return re.sub(r"[^0-9a-z]+", "_", team.lower()).strip("_")
 
 
-def is_folder(team: str) -> bool:
+def is_folder(team: str | Path) -> bool:
     """Whether `--team` means a folder with a method.py: only with a separator in it. A bare name is the catalogue's, whatever
     lies in the working directory.
     """
-    return "/" in team or team in (".", "..")
+    return isinstance(team, Path) or "/" in team or team in (".", "..")
 
 
 def folders() -> list[str]:
