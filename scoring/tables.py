@@ -3,18 +3,17 @@
 import csv
 import io
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ntire.files import write_atomically
+from ntire.files import write_atomically, write_together
 from ntire.scoring.leaderboard import BINS, Line
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row
 from ntire.scoring.statistics import sensitivity
-from ntire.text import printable
+from ntire.text import markdown_cell, printable_json, spreadsheet_cell
 
 
 def write_scores(path: Path, rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> None:
@@ -32,9 +31,13 @@ def write_scores(path: Path, rows: Sequence[Row], of_set: Mapping[str, float], m
 
 def write_leaderboard(folder: Path, lines: Sequence[Line], name: str = "leaderboard") -> None:
     """Write `<name>.csv`, `.md` and `.json` for lines that are already ranked."""
-    write_atomically(folder / f"{name}.csv", _csv(*_columns(lines)))
-    write_atomically(folder / f"{name}.md", markdown(lines))
-    write_atomically(folder / f"{name}.json", json.dumps(as_json(lines), indent=2, ensure_ascii=False) + "\n")
+    write_together(
+        {
+            folder / f"{name}.csv": _csv(*_columns(lines)),
+            folder / f"{name}.md": markdown(lines),
+            folder / f"{name}.json": printable_json(as_json(lines), indent=2) + "\n",
+        }
+    )
 
 
 def cells(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
@@ -202,12 +205,8 @@ def _finite(value: float | None) -> float | str | None:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown; names cannot break out of their cell."""
-    shown = [header, ["---"] * len(header), *([_plain(cell) for cell in row] for row in rows)]
+    shown = [header, ["---"] * len(header), *([markdown_cell(cell) for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(row)} |\n" for row in shown)
-
-
-def _plain(cell: str) -> str:
-    return printable(cell).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def _csv(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:
@@ -217,13 +216,5 @@ def _csv(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([_safe(cell) for cell in row] for row in table)
+    writer.writerows([spreadsheet_cell(cell) for cell in row] for row in table)
     return text.getvalue()
-
-
-def _safe(cell: str) -> str:
-    try:
-        float(cell)
-    except ValueError:
-        return printable(f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell)
-    return cell
