@@ -290,6 +290,8 @@ def run(
         with progress() as bars:
             title = f"{job.method.team} {job.track.name}"
             summary = restore(job, options, watch_pictures(bars, title, len(job.inputs)), whole=whole)
+    for remark in summary.remarks:
+        say(remark)
     if as_json:
         from dataclasses import asdict
 
