@@ -263,7 +263,7 @@ def test_niqe_with_the_real_model_gives_the_published_values(data, real_niqe):
     assert [value(pictures[name]) for name in robust] == pytest.approx([rows[name] for name in robust], abs=6e-5)
     for name, pixels in pictures.items():
         assert value(pixels) == pytest.approx(rows[name], abs=0.02)
-        # With these pixels a little bluer or less blue there is nothing to choose: luma by integers is the same on every machine.
+        # With these pixels a little bluer there is nothing to choose, and luma by integers is the same everywhere.
         blue = pixels[..., 2].astype(int)
         blue[ties(pixels)] += np.where(blue[ties(pixels)] < 255, 1, -1)
         pixels[..., 2] = blue
