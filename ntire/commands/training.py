@@ -20,11 +20,11 @@ from ntire.commands.screen import (
 
 if TYPE_CHECKING:
     from ntire.method import Method
-    from ntire.method.recipe import Loss
+    from ntire.method.recipe import Loss, Opponent
     from ntire.method.weights_files import Weights
     from ntire.training import Recipe
     from ntire.training.loop import Settings, Step
-    from ntire.training.losses import Aids, Compare, Opponent
+    from ntire.training.losses import Aids, Compare
 
 
 def train_method(
@@ -51,6 +51,8 @@ def train_method(
     """
     import torch
 
+    from ntire.method.recipe import BeginsFrom
+    from ntire.method.weights_files import fill
     from ntire.scoring.track import load_track
     from ntire.training.loop import train as run_training
 
@@ -64,7 +66,10 @@ def train_method(
     torch.manual_seed(settings.seed)
     method = method_class()
     if weights is not None:
-        method.begin_from(weights)
+        if isinstance(method, BeginsFrom):
+            method.begin_from(weights)
+        else:
+            fill(method, method.read_weights(weights), weights)
     return run_training(method, recipe, settings, report, _aids(method, recipe, teacher, settings.device))
 
 
@@ -75,6 +80,7 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
     """
     from ntire.method import catalogue
     from ntire.method.pyiqa_networks import build
+    from ntire.method.recipe import HasOpponent
     from ntire.method.weights_files import fill, require
     from ntire.scoring.metrics import METRICS
     from ntire.training.discriminator import UNetDiscriminator
@@ -106,7 +112,7 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
         taught.deploy()
         taught.to(device)
     opponents: dict[Loss, Opponent] = {"gan": UNetDiscriminator()} if "gan" in recipe.losses else {}
-    if "vsd" in recipe.losses:
+    if "vsd" in recipe.losses and isinstance(method, HasOpponent):
         opponents["vsd"] = method.opponent()
     return Aids(judges, taught, opponents)
 

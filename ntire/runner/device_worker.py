@@ -15,6 +15,7 @@ from torch import Tensor
 from ntire import UserError
 from ntire.files import sha256_of
 from ntire.method import Frame, Method, as_floats
+from ntire.method.contract import enhanced
 from ntire.method.face_alignment import Finder, restore_faces
 from ntire.picture import image as images
 from ntire.picture import raw
@@ -133,7 +134,7 @@ class Device:
             restored, faces = restore_faces(images.as_image(frame), self.find, method.enhance)
             notes = (*notes, f"{faces} face(s) restored, the rest left as it is")
         else:
-            restored = method.enhance_to_integers(frame, rounding)
+            restored = enhanced(method, frame, rounding)
         height, width = _checked(restored, frame)
         integers = rounding(restored) if restored.dtype.is_floating_point else restored
         pixels = self.lane.download((integers, rounding.finite), began)

@@ -44,13 +44,13 @@ def speed_up(method: Method, options: Options) -> None:
     """
     if options.channels_last:
         method.to(memory_format=torch.channels_last)
-        method.memory_format = torch.channels_last
+        method.execution.memory_format = torch.channels_last
     if options.compiled:
         method.compile(dynamic=False)
     if options.cuda_graphs:
         if method.device.type != "cuda":
             raise UserError(f"--cuda-graphs: expected a CUDA device, found {method.device}. Leave it out there.")
-        method.network = Graphed(method)
+        method.execution.network = Graphed(method)
 
 
 def measure(method: Method, options: Options, restored_by: Callable[[Method], Tensor], image: str) -> Effect:

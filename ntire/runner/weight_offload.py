@@ -100,7 +100,7 @@ def take_turns(method: Method, device: torch.device, precision: Precision, limit
     for part in parts:
         part.module.register_forward_pre_hook(partial(_called, turns, part))
         part.module.register_forward_hook(partial(_returned, turns, part), always_call=True)
-    method.runs_on = device
+    method.execution.device = device
     return turns
 
 
