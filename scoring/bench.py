@@ -51,7 +51,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Report:
+class ScorerReport:
     """What `ntire bench --scorer` found."""
 
     parts: tuple[Part, ...]
@@ -64,7 +64,7 @@ class Report:
     rounds: int
 
 
-def bench_scorer(folder: Path, names: Sequence[str], images: int, entries: int, rounds: int) -> Report:
+def bench_scorer(folder: Path, names: Sequence[str], images: int, entries: int, rounds: int) -> ScorerReport:
     """Measure in `folder`, with the caches of weights that the environment names; those must not be a user's own."""
     for name in names:
         random_weights.write(name)
@@ -74,7 +74,7 @@ def bench_scorer(folder: Path, names: Sequence[str], images: int, entries: int, 
         plain, ours = (sum(getattr(part, side) for part in parts) for side in ("plain_s", "ours_s"))
         parts.append(Part("all", plain, ours, plain / ours, max(part.difference for part in parts)))
         share, again = field.overhead()
-    return Report(tuple(parts), again, share, images, entries, rounds)
+    return ScorerReport(tuple(parts), again, share, images, entries, rounds)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchReport:
     """What was found; times are absolute, ratios are this side over the other."""
 
     side: Side
@@ -142,7 +142,7 @@ def bench(
     seed: int = 0,
     timeout: float = 600.0,
     say: Callable[[str], None] = lambda line: None,
-) -> Report:
+) -> BenchReport:
     """Measure a method, and in turn with it another one, on pictures.
 
     `scored` has the `pixels_sha256` of what a run wrote, by picture. Raises UserError (exit code 3) if a child crashes, hangs
@@ -184,7 +184,7 @@ def bench(
             for child in children:
                 child.end()
     problems = [problem for side in sides for problem in _problems(side, scored if side is sides[0] else {})]
-    return Report(
+    return BenchReport(
         sides[0],
         sides[1] if against else None,
         protocol,

@@ -51,9 +51,8 @@ def train_method(
     """
     import torch
 
-    from ntire.method.recipe import BeginsFrom
-    from ntire.method.weights_files import fill
     from ntire.scoring.track import load_track
+    from ntire.training.loop import start_from
     from ntire.training.loop import train as run_training
 
     track = load_track(track_name)
@@ -66,10 +65,7 @@ def train_method(
     torch.manual_seed(settings.seed)
     method = method_class()
     if weights is not None:
-        if isinstance(method, BeginsFrom):
-            method.begin_from(weights)
-        else:
-            fill(method, method.read_weights(weights), weights)
+        start_from(method, weights)
     return run_training(method, recipe, settings, report, _aids(method, recipe, teacher, settings.device))
 
 

@@ -82,7 +82,7 @@ class Device:
 
     effect: Effect | None = None
 
-    def __init__(self, method: Method, options: Options, turns: "Turns", find: Finder | None = None) -> None:
+    def __init__(self, method: Method, options: Options, turns: "RandomTurns", find: Finder | None = None) -> None:
         """With `find`, pictures are whole ones: each face that it finds is restored and put back, the rest stays as it is."""
         self.method, self.options, self.turns, self.find = method, options, turns, find
         speed_up(method, options)
@@ -256,7 +256,7 @@ def _sow(device: torch.device, seed: int) -> None:
         torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(seed)
 
 
-class Turns:
+class RandomTurns:
     """Devices share the random numbers of the host: methods that draw from them take turns, so that each image gets its own.
 
     The first image, on its own, shows whether a method does.

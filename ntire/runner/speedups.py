@@ -57,7 +57,7 @@ def measure(method: Method, options: Options, restored_by: Callable[[Method], Te
     """Restore one picture as it will be and exactly, and compare; `restored_by` seeds, and restores it with a method."""
     exact = prepare(
         type(method), Options(device=str(method.device), weights=options.weights, settings=options.settings)
-    )
+    ).method
     exact.tile = method.tile
     expected = restored_by(exact)
     return compare(restored_by(method), expected, options.inexact, image)

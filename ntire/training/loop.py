@@ -18,7 +18,8 @@ from ntire import UserError, __version__
 from ntire.environment import processor
 from ntire.files import sha256_of, writable_folder, write_atomically
 from ntire.method import DTYPES, Method, Precision
-from ntire.method.recipe import BeginsStages, BeginsSteps, Loss, Opponent, Recipe, Remembers, Stage
+from ntire.method.recipe import BeginsFrom, BeginsStages, BeginsSteps, Loss, Opponent, Recipe, Remembers, Stage
+from ntire.method.weights_files import fill
 from ntire.picture.raw import demosaic, srgb_encode
 from ntire.training.data import Picture, batches, clean_images, generator, hold_out, paired_images, validation_pairs
 from ntire.training.losses import Aids, total_loss
@@ -76,6 +77,17 @@ class _State:
     """The optimiser of each opponent."""
     iteration: int = 0
     seconds: float = 0.0
+
+
+def start_from(method: Method, weights: Path) -> None:
+    """Fill a method before its training, from a file of its own or what else it takes.
+
+    Raises UserError for weights that do not fit.
+    """
+    if isinstance(method, BeginsFrom):
+        method.begin_from(weights)
+    else:
+        fill(method, method.read_weights(weights), weights)
 
 
 def train(

@@ -89,7 +89,7 @@ def inputs(tmp_path):
 def restored(inputs, out, **chosen):
     options = Options(**chosen)
     method = prepare(catalogue.find("MiAlgo", "srgb"), options)
-    return run(method, find_inputs([inputs], "srgb"), out, "raim-2025-srgb", options)
+    return run(method, find_inputs([inputs], "srgb"), out, "raim-2025-srgb")
 
 
 def test_a_run_says_what_its_precision_costs_and_an_exact_one_says_nothing(inputs, tmp_path):
