@@ -43,6 +43,8 @@ class WeightsUsed(_Section):
     sha256: str
     license: str | None = None
     provenance: Literal["official", "retrained"] | None = None
+    note: str | None = None
+    """What was chosen in it, such as averaged weights of several."""
 
 
 class MethodUsed(_Section):

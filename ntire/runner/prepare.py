@@ -1,8 +1,8 @@
 """A method made ready to run: built, filled with its weights, put on its device."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -78,15 +78,22 @@ class Prepared:
     """Where the method's module lies."""
     paths: tuple[Path, ...]
     """The files of its declared weights, in their order; empty where one file was named for all."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What was chosen in each weights file that offered a choice, by file name."""
 
     @cached_property
     def weights_used(self) -> tuple[WeightsUsed, ...]:
         """The weights files that the method was filled from."""
-        if self.options.weights is not None:
-            return (WeightsUsed(file=self.options.weights.name, sha256=sha256_of(self.options.weights)),)
+        one = self.options.weights
+        if one is not None:
+            return (WeightsUsed(file=one.name, sha256=sha256_of(one), note=self.notes.get(one.name)),)
         return tuple(
             WeightsUsed(
-                file=weights.file, sha256=digest_of(path), license=weights.license, provenance=weights.provenance
+                file=weights.file,
+                sha256=digest_of(path),
+                license=weights.license,
+                provenance=weights.provenance,
+                note=self.notes.get(weights.file),
             )
             for weights, path in zip(self.method.weights, self.paths, strict=True)
         )
@@ -115,13 +122,13 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
     with _Undrawn():
         method = method_class()
     ready = described(method, options)
-    _fill(method, options, ready.paths)
+    notes = _fill(method, options, ready.paths)
     values = (*method.parameters(), *method.buffers())
     if any(bool(value[(0,) * value.ndim].isnan()) for value in values if value.numel()):
         # What no file fills keeps what it is built with.
         method = method_class()
         _fill(method, options, ready.paths)
-        ready = replace(ready, method=method)
+    ready = replace(ready, method=method, notes=notes)
     for name, value in options.settings:
         setattr(method, name, value)
     method.eval().deploy()
@@ -161,19 +168,22 @@ class _Undrawn(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _fill(method: Method, options: Options, paths: Sequence[Path]) -> None:
+def _fill(method: Method, options: Options, paths: Sequence[Path]) -> dict[str, str]:
+    """Fill the networks strictly; returns what was chosen in each weights file that offered a choice, by file name."""
+    notes = {}
     if options.weights is not None:
-        fill(method, method.read_weights(options.weights), options.weights)
+        notes[options.weights.name] = fill(method, method.read_weights(options.weights), options.weights)
     elif method.weights:
         for weights, path in zip(method.weights, paths, strict=True):
             verify(weights, path)
-            fill_from(method.get_submodule(weights.into), weights, path)
+            notes[weights.file] = fill_from(method.get_submodule(weights.into), weights, path)
     elif any(True for _ in method.parameters()):
         raise UserError(
             f"{method.team} on track {method.track}: no weights are public and none ship with ntire. Train them "
             f"(`ntire train --team {method.team} --track {method.track} --data DIR`) or name a file with --weights.",
             exit_code=3,
         )
+    return {file: "; ".join(lines) for file, lines in notes.items() if lines}
 
 
 def _require(method_class: type[Method], folder: Path | None, options: Options) -> None:
