@@ -14,6 +14,8 @@ from torch import Generator, Tensor, nn
 
 from ntire import UserError
 from ntire.method import Cost, Method
+from ntire.method.recipe import Opponent
+from ntire.method.weights_files import fill
 from ntire.picture.degradations import RawDegradation
 from ntire.picture.tiling import overlapping, pad_reflect
 from ntire.teams.parts.clip_text import TOKENS
@@ -32,7 +34,6 @@ from ntire.teams.parts.stable_diffusion import (
 )
 from ntire.teams.parts.tag_prompts import TagPrompts, tag_prompts
 from ntire.training import Constant, Loss, Recipe, Stage
-from ntire.training.losses import Opponent
 
 STEPS = (999, 499)
 LATENT_TILE, LATENT_OVERLAP = 96, 32
@@ -136,7 +137,7 @@ class Xianggkl(Method):
         RAM's and DAPE's files in `tagger` below it.
         """
         if not weights.is_dir():
-            super().begin_from(weights)
+            fill(self, self.read_weights(weights), weights)
             return
         missing = missing_parts(weights)
         if missing:
