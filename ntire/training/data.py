@@ -218,7 +218,7 @@ def validation_pairs(pools: Sequence[Pool], stride: int, seed: int, side: int = 
         top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
         return image[:, top : top + height, left : left + width].contiguous()
 
-    pairs = []
+    pairs: list[tuple[Tensor, Tensor]] = []
     for pool in pools:
         for number, picture in enumerate(pool.pictures, len(pairs)):
             gt, *lq = map(crop, _files(picture))

@@ -181,8 +181,8 @@ class MiAlgoTwoStages(Method):
         super().__init__()
         self.joint = MiAlgo(width)
         self.generator = Mwrcan((16, 32, 64), blocks=3)
-        nn.init.zeros_(self.generator.tail.weight)
-        nn.init.zeros_(self.generator.tail.bias)
+        for parameter in self.generator.tail.parameters():
+            nn.init.zeros_(parameter)
         self._refining = True
 
     def begin_stage(self, name: str) -> None:
