@@ -18,7 +18,7 @@ from ntire.picture.image import Pixels
 from ntire.scoring.pixels import Measure
 
 if TYPE_CHECKING:
-    from ntire.method.face_alignment import Landmarks
+    from ntire.scoring.identity import Face
 
 Vector = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ class View:
     pixels: Pixels
     """RGB (H, W, 3), 8 bit, cut by the track's border."""
     reference: Pixels | None = None
-    landmarks: "Landmarks | None" = None
+    landmarks: "Face | None" = None
 
 
 class Instrument(ABC):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,15 @@ Measure = Callable[[Pixels, Pixels], float]
 """Takes RGB (H, W, 3) of 8 bits twice, the restored image first."""
 
 
+Failure = Literal["metric failed", "no crop"]
+"""What the row of an image is called for which a metric has no value."""
+
+
 class MetricError(Exception):
     """A metric has no value for this image; the message says why."""
+
+    status: ClassVar[Failure] = "metric failed"
+    """What its row is called."""
 
 
 def psnr(on: On, epsilon: float = 0.0) -> Measure:

@@ -13,22 +13,20 @@ from typing import Literal, TypeVar
 from ntire.entry.manifest import Submission
 from ntire.environment import environment, versions
 from ntire.files import sha256_of
-from ntire.method.face_alignment import Landmarks
 from ntire.method.weights_files import require, verify
 from ntire.picture.image import Pixels, UnreadableImage, decode, header_of, read_bytes
 from ntire.scoring.cache import Cache, key_of
+from ntire.scoring.identity import Face
 from ntire.scoring.instruments import Instrument, PixelInstrument, Vector, View
 from ntire.scoring.metrics import METRICS, Metric
-from ntire.scoring.pixels import MetricError
+from ntire.scoring.pixels import Failure, MetricError
 from ntire.scoring.references import Expected, by_stem, pictures_below
 from ntire.scoring.track import Track
 
 CHUNK = 16
 """Images that are in memory at once."""
 
-Status = Literal[
-    "ok", "missing", "unexpected", "duplicate", "unreadable", "wrong format", "wrong size", "metric failed"
-]
+Status = Failure | Literal["ok", "missing", "unexpected", "duplicate", "unreadable", "wrong format", "wrong size"]
 Item = TypeVar("Item")
 
 
@@ -66,7 +64,7 @@ class _Image:
     path: Path
     data: bytes
     sha256: str
-    landmarks: Landmarks | None = None
+    landmarks: Face | None = None
     pixels: Pixels | None = None
 
     def view(self, border: int, reference: "_Image | None" = None) -> View:
@@ -134,6 +132,7 @@ class Scorer:
         """One row for each image of a chunk; what sets are made of is appended to `features`."""
         values: list[dict[str, float]] = [{} for _ in chunk]
         problems: list[list[str]] = [[] for _ in chunk]
+        statuses: dict[int, Status] = {}
         broken: dict[int, Row] = {number: one for number, one in enumerate(checked) if isinstance(one, Row)}
         for metric in self.metrics:
             wanted: dict[str, tuple[_Image, _Image | None]] = {}
@@ -155,7 +154,9 @@ class Scorer:
                         number, Row(chunk[number].name, chunk[number].subset, "unreadable", problem=str(vector))
                     )
                 elif isinstance(vector, MetricError) or isinstance(beside, MetricError):
-                    problems[number].append(f"{metric.name}: {vector if isinstance(vector, MetricError) else beside}")
+                    error = vector if isinstance(vector, MetricError) else beside
+                    problems[number].append(f"{metric.name}: {error}")
+                    statuses.setdefault(number, error.status if isinstance(error, MetricError) else "ok")
                 elif isinstance(beside, UnreadableImage):
                     raise beside
                 elif metric.over == "set":
@@ -169,7 +170,7 @@ class Scorer:
             or Row(
                 one.name,
                 one.subset,
-                "metric failed" if problems[number] else "ok",
+                statuses.get(number, "ok"),
                 values[number],
                 "; ".join(problems[number]),
             )
@@ -285,7 +286,7 @@ def _references(one: Expected) -> _References:
     return _References(gt, lq, header.height, header.width)
 
 
-def _opened(path: Path, landmarks: Landmarks | None) -> _Image:
+def _opened(path: Path, landmarks: Face | None) -> _Image:
     data = read_bytes(path)
     return _Image(path, data, sha256_of(data), landmarks)
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,6 +25,7 @@ from ntire.commands.screen import (
 if TYPE_CHECKING:
     from ntire.commands.restoring import Say
     from ntire.entry.manifest import Submission
+    from ntire.scoring.detect import DetectorName
     from ntire.scoring.leaderboard import Line
     from ntire.scoring.references import Expected, References
     from ntire.scoring.score import Scored, Scorer
@@ -54,6 +55,8 @@ class ScoreOptions:
     device: str = "cpu"
     cache: bool = True
     as_published: bool = False
+    detector: DetectorName = "retinaface"
+    """What finds faces where no table of landmarks is given."""
 
 
 def score_entries(
@@ -176,26 +179,27 @@ def expected_of(scorer: Scorer, options: ScoreOptions, say: Say) -> list[Expecte
     metrics = [metric.name for metric in scorer.metrics]
     # A metric that compares faces needs to know where they are.
     if "adaface" in metrics and references.landmarks is None and references.lq is not None:
-        references = replace(references, landmarks=_found_landmarks(track, references.lq, options.device, say))
+        references = replace(references, landmarks=_found_landmarks(track, references.lq, options, say))
     return expected_images(track, references, metrics)
 
 
-def _found_landmarks(track: Track, lq: Path, device: str, say: Say) -> Path:
+def _found_landmarks(track: Track, lq: Path, options: ScoreOptions, say: Say) -> Path:
     """A table of landmarks made by a detector, kept in the cache for the next time."""
     from ntire.files import sha256_of, writable_folder
     from ntire.scoring.cache import default_path
-    from ntire.scoring.detect import find_landmarks, retinaface
+    from ntire.scoring.detect import detector, find_landmarks
     from ntire.scoring.identity import write_landmarks
     from ntire.scoring.references import inputs_by_subset
 
     inputs = inputs_by_subset(track, lq)
     known = sha256_of(repr(sorted((stem, sha256_of(path)) for stem, (_, path) in inputs.items())).encode())
-    path = default_path().with_name(f"landmarks-{known[:16]}.csv")
+    path = default_path().with_name(f"landmarks-{options.detector}-{known[:16]}.csv")
     if not path.is_file():
-        table = find_landmarks(inputs, retinaface(device))
+        table = find_landmarks(inputs, detector(options.detector, options.device))
         writable_folder(path.parent)
         write_landmarks(path, table)
-    say(f"no table of landmarks was given: RetinaFace's are used, which are not the organisers' ({path})")
+    name = {"retinaface": "RetinaFace", "scrfd": "SCRFD"}[options.detector]
+    say(f"no table of landmarks was given: {name}'s are used, which are not the organisers' ({path})")
     return path
 
 
@@ -219,6 +223,10 @@ def score(
     landmarks: Annotated[
         Path | None, typer.Option(help="Table of landmarks. Default: $NTIRE_DATA/<track>/landmarks.csv.")
     ] = None,
+    detector: Annotated[
+        Literal["retinaface", "scrfd"],
+        typer.Option(help="What finds faces where no table is given: facexlib's RetinaFace or insightface's SCRFD."),
+    ] = "retinaface",
     folder: Out = None,
     metrics: Annotated[str, typer.Option(help="Only these, separated by commas; then there is no total.")] = "",
     device: Device = "auto",
@@ -234,7 +242,9 @@ def score(
     from ntire.scoring.tables import as_json as lines_as_json
 
     wanted = tuple(name.strip() for name in metrics.split(",") if name.strip())
-    options = ScoreOptions(References(gt, lq, landmarks), wanted, choose_device(device), not no_cache, as_published)
+    options = ScoreOptions(
+        References(gt, lq, landmarks), wanted, choose_device(device), not no_cache, as_published, detector
+    )
     with progress() as bars:
         task = bars.add_task("scoring")
         board = score_entries(

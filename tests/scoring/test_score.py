@@ -10,7 +10,9 @@ from ntire.entry.manifest import Manifest, Submission
 from ntire.picture.image import read_pixels
 from ntire.scoring import score as scoring
 from ntire.scoring.cache import Cache
+from ntire.scoring.identity import Face, write_landmarks
 from ntire.scoring.instruments import View
+from ntire.scoring.leaderboard import line_of
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.references import References, expected_images
 from ntire.scoring.score import Scorer
@@ -144,17 +146,18 @@ FACES = Track(
     source="s",
 )
 TABLE = {
-    "000001": ("CelebA", ((70.0, 80.0), (130.0, 82.0), (100.0, 115.0), (75.0, 145.0), (126.0, 147.0))),
-    "000002": ("CelebA", ((60.0, 70.0), (120.0, 75.0), (95.0, 110.0), (70.0, 140.0), (120.0, 141.0))),
-    "A_B_0001_00": ("LFW-Test", ((75.0, 85.0), (135.0, 80.0), (105.0, 120.0), (85.0, 150.0), (130.0, 146.0))),
+    "000001": ("CelebA", Face(((70.0, 80.0), (130.0, 82.0), (100.0, 115.0), (75.0, 145.0), (126.0, 147.0)))),
+    "000002": ("CelebA", Face(((60.0, 70.0), (120.0, 75.0), (95.0, 110.0), (70.0, 140.0), (120.0, 141.0)))),
+    "A_B_0001_00": ("LFW-Test", Face(((75.0, 85.0), (135.0, 80.0), (105.0, 120.0), (85.0, 150.0), (130.0, 146.0)))),
 }
+
+CORNER = ((2.0, 2.0), (40.0, 2.0), (20.0, 3.0), (4.0, 5.0), (38.0, 5.0))
+"""A face in the picture's corner, most of which would lie beyond its border."""
 
 
 @pytest.fixture
 def faces(tmp_path, random_metric):
     """Inputs, a table of landmarks and an entry that copies its inputs, in folders by subset."""
-    from ntire.scoring.identity import write_landmarks
-
     for name in FACES.metrics:
         random_metric(name)
     for number, (stem, (subset, _)) in enumerate(TABLE.items()):
@@ -182,6 +185,25 @@ def test_a_moved_face_is_another_face_to_the_gate(faces, tmp_path):
     write_png(path, np.roll(scene(200, 200, seed=0), 40, axis=1))
     (found,) = score_faces([faces], tmp_path)
     assert found.rows[0].values["adaface"] < 0.99 < found.rows[1].values["adaface"]
+
+
+def test_a_face_mostly_outside_of_its_picture_is_a_row_without_a_crop(faces, tmp_path):
+    write_landmarks(tmp_path / "landmarks.csv", TABLE | {"000002": ("CelebA", Face(CORNER))})
+    (found,) = score_faces([faces], tmp_path)
+    assert [row.status for row in found.rows] == ["ok", "no crop", "ok"]
+    assert "adaface: no crop: " in found.rows[1].problem
+    line = line_of(found, FACES, ("adaface",), {})
+    assert line.gates[0].failed == 1, "what has no crop has not passed"
+
+
+def test_points_outside_of_their_pictures_are_mistakes_of_the_table_told_all_at_once(faces, tmp_path):
+    moved = {
+        name: (subset, Face(tuple((x + 5000, y) for x, y in face.points))) for name, (subset, face) in TABLE.items()
+    }
+    write_landmarks(tmp_path / "landmarks.csv", moved)
+    with pytest.raises(UserError, match="(?s)000001: .*landmarks.csv: left_eye at .*000002: .*A_B_0001_00: ") as caught:
+        score_faces([faces], tmp_path)
+    assert "outside of the picture of 200 x 200" in str(caught.value)
 
 
 def test_one_stem_in_two_folders_is_not_silently_overwritten(faces, tmp_path):
