@@ -157,7 +157,7 @@ class Device:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, images.Pixels | None]:
+def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, images.Integers | None]:
     """One picture, outside of a run: what `run` would write for an input of that sha256, which need not be the file's."""
     item = Input(path, path.stem)
     try:
@@ -179,7 +179,7 @@ def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, i
         return failed, None
 
 
-def finish(restored: Restored) -> tuple[Result, images.Pixels]:
+def finish(restored: Restored) -> tuple[Result, images.Integers]:
     """An image that has arrived; raises RuntimeError if its device failed, ValueError for values that are no numbers."""
     integers, finite = restored.pixels.tensors()
     images.check_finite(finite)
