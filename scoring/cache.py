@@ -13,7 +13,7 @@ import numpy as np
 from ntire import UserError
 from ntire.scoring.instruments import Vector
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what is observed changes without a version of a library changing."""
 
 

@@ -172,7 +172,7 @@ def crop_face(pixels: Pixels, points: Landmarks, fit: Fit = "cp2tform") -> Pixel
             f"at least {LEAST_INSIDE:.0%} must"
         )
     warped = cv2.warpAffine(np.ascontiguousarray(pixels), matrix, (SIDE, SIDE))
-    return np.asarray(warped, dtype=np.uint8)
+    return np.asarray(warped, dtype=pixels.dtype)
 
 
 def share_inside(matrix: NDArray[np.float64], height: int, width: int) -> float:

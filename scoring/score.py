@@ -14,14 +14,14 @@ from ntire.entry.manifest import Submission
 from ntire.environment import environment, versions
 from ntire.files import sha256_of
 from ntire.method.weights_files import require, verify
-from ntire.picture.image import Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.picture.image import Header, Pixels, UnreadableImage, decode, header_of, read_bytes
 from ntire.scoring.cache import Cache, key_of
 from ntire.scoring.identity import Face
 from ntire.scoring.instruments import Instrument, PixelInstrument, Vector, View
 from ntire.scoring.metrics import METRICS, Metric
-from ntire.scoring.pixels import Failure, MetricError
+from ntire.scoring.pixels import Failure, MetricError, levels
 from ntire.scoring.references import Expected, by_stem, pictures_below
-from ntire.scoring.track import Track
+from ntire.scoring.track import RESULTS, Result, Track
 
 CHUNK = 16
 """Images that are in memory at once."""
@@ -67,6 +67,11 @@ class _Image:
     landmarks: Face | None = None
     pixels: Pixels | None = None
 
+    def open(self) -> None:
+        """Decode it, once. Raises UnreadableImage."""
+        if self.pixels is None:
+            self.pixels = levels(decode(self.path, self.data))
+
     def view(self, border: int, reference: "_Image | None" = None) -> View:
         """What a metric sees; MetricError if nothing is left inside the border."""
         return View(_inside(self, border), _inside(reference, border) if reference else None, self.landmarks)
@@ -105,8 +110,9 @@ class Scorer:
                 for number, (pictures, twice) in enumerate(restored):
                     checked = list(
                         pool.map(
-                            lambda pair, found=pictures, again=twice: _checked(pair[0], pair[1], found, again),
-                            zip(chunk, references, strict=True),
+                            partial(_checked, pictures=pictures, twice=twice, results=self.track.results),
+                            chunk,
+                            references,
                         )
                     )
                     rows[number] += self._rows(chunk, references, checked, features[number], pool)
@@ -209,10 +215,10 @@ class Scorer:
 
     def _view(self, pair: tuple[_Image, _Image | None]) -> View | MetricError | UnreadableImage:
         image, reference = pair
+        if reference is not None:
+            reference.open()  # what is wrong with it is no fault of the entry's
         try:
-            for one in (image, reference):
-                if one is not None and one.pixels is None:
-                    one.pixels = decode(one.path, one.data)
+            image.open()
             return image.view(self.track.border, reference)
         except (MetricError, UnreadableImage) as error:
             return error
@@ -300,7 +306,13 @@ def _submitted(submission: Submission, track: Track) -> tuple[dict[str, Path], s
     return found, set(twice)
 
 
-def _checked(one: Expected, references: _References, pictures: Mapping[str, Path], twice: set[str]) -> _Image | Row:
+def _checked(
+    one: Expected,
+    references: _References,
+    pictures: Mapping[str, Path],
+    twice: set[str],
+    results: Sequence[Result],
+) -> _Image | Row:
     """The submitted image, ready to be decoded, or the row that says why it is not."""
 
     def bad(status: Status, problem: str) -> Row:
@@ -315,13 +327,21 @@ def _checked(one: Expected, references: _References, pictures: Mapping[str, Path
         header = header_of(image.path, image.data)
     except UnreadableImage as error:
         return bad("unreadable", str(error))
-    if (header.format, header.mode, header.bits) != ("PNG", "RGB", 8):
-        found = f"{header.format} {header.mode} of {header.bits} bits"
-        return bad("wrong format", f"expected an 8-bit RGB PNG, found {found}")
+    if header.mode != "RGB" or result_of(header) not in results:
+        wanted = " or ".join(RESULTS[result] for result in results)
+        found = f"{header.format} {header.mode} of {'floats' if header.floating else f'{header.bits} bits'}"
+        return bad("wrong format", f"expected {wanted}, found {found}")
     if (header.height, header.width) != (references.height, references.width):
         expected = f"{references.height} x {references.width} as in its reference"
         return bad("wrong size", f"expected {expected}, found {header.height} x {header.width}")
     return image
+
+
+def result_of(header: Header) -> str:
+    """What a file is in the words of a track's `results`."""
+    if header.format == "NPY":
+        return "npy"
+    return f"{header.format.lower()}{'-float' if header.floating else header.bits}"
 
 
 def _unexpected(pictures: Mapping[str, Path], expected: Sequence[Expected], track: Track) -> Iterator[Row]:

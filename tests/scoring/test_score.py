@@ -3,6 +3,7 @@ import math
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from ntire import UserError
@@ -99,6 +100,64 @@ def test_other_files_than_8_bit_rgb_png_are_not_scored(entry, gt, kind):
     assert row.status in ("wrong format", "unreadable")
     assert not row.values
     assert row.problem
+
+
+def write_deep(path, values):
+    """A picture of values in [0, 1] as the suffix of its path says: 16-bit PNG or TIFF, TIFF of floats (.tiff), or .npy."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, values.astype(np.float32))
+    elif path.suffix == ".tiff":
+        tifffile.imwrite(path, values.astype(np.float32), photometric="rgb")
+    else:
+        sixteen = np.rint(values * 65535).astype(np.uint16)
+        assert cv2.imwrite(str(path), sixteen[..., ::-1])
+
+
+DEEP = [".png", ".tif", ".tiff", ".npy"]
+
+
+@pytest.mark.parametrize("suffix", DEEP)
+def test_a_deep_truth_of_8_bit_content_gives_what_the_8_bit_truth_gives(entry, gt, tmp_path, suffix):
+    for name in NAMES:
+        write_deep(tmp_path / "deep" / f"{name}{suffix}", read_pixels(gt / f"{name}.png") / 255)
+    shallow, deep = rows_of(entry, gt), rows_of(entry, tmp_path / "deep")
+    for name in NAMES:
+        assert deep[name].status == "ok"
+        assert deep[name].values == pytest.approx(shallow[name].values, abs=1e-4)
+
+
+@pytest.mark.parametrize("suffix", DEEP)
+def test_a_deep_truth_is_not_rounded_before_it_is_compared(entry, gt, tmp_path, suffix):
+    values = {name: (read_pixels(gt / f"{name}.png") + 0.5) / 256 for name in NAMES}
+    for name in NAMES:
+        write_deep(tmp_path / "deep" / f"{name}{suffix}", values[name])
+        write_png(entry.images / f"{name}.png", np.rint(values[name] * 255).astype(np.uint8))
+    for name, row in rows_of(entry, tmp_path / "deep").items():
+        error = np.mean((values[name] - np.rint(values[name] * 255) / 255) ** 2)
+        assert row.values["psnr"] == pytest.approx(-10 * math.log10(error), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "result"), [(".png", "png16"), (".tif", "tiff16"), (".tiff", "tiff-float"), (".npy", "npy")]
+)
+def test_deep_results_are_taken_where_the_track_says_so_and_refused_by_their_depth_elsewhere(entry, gt, suffix, result):
+    (entry.images / "a.png").unlink()
+    truth = read_pixels(gt / "a.png") / 255
+    write_deep(entry.images / f"a{suffix}", (truth * 0.9).clip(0, 1))
+    row = rows_of(entry, gt)["a"]
+    assert row.status == "wrong format"
+    assert "expected an 8-bit RGB PNG, found" in row.problem
+    found = rows_of(entry, gt, TRACK.model_copy(update={"results": ("png8", result)}))
+    assert found["a"].values["psnr"] == pytest.approx(-10 * math.log10(np.mean((truth * 0.1) ** 2)), abs=0.01)
+    assert found["b"].status == "ok"
+
+
+def test_a_truth_whose_range_nobody_states_is_refused_with_its_numbers(entry, gt):
+    (gt / "b.png").unlink()
+    np.save(gt / "b.npy", scene(seed=1).astype(np.float32))
+    with pytest.raises(UserError, match=r"b.npy: .*(2[0-9][0-9]|1[0-9][0-9])"):
+        rows_of(entry, gt)
 
 
 def test_the_border_is_cut_before_any_metric(entry, gt):
