@@ -168,12 +168,19 @@ def _by_track(given: Sequence[Path], track_name: str | None, say: Say) -> list[t
     return [(wanted, entries)]
 
 
-def leaderboard(tables: str | Path | Sequence[str | Path] = (), *, track: str | Path, published: bool = False) -> Board:
+def leaderboard(
+    tables: str | Path | Sequence[str | Path] = (),
+    *,
+    track: str | Path,
+    published: bool = False,
+    say: Say = lambda line: None,
+) -> Board:
     """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched.
 
     With `published`, the rows of papers that ship with the track stand among them. Raises UserError if there are none.
     """
-    from ntire.scoring.leaderboard import line_of_scores, lines_of_table, ranked
+    from ntire.scoring.leaderboard import ranked
+    from ntire.scoring.read_back import lines_of
     from ntire.scoring.track import load_track, published_rows
 
     given = paths_of(tables)
@@ -182,8 +189,7 @@ def leaderboard(tables: str | Path | Sequence[str | Path] = (), *, track: str | 
     rules = load_track(str(track))
     lines: list[Line] = []
     for path in [*given, *([published_rows(rules)] if published else [])]:
-        with_images = path.is_file() and path.read_bytes().startswith(b"image,")
-        lines += [line_of_scores(path, rules)] if with_images else lines_of_table(path, rules)
+        lines += lines_of(path, rules, say)
     return Board(tuple(ranked(lines)))
 
 
@@ -279,8 +285,9 @@ def score_command(
     with progress() as bars:
         task = bars.add_task("scoring")
         board = score(
-            submissions, track, gt=gt, lq=lq, landmarks=landmarks, metrics=wanted, device=device, cache=not no_cache,
-            as_published=as_published, detector=detector, report=lambda done, total: bars.update(task, completed=done, total=total), say=say,
+            submissions, track, gt=gt, lq=lq, landmarks=landmarks, detector=detector, metrics=wanted, device=device,
+            cache=not no_cache, as_published=as_published, say=say,
+            report=lambda done, total: bars.update(task, completed=done, total=total),
         )  # fmt: skip
     written = board.write(folder)
     if as_json:
@@ -314,7 +321,7 @@ def leaderboard_command(
     """Rank scores or published means by a track's rules; no image is touched."""
     from ntire.scoring.tables import as_json as lines_as_json
 
-    board = leaderboard(tables or [], track=track, published=published)
+    board = leaderboard(tables or [], track=track, published=published, say=say)
     if file:
         board.write(file.parent, file.stem)
     if as_json:
