@@ -183,7 +183,7 @@ def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, i
     return finished(device, Decoded(item, fingerprint, frame))
 
 
-def finished(device: Device, decoded: Decoded) -> tuple[Result, images.Pixels | None]:
+def finished(device: Device, decoded: Decoded) -> tuple[Result, images.Integers | None]:
     """One picture that has been read, restored and back on the host; no pixels where the result says why not."""
     try:
         outcome = device.restore(decoded)
