@@ -155,7 +155,9 @@ def print_cost(found: dict[str, Any]) -> None:
                 f"({seams['weights']} weights)",
                 markup=False,
             )
-    for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"])):
+    by = found["counted_by"]
+    told = [f"counted by {by}"] if by != "ntire" else []
+    for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"], *told)):
         out.print(f"- {line}", markup=False)
 
 

@@ -25,6 +25,13 @@ def module_name(team: str) -> str:
     return re.sub(r"[^0-9a-z]+", "_", team.lower()).strip("_")
 
 
+def is_folder(team: str | Path) -> bool:
+    """Whether `--team` means a folder with a method.py: only with a separator in it. A bare name is the catalogue's, whatever
+    lies in the working directory.
+    """
+    return isinstance(team, Path) or "/" in team or team in (".", "..")
+
+
 def folders() -> list[str]:
     """The tracks that have a folder of methods."""
     root = Path(next(iter(importlib.import_module("ntire.teams").__path__)))
@@ -67,7 +74,9 @@ def find(team: str, track: str, variant: str | None = None) -> type[Method]:
             if one.track in able and module_name(one.team) == module_name(team):
                 raise UserError(f"{one.team} on track {one.track} cannot be run: {one.note}")
         names = [method.team for folder in able for method in methods(folder)]
-        raise UserError(_unknown(f"team on track {track}", team, names))
+        here = (Path(team) / "method.py").is_file()
+        hint = f" There is a folder {team} with a method.py here: --team ./{team} runs its code." if here else ""
+        raise UserError(_unknown(f"team on track {track}", team, names) + hint)
     if variant is None:
         return of_team[0]
     for method in of_team:
@@ -91,7 +100,7 @@ def unpublished(track: str | None = None) -> list[Unpublished]:
 def load(folder: Path) -> type[Method]:
     """The one `Method` of a folder with a `method.py`, such as a submission's `method/`.
 
-    This runs the code in it: for code that is not your own, use `--sandbox`. Raises UserError if there is no such
+    This runs the code in it: code that is not your own belongs in a sandbox. Raises UserError if there is no such
     file, if it does not import, or if it declares no method or several.
     """
     file = folder / "method.py"

@@ -28,7 +28,7 @@ from ntire.picture.image import Integers, decode_integers, encode_png, read_byte
 from ntire.picture.raw import facts_file
 from ntire.review.check import InputsOf, Report, check
 from ntire.review.code_checks import CODE
-from ntire.review.submitted_method import Behind, clean_tree, look, size_of, weights_at_hand
+from ntire.review.submitted_method import SubmittedMethod, clean_tree, look, size_of, weights_at_hand
 from ntire.runner.device_worker import Input, fingerprint_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Answer, Backend
@@ -234,7 +234,7 @@ class _Verifier:
         (scratch / "code").mkdir(mode=0o755)
         clean_tree(submission.root, scratch / "code")
         weights = weights_at_hand(submission.manifest)
-        self.behind = Behind(
+        self.code = SubmittedMethod(
             options.backend,
             scratch / "code",
             source,
@@ -250,14 +250,14 @@ class _Verifier:
     def verification(self, scores: Scores) -> Verification:
         """Everything in turn; the child is gone when this returns."""
         try:
-            refused = self.behind.load()
+            refused = self.code.load()
             if refused is not None:
                 self.findings.append(refused)
                 return self._result("fail", (), (), None)
             compared = self._compare_all()
             probes = self._probes(compared)
         finally:
-            self.behind.close()
+            self.code.close()
         scored = self._scored(scores, compared)
         verdict = self._verdict(compared, scored)
         return self._result(verdict, compared, probes, scored)
@@ -294,9 +294,9 @@ class _Verifier:
             scored,
             {printable(name): value for name, value in self.submission.manifest.score.items()},
             {"levels": rules.levels, "share": rules.share, "total": self.track.tolerance},
-            self.behind.wall,
+            self.code.sandbox,
             tuple(self.notes),
-            self.behind.printed,
+            self.code.printed,
             content_of(self.submission.root),
         )
 
@@ -336,11 +336,11 @@ class _Verifier:
     def _restored(
         self, item: Input, fingerprint: str, path: Path | None = None, name: str | None = None
     ) -> tuple[Answer, bytes | None]:
-        """The PNG of an input, if it is one of the right size and form; it has been looked at behind another wall."""
-        if self.behind.started <= RESTARTS and not self.behind.running:
-            self.behind.load()
+        """The PNG of an input, if it is one of the right size and form; it has been decoded in a worker."""
+        if self.code.started <= RESTARTS and not self.code.running:
+            self.code.load()
         height, width = size_of(item.path, self.track.inputs)
-        answer = self.behind.restore(path or item.path, fingerprint, 4 * height * width + (1 << 20), name)
+        answer = self.code.restore(path or item.path, fingerprint, 4 * height * width + (1 << 20), name)
         if answer.state != "answered" or answer.fields.get("status") != "done":
             return answer, None
         wrong = look(answer.data, item.name, (height, width), self.probed)

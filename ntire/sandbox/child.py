@@ -1,4 +1,4 @@
-"""Submitted code behind a wall: no network, nothing to read but what it needs, nothing to write but scratch, limits on all.
+"""Submitted code in a sandbox: no network, nothing to read but what it needs, nothing to write but scratch, limits on all.
 
     parent (trusted)                         child (`ntire.review.submitted_method_child`, in the sandbox)
       one input copied into /in     ----->     restores it
@@ -38,7 +38,7 @@ Backend = Literal["bubblewrap", "docker", "podman", "none"]
 BACKENDS: tuple[Backend, ...] = ("bubblewrap", "docker", "podman", "none")
 INSTALL = (
     "Install bubblewrap (`apt-get install bubblewrap`, `dnf install bubblewrap`), or a docker or podman with the image "
-    "`ntire` of this project's Dockerfile. `--sandbox none` runs the code with all your rights."
+    "`ntire` of this project's Dockerfile."
 )
 NOBODY = 61184
 """First of the 4096 user ids that systemd, too, lends to services."""
@@ -90,10 +90,13 @@ class Place:
     """Files and folders that are seen under their own names; not in containers, which have a Python of their own."""
 
 
-def choose(wanted: str) -> Backend:
+WITHOUT = "`--sandbox none` runs the code with all your rights."
+
+
+def choose(wanted: str, without: str = WITHOUT) -> Backend:
     """The backend that a user means: `auto` is the first that works here, and never `none`.
 
-    Raises UserError (exit code 3) with what was tried, why it does not work and what to install.
+    Raises UserError (exit code 3) with what was tried, why it does not work, what to install, and how to go `without`.
     """
     if wanted == "none":
         return "none"
@@ -106,7 +109,7 @@ def choose(wanted: str) -> Backend:
         if not reason:
             return one
         reasons.append(f"  {one}: {reason}")
-    raise UserError("no sandbox works here:\n" + "\n".join(reasons) + f"\n{INSTALL}", exit_code=3)
+    raise UserError("no sandbox works here:\n" + "\n".join(reasons) + f"\n{INSTALL} {without}", exit_code=3)
 
 
 @cache
@@ -172,7 +175,7 @@ def describe(backend: Backend) -> dict[str, str]:
 
 
 def bubblewrap(place: Place, limits: Limits, seccomp: int, argv: Sequence[str]) -> list[str]:
-    """The command that runs `argv` behind bubblewrap; `seccomp` is a descriptor with the filter.
+    """The command that runs `argv` in bubblewrap; `seccomp` is a descriptor with the filter.
 
     Root makes the mounts, gives its user id up for one of nobody's, and only then becomes `argv`: so also a Python in a
     home that only root may enter can be seen inside, and nothing that only root may read. Anybody else gets a user
@@ -358,12 +361,12 @@ def _filter() -> Iterator[int]:
 
 
 class Child:
-    """One process behind the wall, from its start to its certain end. Use it in a `with` statement."""
+    """One process in a sandbox, from its start to its certain end. Use it in a `with` statement."""
 
     def __init__(self, backend: Backend, place: Place, limits: Limits, module: str = INSIDE) -> None:
-        """Start a module of ours behind the wall; raises UserError (exit code 3) if it cannot be started at all."""
+        """Start a module of ours in the sandbox; raises UserError (exit code 3) if it cannot be started at all."""
         if backend == "none" and module == ESCAPES:
-            raise ValueError(f"{module} does damage without a wall")
+            raise ValueError(f"{module} does damage outside a sandbox")
         self.backend = backend
         self.limits = limits
         self._name = f"ntire-{secrets.token_hex(8)}"
@@ -412,6 +415,11 @@ class Child:
         self.close()
 
     @property
+    def process(self) -> int:
+        """The first process, of which all others descend."""
+        return self._process.pid
+
+    @property
     def held_by(self) -> str:
         """Who holds it to its limits."""
         return self._held.by
@@ -422,9 +430,9 @@ class Child:
         return printable(self._printed.text())
 
     def begin(self, device: str) -> Answer:
-        """Tell the child its limits and its places; it answers with what it sees of the wall, before any code is loaded."""
+        """Tell the child its limits and its places; it answers with how it is held, before any code is loaded."""
         request = {"op": "begin", "limits": asdict(self.limits), "device": device, **self.paths}
-        return self.ask({**request, "walled": self.backend != "none"}, self.limits.start_seconds)
+        return self.ask({**request, "sandboxed": self.backend != "none"}, self.limits.start_seconds)
 
     def path_of(self, name: str) -> str:
         """What a file in the exchange folder is called inside."""

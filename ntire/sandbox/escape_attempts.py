@@ -42,7 +42,7 @@ class Escaped(Exception):
 def main() -> None:
     """Try all attempts once; outside of a sandbox some of them would do real damage, so there it refuses."""
     if not (socket.gethostname() == "ntire" and os.getppid() in (0, 1) and Path("/sub").is_dir()):
-        raise SystemExit("these attempts are only made behind a wall")
+        raise SystemExit("these attempts are only made in a sandbox")
     bait = Bait(**json.loads(sys.stdin.readline()))
     print(json.dumps(tried(bait)), flush=True)  # noqa: T201 - the answer to the parent
 
