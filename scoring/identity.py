@@ -41,6 +41,7 @@ LEAST_INSIDE = 0.5
 """Share of the crop that must lie in the picture: two crops that are mostly black agree whatever face is in them."""
 Fit = Literal["cp2tform", "umeyama"]
 """How points are brought to the template: as MATLAB and the organisers do, or as insightface does."""
+FITS: dict[str, Fit] = {one: one for one in get_args(Fit)}
 POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 _COLUMNS = tuple(f"{point}_{axis}" for point in POINTS for axis in "xy")
 
@@ -242,9 +243,9 @@ def _face(table: Table, row: Mapping[str, str]) -> Face | str:
     wrong = [f"{column} {value}" for column, value in zip(_COLUMNS, values, strict=True) if not math.isfinite(value)]
     if wrong:
         return f"not finite: {', '.join(wrong)}"
-    fit = row.get("fit") or "cp2tform"
-    if fit not in get_args(Fit):
-        return f"fit: expected {' or '.join(get_args(Fit))}, found {fit!r}"
+    fit = FITS.get(row.get("fit") or "cp2tform")
+    if fit is None:
+        return f"fit: expected {' or '.join(FITS)}, found {row['fit']!r}"
     return Face(tuple(zip(values[::2], values[1::2], strict=True)), fit)
 
 
