@@ -56,12 +56,12 @@ ROUNDS = 3
 FLIPPED_PSNR_DB = 40.0
 """How near the result of a picture with one bit flipped stays to that of the picture."""
 
-Scores = Callable[[Submission, Submission, Sequence[str]], "Scored"]
+Scores = Callable[[Submission, Submission, Sequence[str]], "BothScored"]
 """Metrics of the submitted and of the reproduced images of those names."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class BothScored:
     """Both sides of each metric that could be computed, and why the others could not."""
 
     submitted: Mapping[str, float]
@@ -71,7 +71,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Options:
+class VerifyOptions:
     """How to verify, apart from what."""
 
     backend: Backend
@@ -126,7 +126,7 @@ class Verification:
     """Images that the entry has in all."""
     seed: int = 0
     probes: tuple[Probe, ...] = ()
-    scored: Scored | None = None
+    scored: BothScored | None = None
     claimed: Mapping[str, float] = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=dict)
     sandbox: Mapping[str, Any] = field(default_factory=dict)
@@ -152,7 +152,13 @@ class Verification:
 
 
 def verify(
-    entry: Path, track: Track | None, inputs_of: InputsOf, run_on: InputsOf, options: Options, scores: Scores, out: Path
+    entry: Path,
+    track: Track | None,
+    inputs_of: InputsOf,
+    run_on: InputsOf,
+    options: VerifyOptions,
+    scores: Scores,
+    out: Path,
 ) -> Verification:
     """Run an entry's code and hold what it makes against what was submitted; write `verification.json` into `out`.
 
@@ -168,7 +174,7 @@ def verify(
 
 
 def _verified(
-    entry: Path, report: Report, run_on: InputsOf, options: Options, scores: Scores, out: Path, scratch: Path
+    entry: Path, report: Report, run_on: InputsOf, options: VerifyOptions, scores: Scores, out: Path, scratch: Path
 ) -> Verification:
     if not report.valid:
         return _refused(report, report.findings)
@@ -217,7 +223,13 @@ class _Verifier:
     """One verification; results are collected in the scratch folder."""
 
     def __init__(
-        self, submission: Submission, source: str, report: Report, run_on: InputsOf, options: Options, scratch: Path
+        self,
+        submission: Submission,
+        source: str,
+        report: Report,
+        run_on: InputsOf,
+        options: VerifyOptions,
+        scratch: Path,
     ) -> None:
         self.submission, self.report, self.options = submission, report, options
         self.track = load_track(submission.track)
@@ -277,7 +289,7 @@ class _Verifier:
         return written
 
     def _result(
-        self, verdict: Verdict, compared: Sequence[Compared], probes: Sequence[Probe], scored: Scored | None
+        self, verdict: Verdict, compared: Sequence[Compared], probes: Sequence[Probe], scored: BothScored | None
     ) -> Verification:
         broken = any(one.breaks_a_rule for one in self.findings)
         rules = self.track.reproduction
@@ -446,7 +458,7 @@ class _Verifier:
             shutil.copyfile(facts, path.with_suffix(".toml"))
         return path
 
-    def _scored(self, scores: Scores, compared: Sequence[Compared]) -> Scored | None:
+    def _scored(self, scores: Scores, compared: Sequence[Compared]) -> BothScored | None:
         ran = [one.image for one in compared if one.status in ("identical", "close", "different")]
         if len(ran) != len(compared) or not ran:
             return None
@@ -455,7 +467,7 @@ class _Verifier:
         ours = Submission(self.reproduced, self.submission.manifest)
         return scores(self.submission, ours, ran)
 
-    def _verdict(self, compared: Sequence[Compared], scored: Scored | None) -> Verdict:
+    def _verdict(self, compared: Sequence[Compared], scored: BothScored | None) -> Verdict:
         whole = len(compared) == len(self.submitted)
         if scored is not None and whole:
             self._claimed(scored)
@@ -483,7 +495,7 @@ class _Verifier:
             )
         return "fail"
 
-    def _claimed(self, scored: Scored) -> None:
+    def _claimed(self, scored: BothScored) -> None:
         """The values that the team claims beside ours: a total within the track's tolerance, a metric within 1 %."""
         values = {**scored.reproduced, **({"total": scored.totals[1]} if scored.totals else {})}
         for name, claimed in self.submission.manifest.score.items():
