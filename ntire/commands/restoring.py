@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -155,16 +155,14 @@ def inputs_of_track(
         folders = [folder]
         say(f"no input given: restoring {folder} ({track.title})")
     inputs = find_inputs(folders, kind)[:limit]
-    if track.noise:
-        noisy = add_noise({item.name: item.path for item in inputs}, track.noise.sigma, track.noise.seed)
-        say(f"noise of sigma {track.noise.sigma:g} added to {len(inputs)} clean picture(s): {noisy}")
-        inputs = find_inputs([noisy], kind)
-    for subset, noise in track.noises.items():
-        clean = [item for item in inputs if item.name.startswith(f"{subset}/")]
-        if clean:
-            noisy = add_noise({item.name: item.path for item in clean}, noise.sigma, noise.seed)
-            say(f"{subset}: noise of sigma {noise.sigma:g} added to {len(clean)} clean picture(s): {noisy}")
-            inputs = [*(item for item in inputs if item not in clean), *find_inputs([noisy], kind)]
+    for subset, noise in [("", track.noise), *track.noises.items()]:
+        clean = [item for item in inputs if noise and (not subset or item.name.startswith(f"{subset}/"))]
+        if noise and clean:
+            paths = {item.name: item.path for item in clean}
+            noisy = add_noise(paths, noise.sigma, noise.seed, noise.protocol, noise.multiple)
+            where = f"{subset}: " if subset else ""
+            say(f"{where}noise of sigma {noise.sigma:g} added to {len(clean)} clean picture(s), {noise.handed()}")
+            inputs = [replace(item, path=noisy[item.name]) if item in clean else item for item in inputs]
     return track, tuple(inputs)
 
 

@@ -26,7 +26,7 @@ from ntire.files import sha256_of, sweep, writable_folder, write_atomically
 from ntire.method import Method
 from ntire.method.face_alignment import Finder
 from ntire.picture import image as images
-from ntire.picture import raw
+from ntire.picture import raw, unclipped
 from ntire.runner.device_worker import Decoded, Device, DeviceLost, Restored, Turns, fingerprint_of, finish, why
 from ntire.runner.device_worker import Input as Input
 from ntire.runner.device_worker import Result as Result
@@ -84,7 +84,7 @@ def find_inputs(given: Sequence[Path], track: str) -> list[Input]:
 
     Raises UserError for a path that is not there, a folder without inputs, or two inputs of one name.
     """
-    suffixes = raw.SUFFIXES if track == "raw" else images.SUFFIXES
+    suffixes = raw.SUFFIXES if track == "raw" else images.SUFFIXES | {unclipped.SUFFIX}
     inputs: list[Input] = []
     for path in given:
         if path.is_dir():
