@@ -21,7 +21,7 @@ from ntire.method import Method
 from ntire.method.catalogue import module_name
 from ntire.method.weights_files import Weights, cache_folder
 from ntire.picture.image import as_image, decode, read_header
-from ntire.picture.raw import facts_file, read_raw
+from ntire.picture.raw import facts_text, read_raw
 from ntire.review.code_checks import METHOD
 from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import Wanted
@@ -114,13 +114,14 @@ class Behind:
         """The answer for one input, which is all that lies in the exchange folder meanwhile, under `name`."""
         if self._child is None:
             return Answer("died", 0.0, problem="it is not running")
-        facts = facts_file(path)
+        facts = facts_text(path)
         shown = self.exchange / (name or f"{secrets.token_hex(8)}{path.suffix.lower()}")
         beside = shown.with_suffix(".toml")
         try:
             copy_readable(path, shown)
             if facts is not None:
-                copy_readable(facts, beside)
+                beside.write_bytes(facts)
+                beside.chmod(0o644)
             request = {"op": "restore", "path": self._child.path_of(shown.name), "fingerprint": fingerprint}
             answer = self._child.ask(request, self._limits.seconds, most)
         finally:
