@@ -109,8 +109,8 @@ def _line(row: Mapping[str, str], cells: Mapping[str, float], track: Track) -> L
     where = " for all subsets" if track.average == "subsets" else ""
     protocol = row.get("protocol", "")
     own = track.noise.protocol if track.noise else ""
-    words: dict[str, str] = {**PROTOCOLS}
-    other = [f"another protocol, not to be ranked with this track's: noise {words.get(protocol, protocol)}"]
+    measured = next((words for name, words in PROTOCOLS.items() if name == protocol), protocol)
+    other = [f"another protocol, not to be ranked with this track's: noise {measured}"]
     other = other if protocol and own and protocol != own else []
     reasons = [f"{', '.join(dict.fromkeys(lacking))} not given{where}"] if lacking else []
     reasons += [f"gate {gate.name}: failed images not given" for gate, count in failed if count is None]
