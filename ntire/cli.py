@@ -14,8 +14,9 @@ from ntire.commands.screen import log, out
 from ntire.text import printable
 
 ORDER = (
-    demo.demo, measuring.teams, restoring.run, scoring.score, scoring.leaderboard, reviewing.check, reviewing.verify,
-    reviewing.pack, measuring.bench, measuring.cost, restoring.sheet, scoring.tracks, training.train, doctor.doctor,
+    demo.demo, measuring.teams, restoring.run_command, scoring.score_command, scoring.leaderboard_command,
+    reviewing.check_command, reviewing.verify_command, reviewing.pack, measuring.bench, measuring.cost_command,
+    restoring.sheet, scoring.tracks, training.train, doctor.doctor,
 )  # fmt: skip
 """In which `--help` lists the commands."""
 

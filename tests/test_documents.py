@@ -38,7 +38,7 @@ def test_the_readme_is_short_and_names_only_commands_that_exist():
     from ntire.commands.weights import weights_app
 
     assert len(README.splitlines()) < 150
-    known = {command.callback.__name__ for command in app.registered_commands} | {"weights"}
+    known = {command.name or command.callback.__name__ for command in app.registered_commands} | {"weights"}
     named = set(re.findall(r"`?ntire ([a-z]+)", "\n".join(re.findall(r"`[^`]+`|^ntire .*$", README, re.MULTILINE))))
     assert named <= known
     assert {"list", "fetch", "verify"} == {command.name for command in weights_app.registered_commands}

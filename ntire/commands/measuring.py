@@ -189,16 +189,17 @@ def _run_apart(
         raise UserError(f"`ntire run` fails on these pictures, so there is nothing to time:\n  {said}", exit_code=3)
 
 
-def cost_of(
-    team: str,
-    track_name: str,
-    variant: str | None,
-    at: tuple[int, int] | None,
+def cost(
+    team: str | Path,
+    track: str | Path,
     *,
+    variant: str | None = None,
+    at: tuple[int, int] | None = None,
     reach: bool = False,
     tile: int = 128,
 ) -> dict[str, Any]:
-    """What a method costs at a size, beside its claims and its track's budgets; see `ntire.method.method_table.facts_of`.
+    """What a method costs at a size `at` (height, width), by default the report's, beside its claims and its track's budgets:
+    the object that `ntire cost --json` prints. Needs neither weights nor a GPU.
 
     With `reach`, also its declared halo, the one that it turns out to need (None: it sees the whole image), and what tiles
     of that side change, with the weights that are here, else random ones. `problems` has a sentence for each reason not to
@@ -208,10 +209,10 @@ def cost_of(
     from ntire.method.method_table import facts_of, usual_size
     from ntire.scoring.track import load_track
 
-    track = load_track(track_name)
-    method = chosen_method(team, track, variant)
+    rules = load_track(str(track))
+    method = chosen_method(team, rules, variant)
     breakdown, built = break_down(method, at or usual_size(method))
-    spent = _counted_budgets(track.budgets, method, breakdown, built)
+    spent = _counted_budgets(rules.budgets, method, breakdown, built)
     found = facts_of(method, at, built=built)
     found |= {
         "counters": {"dispatch": breakdown.dispatch, "modules": breakdown.modules, "trace": breakdown.trace},
@@ -349,8 +350,8 @@ def _bench_scorer(metrics: str, images: int, entries: int, rounds: int, as_json:
     )
 
 
-@app.command(epilog="Example: [bold]ntire cost --team MiAlgo --track raw --at 3072x4096[/]")
-def cost(
+@app.command("cost", epilog="Example: [bold]ntire cost --team MiAlgo --track raw --at 3072x4096[/]")
+def cost_command(
     team: Team,
     track: TrackName,
     variant: Variant = None,
@@ -364,7 +365,7 @@ def cost(
     """Count a method's parameters, multiply-adds by three counters, activations and memory, beside what its report claims
     and its track allows; works without weights or a GPU. Exit code 1 over budget, or when counters disagree.
     """
-    found = cost_of(team, track, variant, parsed_size(at), reach=reach, tile=tile)
+    found = cost(team, track, variant=variant, at=parsed_size(at), reach=reach, tile=tile)
     if as_json:
         print_json(found)
     else:

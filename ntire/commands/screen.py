@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ntire.entry.findings import Finding
     from ntire.review.check import Report
     from ntire.review.verify import Verification
-    from ntire.runner.runner import Result
+    from ntire.runner.runner import Result, Summary
     from ntire.scoring.leaderboard import Line
     from ntire.training.loop import Step
 
@@ -88,6 +88,23 @@ def watch_pictures(bars: Progress, title: str, total: int | None) -> "Callable[[
             )
 
     return report
+
+
+def print_summary(summary: "Summary") -> None:
+    done = len(summary.results) - len(summary.failed)
+    out.print(
+        f"{done} of {len(summary.results)} image(s) restored into {summary.out}"
+        f" in {summary.seconds:.1f} s ({len(summary.results) - summary.computed} were there)",
+        markup=False,
+    )
+    if summary.bottleneck:
+        shares = ", ".join(f"{stage.name} {stage.share:.0%} ({stage.workers})" for stage in summary.stages)
+        out.print(f"busy (threads): {shares}; the bottleneck is {summary.bottleneck.name}", markup=False)
+    if summary.effect:
+        out.print(str(summary.effect), markup=False)
+    if summary.failed:
+        rows = [[one.image, one.status, one.problem or ""] for one in summary.failed]
+        print_table(["image", "status", "problem"], rows)
 
 
 def watch_training(bars: Progress) -> "Callable[[Step], None]":

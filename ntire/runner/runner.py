@@ -62,6 +62,17 @@ class Summary:
     def failed(self) -> list[Result]:
         return [result for result in self.results if result.status != "done"]
 
+    def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        return {
+            "images": [dataclasses.asdict(result) for result in self.results],
+            "computed": self.computed,
+            "seconds": round(self.seconds, 3),
+            "stages": [dataclasses.asdict(stage) for stage in self.stages],
+            "bottleneck": self.bottleneck.name if self.bottleneck else None,
+            "effect": dataclasses.asdict(self.effect) if self.effect else None,
+        }
+
 
 def find_inputs(given: Sequence[Path], track: str) -> list[Input]:
     """Files, and files below folders with a suffix that the track knows, in stable order.

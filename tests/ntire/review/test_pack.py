@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ntire.commands.restoring import plan, restore
+from ntire.commands.restoring import plan, run_job
 from ntire.files import sha256_of
 from ntire.review.check import check
 from ntire.runner.prepare import Options
@@ -23,7 +23,7 @@ def finished(tmp_path_factory) -> Path:
     for number, name in enumerate(("a", "b", "below/c")):
         write_png(folder / "lq" / f"{name}.png", scene(seed=number))
     job = plan("MiAlgo", "srgb", [folder / "lq"], folder / "mine", None, None, print)
-    assert not restore(job, Options(), lambda result, computed: None).failed
+    assert not run_job(job, Options(), lambda result, computed: None).failed
     return job.out
 
 
