@@ -135,7 +135,7 @@ def _decoded(picture: str | Path | Array | RawFrame, kind: str, method: Method, 
         data, frame = picture.samples.cpu().numpy(), picture
     else:
         data = picture.copy()
-        frame = as_tensor(data.astype("float32") if kind in FLOATS else data)  # type: ignore[arg-type]
+        frame = as_tensor(data.astype("float32") if kind in FLOATS else data)
     fingerprint = sha256_of(f"{data.shape} {data.dtype} ".encode() + data.tobytes())
     path = scratch / "picture.png"
     if reads:

@@ -326,6 +326,8 @@ def run_command(
             fresh=fresh, limit=limit, settings=parsed_settings(given or []), whole=whole, max_memory_gb=max_memory,
             sandbox=sandbox, watch=lambda title, total: watch_pictures(bars, title, total), say=say,
         )  # fmt: skip
+    for remark in summary.remarks:
+        say(remark)
     if as_json:
         print_json(summary.as_json())
     else:

@@ -4,30 +4,28 @@ A file is looked for in `weights/` beside the module that declares it (so do pro
 submissions), then in the cache: `$NTIRE_WEIGHTS`, by default `~/.cache/ntire/weights`.
 """
 
+import logging
 import os
-import pickle
 import shlex
-import urllib.error
-import urllib.request
-import warnings
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.files import sha256_of
+from ntire.method.checkpoints import contents, fitted, kind_of_file
+from ntire.method.checkpoints import read_state_dict as read_state_dict
+from ntire.method.downloads import Progress, download
 
+LOG = logging.getLogger("ntire.weights")
 State = Literal["shipped", "here", "missing"]
 Home = Literal["ntire", "pyiqa", "torchvision", "clip", "huggingface"]
 """Whose cache a file is kept in: a library looks for its own files in its own place."""
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are here and the bytes in all, where the server says."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +118,9 @@ def verify(weights: Weights, path: Path) -> None:
         return
     found = digest_of(path)
     if not found.startswith(weights.sha256):
+        kind = kind_of_file(path)
         raise UserError(
-            f"{path}: expected sha256 {weights.sha256}, found {found}. It is damaged or another file: "
+            f"{path}: expected sha256 {weights.sha256}, found {found}. It is {kind or 'damaged or another file'}: "
             "delete it and get it again with `ntire weights fetch`.",
             exit_code=3,
         )
@@ -156,21 +155,9 @@ def fetch(weights: Weights, progress: Progress | None = None) -> Path:
         raise UserError(f"{weights.file}: it ships with its method's code and has no address. Restore that folder.")
     if weights.home == "huggingface":
         return _fetch_repository(weights, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    answers = []
-    for url in weights.urls:
-        part = path.with_name(f"{path.name}.part")
-        try:
-            _download(url, part, progress)
-            verify(weights, part)
-        except (urllib.error.URLError, OSError) as error:
-            answers.append(f"  {url}: {error}")
-        except UserError as error:
-            part.unlink()
-            answers.append(f"  {url}: {error}")
-        else:
-            part.replace(path)
-            return path
+    answers = download(weights.urls, path, weights.size, partial(verify, weights), progress)
+    if not answers:
+        return path
     raise UserError(
         f"{weights.file} ({weights.license}): none of its addresses gave the file.\n"
         + "\n".join([*answers, *([f"  {weights.by_hand}"] if weights.by_hand else [])])
@@ -193,116 +180,6 @@ def _fetch_repository(weights: Weights, path: Path) -> Path:
     return path
 
 
-def _download(url: str, part: Path, progress: Progress | None) -> None:
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=60)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing lies beyond what is here: the hash will tell whether it is the whole file
-            return
-        raise
-    with response:
-        resumed = response.status == 206
-        length = response.headers.get("Content-Length")
-        total = int(length) + (have if resumed else 0) if length else None
-        with part.open("ab" if resumed else "wb") as file:
-            have = have if resumed else 0
-            while block := response.read(1 << 20):
-                file.write(block)
-                have += len(block)
-                if progress:
-                    progress(have, total)
-    if total is not None and have < total:
-        raise OSError(f"the connection ended after {have} of {total} bytes; run the command again to go on")
-
-
-def read_state_dict(path: Path, prefix: str = "", under: str = "") -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file or a PyTorch checkpoint: bare, or under a name that training programs use.
-
-    A file of several networks keeps each `under` a name of its own.
-
-    A pickle can run code, so one is never opened as such: first as tensors only; where a training framework has left
-    objects of its own in it, with all classes but tensors replaced by inert ones. Raises UserError for anything else.
-    """
-    from pickle import UnpicklingError
-
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        loaded: Any = load_file(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such weights file.") from None
-    except (SafetensorError, UnpicklingError, OSError, RuntimeError, EOFError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path}: not a whole weights file (safetensors, or tensors saved by torch): {reason}"
-        ) from None
-    if under and not (isinstance(loaded, dict) and isinstance(loaded.get(under), dict)):
-        raise UserError(f"{path}: expected tensors under {under}, found none.")
-    for key in (under,) if under else ("params_ema", "params", "state_dict", "state_dict_unet", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict):
-        raise UserError(f"{path}: expected tensors by name, found {type(loaded).__name__}.")
-    tensors = {name.removeprefix(prefix): value for name, value in loaded.items() if str(name).startswith(prefix)}
-    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise UserError(
-            f"{path}: expected tensors by name{f' with the prefix {prefix}' if prefix else ''}, found none."
-        )
-    return tensors
-
-
-def _read_checkpoint(path: Path) -> Any:
-    with warnings.catch_warnings():
-        # PyTorch warns of unusual pickle protocols; whatever it cannot read safely raises below.
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            # Read where it is used: checkpoints hold optimisers and averages that nobody asks for.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except pickle.UnpicklingError:
-            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_Inert)
-
-
-class _Ignored:
-    """Stands for an object of a class that has no business in a weights file; takes anything, does nothing."""
-
-    def __new__(cls, *args: object, **kwargs: object) -> "_Ignored":
-        return super().__new__(cls)
-
-    def __init__(self, *args: object, **kwargs: object) -> None: ...
-    def __setstate__(self, state: object) -> None: ...
-    def __setitem__(self, key: object, value: object) -> None: ...
-    def append(self, value: object) -> None: ...
-    def extend(self, values: object) -> None: ...
-
-
-class _InertUnpickler(pickle.Unpickler):
-    """Knows tensors, parameters and ordered dicts; every other name, callable or not, is `_Ignored`."""
-
-    KNOWN = frozenset(
-        {
-            ("collections", "OrderedDict"),
-            ("torch._utils", "_rebuild_tensor_v2"),
-            ("torch._utils", "_rebuild_parameter"),
-            ("torch", "Size"),
-            ("torch", "device"),
-        }
-    )
-
-    def find_class(self, module: str, name: str, /) -> Any:
-        return super().find_class(module, name) if (module, name) in self.KNOWN else _Ignored
-
-
-class _Inert:
-    """What `torch.load` takes for a pickle module."""
-
-    __name__ = "inert"
-    Unpickler = _InertUnpickler
-    load = staticmethod(lambda file, **options: _InertUnpickler(file, **options).load())
-
-
 @runtime_checkable
 class TakesFile(Protocol):
     """A part of a method that reads its published file itself: other names than ours, or no tensors at all."""
@@ -311,21 +188,26 @@ class TakesFile(Protocol):
         """Fill from the file; `prefix` is `Weights.prefix`. Raises UserError for a file that does not fit."""
 
 
-def fill_from(part: nn.Module, weights: Weights, path: Path) -> None:
-    """Fill the part of a method that `weights.into` names from its file. Raises UserError for one that does not fit."""
+def fill_from(part: nn.Module, weights: Weights, path: Path) -> tuple[str, ...]:
+    """Fill the part of a method that `weights.into` names from its file; returns what was chosen in it.
+
+    Raises UserError for one that does not fit.
+    """
     if isinstance(part, TakesFile):
         part.take(path, weights.prefix)
-    else:
-        fill(part, read_state_dict(path, weights.prefix), path)
+        return ()
+    return fill(part, read_state_dict(path, weights.prefix), path)
 
 
-def fill(module: nn.Module, state_dict: Mapping[str, Tensor], source: Path) -> None:
-    """Copy `state_dict` into `module`: the same names, the same shapes, nothing missing, nothing left over.
+def fill(module: nn.Module, given_tensors: Mapping[str, Tensor], source: Path) -> tuple[str, ...]:
+    """Copy tensors into `module`: the same names (see `fitted`), the same shapes, nothing missing, nothing left over.
 
-    Values are converted to the module's own dtypes; a value that is the module's own already stays, whatever it is. Raises
-    UserError that lists all differences at once.
+    Values are converted to the module's own dtypes; a value that is the module's own already stays, whatever it is.
+    Returns what was chosen in the file, if there was a choice, and logs it. Raises UserError that lists all differences at
+    once, and what is there.
     """
     own = module.state_dict()
+    state_dict = fitted(given_tensors, own)
     # The meta device holds names and shapes only.
     given = {
         name: value
@@ -354,6 +236,11 @@ def fill(module: nn.Module, state_dict: Mapping[str, Tensor], source: Path) -> N
         raise UserError(
             f"{source}: these are not the weights of this {type(module).__name__}, {found} difference(s):\n  "
             + "\n  ".join(shown)
+            + f"\nThe file holds {contents(dict(given_tensors))}."
+            + "".join(f"\nOf it: {note}." for note in state_dict.notes)
             + "\nUse the file that belongs to this team, track and variant."
         )
     module.load_state_dict(dict(state_dict), strict=True)
+    for note in state_dict.notes:
+        LOG.warning("%s: %s", source, note)
+    return state_dict.notes

@@ -123,19 +123,21 @@ class _Undrawn(TorchFunctionMode):
 
 
 def _fill(method: Method, options: Options, folder: Path | None) -> None:
+    notes = {}
     if options.weights is not None:
-        fill(method, method.read_weights(options.weights), options.weights)
+        notes[options.weights.name] = fill(method, method.read_weights(options.weights), options.weights)
     elif method.weights:
         for weights in method.weights:
             path, _ = locate(weights, folder)
             verify(weights, path)
-            fill_from(method.get_submodule(weights.into), weights, path)
+            notes[weights.file] = fill_from(method.get_submodule(weights.into), weights, path)
     elif any(True for _ in method.parameters()):
         raise UserError(
             f"{method.team} on track {method.track}: no weights are public and none ship with ntire. Train them "
             f"(`ntire train --team {method.team} --track {method.track} --data DIR`) or name a file with --weights.",
             exit_code=3,
         )
+    method.weights_notes = {file: "; ".join(lines) for file, lines in notes.items() if lines}
 
 
 def _require(method_class: type[Method], folder: Path | None, options: Options) -> None:
@@ -154,7 +156,9 @@ def _require(method_class: type[Method], folder: Path | None, options: Options) 
 def weights_used(method: Method, options: Options) -> tuple[WeightsUsed, ...]:
     """The weights files that a prepared method was filled from."""
     if options.weights is not None:
-        return (WeightsUsed(file=options.weights.name, sha256=sha256_of(options.weights)),)
+        name = options.weights.name
+        note = method.weights_notes.get(name)
+        return (WeightsUsed(file=name, sha256=sha256_of(options.weights), note=note),)
     folder = folder_of(type(method))
     return tuple(
         WeightsUsed(
@@ -162,6 +166,7 @@ def weights_used(method: Method, options: Options) -> tuple[WeightsUsed, ...]:
             sha256=digest_of(locate(weights, folder)[0]),
             license=weights.license,
             provenance=weights.provenance,
+            note=method.weights_notes.get(weights.file),
         )
         for weights in method.weights
     )
