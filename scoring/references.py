@@ -23,14 +23,6 @@ class Expected:
     lq: Path | None = None
     landmarks: Landmarks | None = None
 
-    @property
-    def size_from(self) -> Path:
-        """The file whose size the restored image must have."""
-        found = self.gt or self.lq
-        if found is None:
-            raise ValueError(f"{self.name} has no reference")
-        return found
-
 
 @dataclass(frozen=True)
 class References:

@@ -38,19 +38,19 @@ from ntire.commands.screen import (
 
 if TYPE_CHECKING:
     from ntire.benchmark.child import Setup
-    from ntire.benchmark.protocol import Report as Timed
+    from ntire.benchmark.protocol import BenchReport
     from ntire.benchmark.statistics import Protocol
     from ntire.commands.restoring import Say
     from ntire.method import Method
     from ntire.method.cost_breakdown import Breakdown
     from ntire.runner.prepare import Options
-    from ntire.scoring.bench import Report
+    from ntire.scoring.bench import ScorerReport
     from ntire.scoring.budgets import Budgets, Spent
     from ntire.scoring.budgets import Name as BudgetName
     from ntire.scoring.track import Track
 
 
-def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -> Report:
+def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -> ScorerReport:
     """Compare the scorer with the plain loop in caches of its own; see `ntire.scoring.bench`."""
     import torch
 
@@ -92,7 +92,7 @@ def bench_method(
     limit: int | None,
     options: BenchOptions,
     say: Say,
-) -> tuple[Timed, list[Spent]]:
+) -> tuple[BenchReport, list[Spent]]:
     """Time a method by the protocol of `ntire.benchmark`, and hold it against its track's budgets of runtime and memory.
 
     Raises UserError as `plan` and `ntire.benchmark.protocol.bench` do, and if the run that is compared with fails.
@@ -250,7 +250,7 @@ def _reach_of(method: type[Method], tile: int) -> dict[str, Any]:
     from ntire.runner.prepare import Options, prepare
 
     try:
-        filled, weights = prepare(method, Options()), "its own"
+        filled, weights = prepare(method, Options()).method, "its own"
     except UserError:
         filled, weights = method().eval(), "random"
     far = reach_of(filled)

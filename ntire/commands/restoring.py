@@ -166,6 +166,7 @@ def _run_in_sandbox(
     """
     from ntire.method import catalogue
     from ntire.review.submitted_method import Behind, clean_tree, method_behind
+    from ntire.runner.prepare import described
     from ntire.runner.runner import run as run_method
     from ntire.sandbox.child import choose
     from ntire.sandbox.limits import Limits
@@ -199,7 +200,7 @@ def _run_in_sandbox(
             track, inputs = inputs_of_track(track, given, method.track, limit, say)
             target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
             report = watch(f"{method.team} {track.name}", len(inputs))
-            return run_method(method, inputs, target, track.name, options, report)
+            return run_method(described(method, options), inputs, target, track.name, report)
 
 
 def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False) -> Summary:
@@ -215,8 +216,7 @@ def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False) -
     if whole and (job.method.track != "face" or job.method.restore is not Method.restore):
         raise UserError(f"--whole finds faces in pictures; {job.method.team} on track {job.track.name} takes no faces.")
     find = face_finder(options.device) if whole else None
-    method = prepare(job.method, options)
-    return run_method(method, job.inputs, job.out, job.track.name, options, report, find)
+    return run_method(prepare(job.method, options), job.inputs, job.out, job.track.name, report, find)
 
 
 def chosen_method(team: str | Path, track: Track, variant: str | None) -> type[Method]:
@@ -326,8 +326,6 @@ def run_command(
             fresh=fresh, limit=limit, settings=parsed_settings(given or []), whole=whole, max_memory_gb=max_memory,
             sandbox=sandbox, watch=lambda title, total: watch_pictures(bars, title, total), say=say,
         )  # fmt: skip
-    for remark in summary.remarks:
-        say(remark)
     if as_json:
         print_json(summary.as_json())
     else:

@@ -1,5 +1,6 @@
 """What the command line shows: tables, progress, findings. Nothing is decided here."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ntire.runner.pipeline import LeftAtOnce
-from ntire.text import printable, printable_json
+from ntire.text import printable
 
 if TYPE_CHECKING:
-    from ntire.benchmark.protocol import Report as BenchReport
+    from ntire.benchmark.protocol import BenchReport
     from ntire.entry.findings import Finding
     from ntire.review.check import Report
     from ntire.review.verify import Verification
@@ -34,7 +35,7 @@ def say(line: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    typer.echo(printable_json(value, indent=2, allow_nan=False))
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -80,9 +81,11 @@ def watch_pictures(bars: Progress, title: str, total: int | None) -> "Callable[[
             f"{title}: {result.image} {result.status if computed else 'kept'} {seconds} {result.problem or ''}".rstrip()
         )
         if not log.is_terminal or result.status != "done":
-            say(line)
+            log.print(line, markup=False, soft_wrap=True)
         if computed and result.notes:
-            say(f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}")
+            log.print(
+                f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}", markup=False, soft_wrap=True
+            )
 
     return report
 

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import importlib.util
 import pkgutil
 import re
 import sys
@@ -12,7 +13,6 @@ from types import ModuleType
 
 from ntire import UserError
 from ntire.method import Method, Unpublished
-from ntire.method.own_modules import load_file
 
 ENTRY_POINTS = "ntire.methods"
 """Installed packages may offer `Method` classes in this entry-point group."""
@@ -109,7 +109,18 @@ def load(folder: Path) -> type[Method]:
 
 def declared_in(file: Path) -> list[type[Method]]:
     """Import a file, which runs it, and list the methods that it declares; raises whatever the code raises."""
-    return _declared_in(load_file(file))
+    folder = str(file.parent.resolve())
+    # The folder's own modules are imported by plain names, at import time or later.
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    name = f"ntire_method_{module_name(folder)}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no module of Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return _declared_in(module)
 
 
 def folder_of(method: type[Method]) -> Path | None:
@@ -130,7 +141,7 @@ def _declared_in(module: ModuleType) -> list[type[Method]]:
         for value in vars(module).values()
         if isinstance(value, type)
         and issubclass(value, Method)
-        and f"{value.__module__}.".startswith(f"{module.__name__}.")
+        and value.__module__.startswith(module.__name__)
         and hasattr(value, "team")
     ]
 

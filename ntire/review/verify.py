@@ -24,7 +24,7 @@ from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission
 from ntire.files import writable_folder, write_atomically
-from ntire.picture.image import Integers, decode_integers, encode_png, read_bytes
+from ntire.picture.image import Pixels, decode, encode_png, read_pixels
 from ntire.picture.raw import facts_file
 from ntire.review.check import InputsOf, Report, check
 from ntire.review.code_checks import CODE
@@ -56,12 +56,12 @@ ROUNDS = 3
 FLIPPED_PSNR_DB = 40.0
 """How near the result of a picture with one bit flipped stays to that of the picture."""
 
-Scores = Callable[[Submission, Submission, Sequence[str]], "Scored"]
+Scores = Callable[[Submission, Submission, Sequence[str]], "BothScored"]
 """Metrics of the submitted and of the reproduced images of those names."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class BothScored:
     """Both sides of each metric that could be computed, and why the others could not."""
 
     submitted: Mapping[str, float]
@@ -71,7 +71,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Options:
+class VerifyOptions:
     """How to verify, apart from what."""
 
     backend: Backend
@@ -126,7 +126,7 @@ class Verification:
     """Images that the entry has in all."""
     seed: int = 0
     probes: tuple[Probe, ...] = ()
-    scored: Scored | None = None
+    scored: BothScored | None = None
     claimed: Mapping[str, float] = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=dict)
     sandbox: Mapping[str, Any] = field(default_factory=dict)
@@ -152,7 +152,13 @@ class Verification:
 
 
 def verify(
-    entry: Path, track: Track | None, inputs_of: InputsOf, run_on: InputsOf, options: Options, scores: Scores, out: Path
+    entry: Path,
+    track: Track | None,
+    inputs_of: InputsOf,
+    run_on: InputsOf,
+    options: VerifyOptions,
+    scores: Scores,
+    out: Path,
 ) -> Verification:
     """Run an entry's code and hold what it makes against what was submitted; write `verification.json` into `out`.
 
@@ -168,7 +174,7 @@ def verify(
 
 
 def _verified(
-    entry: Path, report: Report, run_on: InputsOf, options: Options, scores: Scores, out: Path, scratch: Path
+    entry: Path, report: Report, run_on: InputsOf, options: VerifyOptions, scores: Scores, out: Path, scratch: Path
 ) -> Verification:
     if not report.valid:
         return _refused(report, report.findings)
@@ -200,7 +206,7 @@ def _refused(report: Report, findings: Sequence[Finding]) -> Verification:
     return Verification(report.entry, report.team, report.track, "fail", tuple(findings))
 
 
-def compare(submitted: Integers, reproduced: Integers) -> dict[str, Any]:
+def compare(submitted: Pixels, reproduced: Pixels) -> dict[str, Any]:
     """Largest and mean difference in levels, PSNR between the two, share of pixels that differ."""
     apart = np.abs(submitted.astype(np.int32) - reproduced.astype(np.int32))
     mean_square = float(np.mean(np.square(apart, dtype=np.int64)))
@@ -217,7 +223,13 @@ class _Verifier:
     """One verification; results are collected in the scratch folder."""
 
     def __init__(
-        self, submission: Submission, source: str, report: Report, run_on: InputsOf, options: Options, scratch: Path
+        self,
+        submission: Submission,
+        source: str,
+        report: Report,
+        run_on: InputsOf,
+        options: VerifyOptions,
+        scratch: Path,
     ) -> None:
         self.submission, self.report, self.options = submission, report, options
         self.track = load_track(submission.track)
@@ -267,8 +279,8 @@ class _Verifier:
         differing = sorted((one for one in compared if one.largest), key=lambda one: (-(one.mean or 0), one.image))
         written = []
         for number, one in enumerate(differing[:WORST], 1):
-            theirs = _integers_of(self.submitted[one.image])
-            ours = _integers_of(self.reproduced / IMAGES / f"{one.image}.png")
+            theirs = read_pixels(self.submitted[one.image])
+            ours = read_pixels(self.reproduced / IMAGES / f"{one.image}.png")
             row, column = _worst_place(theirs, ours)
             a, b = (pixels[row : row + PATCH, column : column + PATCH].astype(np.int32) for pixels in (theirs, ours))
             shown = np.concatenate([a, b, (8 * np.abs(a - b)).clip(0, 255)], axis=1).astype(np.uint8)
@@ -277,7 +289,7 @@ class _Verifier:
         return written
 
     def _result(
-        self, verdict: Verdict, compared: Sequence[Compared], probes: Sequence[Probe], scored: Scored | None
+        self, verdict: Verdict, compared: Sequence[Compared], probes: Sequence[Probe], scored: BothScored | None
     ) -> Verification:
         broken = any(one.breaks_a_rule for one in self.findings)
         rules = self.track.reproduction
@@ -327,7 +339,7 @@ class _Verifier:
         theirs = self.submitted[name]
         if theirs.read_bytes() == data:
             return Compared(name, "identical", 0, 0.0, math.inf, 0.0, answer.seconds)
-        found = compare(_integers_of(theirs), decode_integers(path, data))
+        found = compare(read_pixels(theirs), decode(path, data))
         rules = self.track.reproduction
         close = found["largest"] <= rules.levels and found["share"] <= rules.share
         status = "identical" if not found["largest"] else "close" if close else "different"
@@ -355,7 +367,7 @@ class _Verifier:
             return []
         chosen = min(done, key=lambda one: (one.seconds or 0.0, one.image))
         item = self.inputs[chosen.image]
-        first = decode_integers(item.path, (self.reproduced / IMAGES / f"{chosen.image}.png").read_bytes())
+        first = decode(item.path, (self.reproduced / IMAGES / f"{chosen.image}.png").read_bytes())
         probes = [self._again(item, first)]
         if not probes[0].passed:
             # Whatever else changes an output could be chance.
@@ -370,24 +382,24 @@ class _Verifier:
         probes.append(self._replaced(item, pixels, first))
         return probes
 
-    def _ask(self, item: Input, path: Path | None = None, name: str | None = None) -> tuple[float, Integers | None]:
+    def _ask(self, item: Input, path: Path | None = None, name: str | None = None) -> tuple[float, Pixels | None]:
         answer, data = self._restored(item, self._fingerprint(item), path, name)
-        return answer.seconds, None if data is None else decode_integers(item.path, data)
+        return answer.seconds, None if data is None else decode(item.path, data)
 
-    def _renamed(self, item: Input, first: Integers) -> Probe:
+    def _renamed(self, item: Input, first: Pixels) -> Probe:
         _, named = self._ask(item, name=item.path.name)
         return self._judge(
             "renamed", "E603", item, named is not None and self._near(named, first), "the image of the neutral name"
         )
 
-    def _again(self, item: Input, first: Integers) -> Probe:
+    def _again(self, item: Input, first: Pixels) -> Probe:
         _, again = self._ask(item)
         same = again is not None and np.array_equal(again, first)
         if not same and not self.submission.manifest.deterministic and again is not None:
             return Probe("run again", None, "differs, as the manifest says")
         return self._judge("run again", "E606", item, same, "the same image twice")
 
-    def _repeated(self, item: Input, pixels: Integers) -> Probe:
+    def _repeated(self, item: Input, pixels: Pixels) -> Probe:
         """The same picture and new ones of its size in turn, so that nothing but a memory can make a difference."""
         repeated: list[float] = []
         new: list[float] = []
@@ -403,13 +415,13 @@ class _Verifier:
         )
         return self._judge("repeated", "E604", item, not _suspicious(repeated, new), "as long as a new picture", found)
 
-    def _flipped(self, item: Input, pixels: Integers, first: Integers) -> Probe:
+    def _flipped(self, item: Input, pixels: Pixels, first: Pixels) -> Probe:
         _, after = self._ask(item, self._changed(item, _flip(pixels, self.rng)))
         psnr = compare(first, after)["psnr_db"] if after is not None else -math.inf
         expected = f"at least {FLIPPED_PSNR_DB:.0f} dB"
         return self._judge("one bit flipped", "E605", item, psnr >= FLIPPED_PSNR_DB, expected, f"{psnr:.1f} dB")
 
-    def _replaced(self, item: Input, pixels: Integers, first: Integers) -> Probe:
+    def _replaced(self, item: Input, pixels: Pixels, first: Pixels) -> Probe:
         """A part turned upside down and inverted: whoever computes shows it there."""
         changed = pixels.copy()
         height, width = pixels.shape[:2]
@@ -428,12 +440,12 @@ class _Verifier:
             )
         return Probe(name, passed, found or ("as it should" if passed else "not so"))
 
-    def _near(self, one: Integers, other: Integers) -> bool:
+    def _near(self, one: Pixels, other: Pixels) -> bool:
         found = compare(one, other)
         near: bool = found["largest"] <= self.track.reproduction.levels
         return near and found["share"] <= self.track.reproduction.share
 
-    def _changed(self, item: Input, pixels: Integers) -> Path:
+    def _changed(self, item: Input, pixels: Pixels) -> Path:
         """A changed input beside what speaks for the real one."""
         facts = facts_file(item.path)
         suffix = ".npy" if item.path.suffix.lower() == ".npy" else ".png"
@@ -446,7 +458,7 @@ class _Verifier:
             shutil.copyfile(facts, path.with_suffix(".toml"))
         return path
 
-    def _scored(self, scores: Scores, compared: Sequence[Compared]) -> Scored | None:
+    def _scored(self, scores: Scores, compared: Sequence[Compared]) -> BothScored | None:
         ran = [one.image for one in compared if one.status in ("identical", "close", "different")]
         if len(ran) != len(compared) or not ran:
             return None
@@ -455,7 +467,7 @@ class _Verifier:
         ours = Submission(self.reproduced, self.submission.manifest)
         return scores(self.submission, ours, ran)
 
-    def _verdict(self, compared: Sequence[Compared], scored: Scored | None) -> Verdict:
+    def _verdict(self, compared: Sequence[Compared], scored: BothScored | None) -> Verdict:
         whole = len(compared) == len(self.submitted)
         if scored is not None and whole:
             self._claimed(scored)
@@ -483,7 +495,7 @@ class _Verifier:
             )
         return "fail"
 
-    def _claimed(self, scored: Scored) -> None:
+    def _claimed(self, scored: BothScored) -> None:
         """The values that the team claims beside ours: a total within the track's tolerance, a metric within 1 %."""
         values = {**scored.reproduced, **({"total": scored.totals[1]} if scored.totals else {})}
         for name, claimed in self.submission.manifest.score.items():
@@ -510,11 +522,7 @@ class _Verifier:
 STATES = ("timed out", "died", "over a limit", "unreadable", "failed")
 
 
-def _integers_of(path: Path) -> Integers:
-    return decode_integers(path, read_bytes(path))
-
-
-def _changeable(path: Path) -> Integers | None:
+def _changeable(path: Path) -> Pixels | None:
     """The samples of an input as they are stored, if it can be written again with a change."""
     suffix = path.suffix.lower()
     if suffix == ".npy":
@@ -526,12 +534,12 @@ def _changeable(path: Path) -> Integers | None:
         mosaic = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         return mosaic.astype(np.uint16, copy=False) if mosaic is not None and mosaic.ndim == 2 else None
     try:
-        return _integers_of(path)
+        return read_pixels(path)
     except UserError:
         return None
 
 
-def _flip(pixels: Integers, rng: random.Random) -> Integers:
+def _flip(pixels: Pixels, rng: random.Random) -> Pixels:
     """One bit, the lowest of one sample."""
     flipped = pixels.copy()
     flipped.reshape(-1)[rng.randrange(pixels.size)] ^= 1
@@ -543,7 +551,7 @@ def _suspicious(repeated: Sequence[float], new: Sequence[float]) -> bool:
     return again < FASTER * fresh and fresh - again > LEAST_SECONDS
 
 
-def _worst_place(theirs: Integers, ours: Integers) -> tuple[int, int]:
+def _worst_place(theirs: Pixels, ours: Pixels) -> tuple[int, int]:
     """Top left corner of the patch, on a grid of half its side, that differs most."""
     apart = np.abs(theirs.astype(np.int32) - ours.astype(np.int32)).sum(axis=2)
     height, width = apart.shape

@@ -49,11 +49,6 @@ KEPT = 4096
 PASSED_ON = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")
 """Of the environment: what decides how many threads compute, and with that the last bit of a sum."""
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-SCRATCH = ("/dev/shm", "/tmp", "/out")
-"""Where the child may write: a tmpfs each."""
-READY = "ready inside"
-PROBE = f"import sys; sys.path[:0] = sys.argv[2:]; import ntire.sandbox.limits; print({READY!r})"
-"""What shows that Python and this project can be found inside, wherever they are installed."""
 RUN_INSIDE = "import sys; sys.path[:0] = sys.argv[2:]; from {0} import main; main()".format
 """A program of ours by its module; its arguments are folders to import from."""
 INSIDE = "ntire.review.submitted_method_child"
@@ -124,12 +119,12 @@ def why_not(backend: Backend) -> str:
         place = Place(Path(name), Path(name))
         Path(name).chmod(0o755)
         with _filter() as descriptor:
-            argv = bubblewrap(place, Limits(), descriptor, _python(PROBE))
+            argv = bubblewrap(place, Limits(), descriptor, ["/bin/sh", "-c", "echo behind the wall"])
             try:
                 tried = subprocess.run(argv, capture_output=True, text=True, timeout=20, pass_fds=[descriptor], env={})
             except (OSError, subprocess.SubprocessError) as error:
                 return str(error)
-    if tried.stdout.strip() == READY:
+    if tried.stdout.strip() == "behind the wall":
         return ""
     lines = tried.stderr.strip().splitlines()
     return f"bwrap cannot make a sandbox here: {printable(lines[-1] if lines else f'exit code {tried.returncode}')}"
@@ -197,12 +192,10 @@ def bubblewrap(place: Place, limits: Limits, seccomp: int, argv: Sequence[str]) 
         words += ["--disable-userns"] if _knows("--disable-userns") else []
     for name, value in environment(place).items():
         words += ["--setenv", name, value]
-    words += ["--proc", "/proc", "--dev", "/dev"]
+    words += [*_system(), "--proc", "/proc", "--dev", "/dev"]
     words += _devices(place.device) if place.device != "cpu" else _seen("/sys/devices/system/cpu")
-    # Before everything that is shown, which may lie below one of these.
-    for folder in SCRATCH:
+    for folder in ("/dev/shm", "/tmp", "/out"):
         words += ["--perms", "1777", "--size", str(limits.scratch_bytes), "--tmpfs", folder]
-    words += _system()
     words += ["--ro-bind", str(place.code), "/sub", "--ro-bind", str(place.exchange), "/in", "--dir", "/weights"]
     for name, path in place.weights.items():
         words += ["--ro-bind", str(path), f"/weights/{name}"]
@@ -287,24 +280,10 @@ def _system() -> list[str]:
         ours,
         ours.parent / "teams",
     }
-    shown = [path for path in sorted(needed | set(_packages())) if not path.is_relative_to("/usr")]
-    # Below scratch, what leads to them would belong to the child: it gets a tmpfs of its own, which nobody can write.
-    own = sorted({top for path in shown for top in _below_scratch(path)})
-    words += [word for top in own for word in ("--tmpfs", top)]
-    words += [word for path in shown for word in _seen(str(path))]
-    return words + [word for top in own for word in ("--remount-ro", top)]
-
-
-def _below_scratch(path: Path) -> list[str]:
-    """The folder directly below scratch that leads to a path; none if the path lies elsewhere or is that folder."""
-    parts = [path.relative_to(folder).parts for folder in SCRATCH if path.is_relative_to(folder)]
-    return [str(path.parents[len(one) - 2]) for one in parts if len(one) > 1]
-
-
-def _python(code: str) -> list[str]:
-    """The command that runs a line of Python inside; it finds what this process finds in `sys.argv[2:]`."""
-    folders = [Path(ntire.__file__).resolve().parents[1], *_packages()]
-    return [sys.executable, "-I", "-c", code, "--", *map(str, folders)]
+    for path in sorted(needed | set(_packages())):
+        if not path.is_relative_to("/usr"):
+            words += _seen(str(path))
+    return words
 
 
 def _packages() -> list[Path]:
@@ -368,9 +347,10 @@ class Child:
         self.limits = limits
         self._name = f"ntire-{secrets.token_hex(8)}"
         self._scratch = tempfile.TemporaryDirectory(prefix="ntire-out-")
-        inner = _python(RUN_INSIDE(module))
+        python, folders = sys.executable, [Path(ntire.__file__).resolve().parents[1], *_packages()]
         if backend in ("docker", "podman"):
-            inner = ["/opt/ntire/bin/python", *inner[1:5]]
+            python, folders = "/opt/ntire/bin/python", []
+        inner = [python, "-I", "-c", RUN_INSIDE(module), "--", *map(str, folders)]
         with _filter() as descriptor:
             passed: list[int] = []
             variables: dict[str, str] | None = {}

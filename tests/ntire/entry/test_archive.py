@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ntire import UserError
-from ntire.entry.archive import Limits, survey, unpack
+from ntire.entry.archive import ArchiveLimits, survey, unpack
 
-SMALL = Limits(files=30, file_bytes=1 << 18, total_bytes=1 << 20, ratio=10, slack_bytes=1 << 16, depth=5)
+SMALL = ArchiveLimits(files=30, file_bytes=1 << 18, total_bytes=1 << 20, ratio=10, slack_bytes=1 << 16, depth=5)
 CALM = settings(max_examples=80, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
@@ -308,7 +308,7 @@ def packed_as(kind, path, members):
     return make_tar(path, [member(name, data) for name, data in members], "w" if kind == "tar" else "w:gz")
 
 
-AT_MOST = Limits(files=4, file_bytes=1000, total_bytes=3000, ratio=1, slack_bytes=1 << 20, depth=3)
+AT_MOST = ArchiveLimits(files=4, file_bytes=1000, total_bytes=3000, ratio=1, slack_bytes=1 << 20, depth=3)
 """Four files, 1000 bytes each, 3000 in all, three names deep."""
 FITS = {
     "files": [(f"{number}", b"1") for number in range(4)],
@@ -339,11 +339,11 @@ def test_the_ratio_counts_what_all_members_unpack_to(tmp_path, kind):
     """Each of them is below what the archive may unpack to; together they are above."""
     members = [(f"{number}", bytes(40_000)) for number in range(8)]
     path = packed_as(kind, tmp_path / f"a.{kind}", members)
-    limits = Limits(ratio=10, slack_bytes=100_000)
+    limits = ArchiveLimits(ratio=10, slack_bytes=100_000)
     assert 40_000 < 10 * path.stat().st_size + 100_000 < 8 * 40_000
     assert codes(unpack(path, tmp_path / "out", limits)) == ["E105"]
     # Of a tar.gz the headers between the members count, too.
-    assert unpack(path, tmp_path / "all", Limits(ratio=10, slack_bytes=340_000)) == []
+    assert unpack(path, tmp_path / "all", ArchiveLimits(ratio=10, slack_bytes=340_000)) == []
 
 
 def test_a_folder_is_held_to_the_same_depth_and_count(tmp_path):
