@@ -1,5 +1,6 @@
 """The command line: built from the commands, each of which parses what is its own."""
 
+import errno
 import sys
 import traceback
 from typing import Annotated, NoReturn
@@ -20,6 +21,10 @@ ORDER = (
 )  # fmt: skip
 """In which `--help` lists the commands."""
 
+MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""Errors that are the machine's, whatever the program does."""
+NOTHING_LOST = "What is finished stays; make room, or choose another folder with -o, and run the same command again."
+
 app.registered_commands.sort(key=lambda command: ORDER.index(command.callback))
 app.add_typer(weights.weights_app, name="weights")
 
@@ -31,6 +36,16 @@ def main() -> NoReturn:
     except UserError as error:
         log.print(f"[bold red]error:[/] {escape(printable(str(error)))}", soft_wrap=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in MACHINE:
+            traceback.print_exc()
+            sys.exit(3)
+        what = f"{error.filename}: " if error.filename else ""
+        log.print(
+            f"[bold red]error:[/] {escape(printable(f'{what}{error.strerror or error}'))}. {NOTHING_LOST}",
+            soft_wrap=True,
+        )
+        sys.exit(3)
     except Exception:  # noqa: BLE001 - the last resort: whatever it is, it is ours, and exit code 3 says so
         traceback.print_exc()
         sys.exit(3)

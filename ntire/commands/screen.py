@@ -1,6 +1,5 @@
 """What the command line shows: tables, progress, findings. Nothing is decided here."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ntire.runner.pipeline import LeftAtOnce
-from ntire.text import printable
+from ntire.text import printable, printable_json
 
 if TYPE_CHECKING:
     from ntire.benchmark.protocol import BenchReport
@@ -35,7 +34,7 @@ def say(line: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    typer.echo(printable_json(value, indent=2, allow_nan=False))
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -81,11 +80,9 @@ def watch_pictures(bars: Progress, title: str, total: int | None) -> "Callable[[
             f"{title}: {result.image} {result.status if computed else 'kept'} {seconds} {result.problem or ''}".rstrip()
         )
         if not log.is_terminal or result.status != "done":
-            log.print(line, markup=False, soft_wrap=True)
+            say(line)
         if computed and result.notes:
-            log.print(
-                f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}", markup=False, soft_wrap=True
-            )
+            say(f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}")
 
     return report
 
@@ -158,7 +155,9 @@ def print_cost(found: dict[str, Any]) -> None:
                 f"({seams['weights']} weights)",
                 markup=False,
             )
-    for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"])):
+    by = found["counted_by"]
+    told = [f"counted by {by}"] if by != "ntire" else []
+    for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"], *told)):
         out.print(f"- {line}", markup=False)
 
 

@@ -174,7 +174,7 @@ class Device:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, images.Pixels | None]:
+def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, images.Integers | None]:
     """One picture, outside of a run: what `run` would write for an input of that sha256, which need not be the file's."""
     item = Input(path, path.stem)
     try:
@@ -184,7 +184,7 @@ def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, i
     return finished(device, Decoded(item, fingerprint, frame))
 
 
-def finished(device: Device, decoded: Decoded) -> tuple[Result, images.Pixels | None]:
+def finished(device: Device, decoded: Decoded) -> tuple[Result, images.Integers | None]:
     """One picture that has been read, restored and back on the host; no pixels where the result says why not."""
     try:
         outcome = device.restore(decoded)
@@ -201,7 +201,7 @@ def finished(device: Device, decoded: Decoded) -> tuple[Result, images.Pixels | 
         return Result(result.image, "failed", result.input_sha256, tile=result.tile, problem=why(error)), None
 
 
-def finish(restored: Restored) -> tuple[Result, images.Pixels]:
+def finish(restored: Restored) -> tuple[Result, images.Integers]:
     """An image that has arrived; raises RuntimeError if its device failed, ValueError for values that are no numbers."""
     integers, finite = restored.pixels.tensors()
     images.check_finite(finite)

@@ -15,6 +15,7 @@ from ntire.entry.manifest import WeightsUsed
 from ntire.files import sha256_of
 from ntire.method import DTYPES, Method, Precision
 from ntire.method.catalogue import folder_of
+from ntire.method.own_modules import is_private
 from ntire.method.weights_files import digest_of, fill, fill_from, locate, require, verify
 from ntire.runner.weight_offload import take_turns
 
@@ -208,5 +209,6 @@ def _sha256_of_code(method: type[Method], folder: Path | None) -> str | None:
     if folder is None:
         return None
     own = folder / f"{method.__module__.rpartition('.')[2]}.py"
-    files = [own] if own.is_file() else sorted(folder.rglob("*.py"))
+    alone = own.is_file() and not is_private(method.__module__)
+    files = [own] if alone else sorted(folder.rglob("*.py"))
     return sha256_of(" ".join(sha256_of(path) for path in files).encode())
