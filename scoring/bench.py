@@ -23,7 +23,7 @@ from ntire.picture.image import encode_png, read_pixels
 from ntire.scoring import random_weights
 from ntire.scoring.cache import Cache
 from ntire.scoring.fid import Features, read_statistics
-from ntire.scoring.identity import AdaFace, read_landmarks, write_landmarks
+from ntire.scoring.identity import AdaFace, Face, read_landmarks, write_landmarks
 from ntire.scoring.instruments import Instrument, View, as_batch
 from ntire.scoring.metrics import METRICS, Metric
 from ntire.scoring.references import References, expected_images
@@ -89,7 +89,7 @@ class _Field:
         from skimage import data
 
         photograph = np.ascontiguousarray(data.astronaut()[:SIDE, :SIDE])  # type: ignore[no-untyped-call]
-        table = {f"{number:06d}": ("CelebA", FACE) for number in range(images)}
+        table = {f"{number:06d}": ("CelebA", Face(FACE)) for number in range(images)}
         submissions = []
         for entry in range(-1, entries):
             root = folder / ("lq" if entry < 0 else f"entry{entry}/images")

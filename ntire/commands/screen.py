@@ -264,6 +264,8 @@ def print_verification(found: "Verification") -> None:
 
 
 def print_leaderboard(lines: "Sequence[Line]") -> None:
-    from ntire.scoring.tables import cells
+    from ntire.scoring.tables import cells, legend
 
     print_table(*cells(lines))
+    for one in legend(lines):
+        out.print(one, markup=False)
