@@ -662,7 +662,7 @@ def test_unreadable_inputs_are_the_users_mistake(case):
 FLIPS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=5)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     flips=FLIPS,
     part=st.sampled_from(["images/a.png", "submission.toml", "method/method.py", "method/weights/net.safetensors"]),
