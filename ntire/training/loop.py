@@ -20,6 +20,7 @@ from ntire.files import sha256_of, writable_folder, write_atomically
 from ntire.method import DTYPES, Method, Precision
 from ntire.method.recipe import BeginsFrom, BeginsStages, BeginsSteps, Loss, Opponent, Recipe, Remembers, Stage
 from ntire.method.weights_files import fill
+from ntire.picture.image import psnr_of
 from ntire.picture.raw import demosaic, srgb_encode
 from ntire.training.data import Picture, batches, clean_images, generator, hold_out, paired_images, validation_pairs
 from ntire.training.losses import Aids, total_loss
@@ -170,8 +171,7 @@ def _sources(recipe: Recipe, settings: Settings) -> list[tuple[list[Picture], li
 
 def psnr(restored: Tensor, gt: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of one image in [0, 1], over all channels; infinite for equal images."""
-    error = float((restored.clamp(0, 1).double() - gt.double()).square().mean())
-    return -10 * math.log10(error) if error else math.inf
+    return psnr_of(float((restored.clamp(0, 1).double() - gt.double()).square().mean()))
 
 
 def _plain(lq: Tensor) -> Tensor:
