@@ -156,7 +156,8 @@ def _what_to_time(
     if options.run.weights is not None:
         raise UserError(f"{team} is a folder, and in a sandbox its weights lie in weights/ beside method.py. {TRUST}")
     track = load_track(track_name)
-    return inputs_of_track(track, given, track.inputs, limit, say)
+    track, inputs, _ = inputs_of_track(track, given, track.inputs, limit, say)
+    return track, inputs
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ picture repeated among new ones, with one bit flipped, with a part of the pictur
 import json
 import math
 import random
-import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission
 from ntire.files import writable_folder, write_atomically
 from ntire.picture.image import Integers, decode_integers, encode_png, psnr_of, read_bytes
-from ntire.picture.raw import facts_file
+from ntire.picture.raw import facts_file, facts_text
 from ntire.review.check import InputsOf, Report, check
 from ntire.review.code_checks import CODE
 from ntire.review.submitted_method import SubmittedMethod, clean_tree, look, size_of, weights_at_hand
@@ -447,7 +446,7 @@ class _Verifier:
 
     def _changed(self, item: Input, pixels: Integers) -> Path:
         """A changed input beside what speaks for the real one."""
-        facts = facts_file(item.path)
+        facts = facts_text(item.path)
         suffix = ".npy" if item.path.suffix.lower() == ".npy" else ".png"
         path = self.probed / f"input{suffix}"
         if suffix == ".npy":
@@ -455,7 +454,7 @@ class _Verifier:
         else:
             path.write_bytes(encode_png(pixels))
         if facts is not None:
-            shutil.copyfile(facts, path.with_suffix(".toml"))
+            path.with_suffix(".toml").write_bytes(facts)
         return path
 
     def _scored(self, scores: Scores, compared: Sequence[Compared]) -> BothScored | None:
