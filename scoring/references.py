@@ -25,14 +25,6 @@ class Expected:
     multiple: int = 1
     """Its reference is cut to sides of a multiple of it, as the noisy picture was."""
 
-    @property
-    def size_from(self) -> Path:
-        """The file whose size the restored image must have."""
-        found = self.gt or self.lq
-        if found is None:
-            raise ValueError(f"{self.name} has no reference")
-        return found
-
 
 @dataclass(frozen=True)
 class References:
