@@ -1,7 +1,6 @@
 """Observations that were made before: kept by all that they depend on, so that no network looks twice at one image."""
 
 import hashlib
-import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Self
 import numpy as np
 
 from ntire import UserError
+from ntire.environment import own_cache
 from ntire.scoring.instruments import Vector
 
 FORMAT = 1
@@ -19,8 +19,7 @@ FORMAT = 1
 
 def default_path() -> Path:
     """Where the cache is unless the user says otherwise."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "ntire" / "observations.sqlite"
+    return own_cache() / "observations.sqlite"
 
 
 def key_of(*parts: str) -> str:

@@ -39,12 +39,21 @@ def check_entry(entry: Path, track_name: str | None, lq: Path | None, sandbox: s
 
     Inputs that are not given are looked for where `score` finds them.
     """
-    from ntire.review.check import check
-    from ntire.sandbox.child import choose
     from ntire.scoring.track import load_track
 
-    backend = choose(sandbox) if sandbox else None
-    return check(entry, load_track(track_name) if track_name else None, _inputs_of(lq), backend)
+    _refuse_missing(entry)
+    track = load_track(track_name) if track_name else None
+    inputs = _inputs_of(lq)
+    # What reads entries and pictures is heavy: it is imported when there is something to read.
+    from ntire.review.check import check
+    from ntire.sandbox.child import choose
+
+    return check(entry, track, inputs, choose(sandbox) if sandbox else None)
+
+
+def _refuse_missing(entry: Path) -> None:
+    if not entry.exists():
+        raise UserError(f"{entry}: expected a folder, .zip, .tar or .tar.gz, found no such file.")
 
 
 def verify_entry(
@@ -54,13 +63,12 @@ def verify_entry(
 
     The verdict goes into the entry's folder or, for an archive, into a folder beside it.
     """
+    _refuse_missing(entry)
     from ntire.picture.samples import add_noise
     from ntire.review.verify import verify
     from ntire.runner.runner import find_inputs
     from ntire.scoring.track import load_track
 
-    if not entry.exists():
-        raise UserError(f"{entry}: expected a folder, .zip, .tar or .tar.gz, found no such file.")
     lq = _inputs_of(references.lq)
 
     def run_on(track: Track) -> Path | None:
@@ -135,12 +143,12 @@ def _inputs_of(lq: Path | None) -> InputsOf:
 
     Where the track adds the noise itself, the clean pictures are what an entry is compared with.
     """
-    from ntire.scoring.references import References
-
     if lq is not None and not lq.is_dir():
         raise UserError(f"--lq {lq}: expected a folder of inputs, found none.")
 
     def found(track: Track) -> Path | None:
+        from ntire.scoring.references import References
+
         references = references_of(track, References(lq=lq))
         return references.lq or (references.gt if track.noise else None)
 

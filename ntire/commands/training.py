@@ -75,7 +75,8 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
     """
     from ntire.method import catalogue
     from ntire.method.pyiqa_networks import build
-    from ntire.method.weights_files import fill, require
+    from ntire.method.state_dict import fill
+    from ntire.method.weights_files import require
     from ntire.scoring.metrics import METRICS
     from ntire.training.discriminator import UNetDiscriminator
     from ntire.training.losses import Aids

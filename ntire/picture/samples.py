@@ -17,6 +17,7 @@ import tomli_w
 import torch
 from numpy.typing import NDArray
 
+from ntire.environment import own_cache
 from ntire.files import sha256_of, write_atomically
 from ntire.picture.degradations import RawDegradation, gaussian_blur, gaussian_noise, jpeg
 from ntire.picture.image import as_image, as_pixels, encode_png, read_image
@@ -35,7 +36,7 @@ SIGMAS = (10.0, 15.0, 20.0, 25.0)
 
 def sample_set(folder: Path | None = None) -> Path:
     """Make the sample set in `folder` (default: the user's cache) unless it is there; returns its root."""
-    root = folder or _cache() / f"samples-v{VERSION}"
+    root = folder or own_cache() / f"samples-v{VERSION}"
     if (root / "complete").is_file():
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def add_noise(pictures: Mapping[str, Path], sigma: float, seed: int) -> Path:
     `sigma` is in levels of 255. The noise of a picture follows from its pixels and the seed, not from its name or place.
     """
     digests = {name: sha256_of(path) for name, path in pictures.items()}
-    root = _cache() / f"noisy-{sha256_of(repr((sigma, seed, digests)).encode())[:16]}"
+    root = own_cache() / f"noisy-{sha256_of(repr((sigma, seed, digests)).encode())[:16]}"
     if (root / "complete").is_file():
         return root
     for name, path in pictures.items():
@@ -66,10 +67,6 @@ def add_noise(pictures: Mapping[str, Path], sigma: float, seed: int) -> Path:
         _write(root / f"{name}.png", encode_png(as_pixels(noisy)))
     _write(root / "complete", b"")
     return root
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ntire"
 
 
 def _photograph(name: str) -> NDArray[np.uint8]:

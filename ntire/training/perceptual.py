@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ntire.method.weights_files import Weights, locate, read_state_dict, require
+from ntire.method.state_dict import read_state_dict
+from ntire.method.weights_files import Weights, locate, require
 
 VGG19 = Weights(
     "vgg19-dcbb9e9d.pth",

@@ -20,7 +20,8 @@ from ntire.method.cost_breakdown import break_down_built
 from ntire.method.count import count, lq_on_meta
 from ntire.method.counters import look
 from ntire.method.receptive_field import reach_of
-from ntire.method.weights_files import fill, locate, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import locate
 from ntire.picture.image import as_pixels
 from ntire.runner.prepare import Options, prepare
 from ntire.training.loop import Settings, train
