@@ -15,8 +15,8 @@ from ntire.scoring.budgets import Budgets as Budgets
 from ntire.scoring.budgets import Positive
 from ntire.scoring.metrics import METRICS
 
-RULES = Path(str(files("scoring"))) / "tracks"
-PUBLISHED = Path(str(files("scoring"))) / "published"
+RULES = Path(str(files("ntire.scoring"))) / "tracks"
+PUBLISHED = Path(str(files("ntire.scoring"))) / "published"
 
 
 class _Rules(BaseModel):

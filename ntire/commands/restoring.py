@@ -164,12 +164,25 @@ def restore(job: Job, options: Options, report: Watch, *, whole: bool = False) -
     return run(method, job.inputs, job.out, job.track.name, options, report, find)
 
 
+def refuse_unknown(team: str, track_name: str, variant: str | None) -> None:
+    """Raise UserError for a track, team or variant that there is not, before anything heavy is imported."""
+    from ntire.method import catalogue
+    from ntire.scoring.track import load_track
+
+    track = load_track(track_name)
+    if not _is_path(team):
+        catalogue.look_up(team, track.inputs, variant)
+
+
+def _is_path(team: str) -> bool:
+    return "/" in team or (Path(team) / "method.py").is_file()
+
+
 def chosen_method(team: str, track: Track, variant: str | None) -> type[Method]:
     """A method of the catalogue, or the one in a folder, for a track."""
     from ntire.method import catalogue
 
-    is_path = "/" in team or (Path(team) / "method.py").is_file()
-    method = catalogue.load(Path(team)) if is_path else catalogue.find(team, track.inputs, variant)
+    method = catalogue.load(Path(team)) if _is_path(team) else catalogue.find(team, track.inputs, variant)
     if method.track not in catalogue.serving(track.inputs):
         raise UserError(
             f"{team}: its method is for {method.track} inputs, track {track.name} has {track.inputs}. "
@@ -262,6 +275,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; goes on where it was stopped."""
+    if not walled:
+        refuse_unknown(team, track, variant)
     from ntire.environment import choose_devices
     from ntire.runner.prepare import Options
 

@@ -204,6 +204,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Run an entry's code in a sandbox and see whether it makes the images that were submitted."""
+    _refuse_missing(entry)
     import secrets
 
     from ntire.environment import choose_device

@@ -229,6 +229,10 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json."""
+    from ntire.scoring.track import load_track
+
+    if track is not None:
+        load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.environment import choose_device
     from ntire.scoring.references import References
     from ntire.scoring.tables import as_json as lines_as_json
@@ -273,10 +277,13 @@ def leaderboard(
     as_json: AsJson = False,
 ) -> None:
     """Rank scores or published means by a track's rules; no image is touched."""
-    from ntire.scoring.tables import as_json as lines_as_json
+    from ntire.scoring.track import load_track
 
     if not tables and not published:
         raise UserError("name the tables to rank, or ask for the --published rows of the track.")
+    load_track(track)  # an unknown one is told before anything heavy is imported
+    from ntire.scoring.tables import as_json as lines_as_json
+
     board = rank_tables(tables or [], track, file, published=published)
     if as_json:
         print_json(lines_as_json(board.lines))

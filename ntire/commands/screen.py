@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from ntire.runner.pipeline import LeftAtOnce
 from ntire.text import printable
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from ntire.benchmark.protocol import Report as BenchReport
     from ntire.entry.findings import Finding
     from ntire.review.check import Report
@@ -39,6 +38,8 @@ def print_json(value: Any) -> None:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.table import Table
+
     table = Table(*header, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
@@ -46,8 +47,19 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
+def progress() -> "Iterator[Progress]":
     """Progress bars on a terminal; Ctrl-C inside says that nothing is lost and exits with 130."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from ntire.runner.pipeline import LeftAtOnce
+
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -70,7 +82,7 @@ def progress() -> Iterator[Progress]:
         raise typer.Exit(130) from None
 
 
-def watch_pictures(bars: Progress, title: str, total: int | None) -> "Callable[[Result, bool], None]":
+def watch_pictures(bars: "Progress", title: str, total: int | None) -> "Callable[[Result, bool], None]":
     """A bar on a terminal, one plain line an image elsewhere."""
     task = bars.add_task(escape(title), total=total)
 
@@ -90,7 +102,7 @@ def watch_pictures(bars: Progress, title: str, total: int | None) -> "Callable[[
     return report
 
 
-def watch_training(bars: Progress) -> "Callable[[Step], None]":
+def watch_training(bars: "Progress") -> "Callable[[Step], None]":
     """A bar with loss and rate on a terminal; elsewhere a line at every validation and every 100 iterations."""
     task = bars.add_task("training")
 

@@ -11,7 +11,7 @@ import typer
 
 from ntire import UserError
 from ntire.commands.options import Device, PrecisionName, Team, TrackName, Variant, app, command_line, parsed_folders
-from ntire.commands.restoring import chosen_method
+from ntire.commands.restoring import chosen_method, refuse_unknown
 from ntire.commands.screen import (
     out,
     progress,
@@ -149,6 +149,7 @@ def train(
 
     Several GPUs: `torchrun --nproc-per-node 4 --no-python ntire train ...`
     """
+    refuse_unknown(team, track, variant)
     from ntire.environment import choose_device
     from ntire.training.loop import Settings
 

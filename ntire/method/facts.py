@@ -1,6 +1,10 @@
 """What is declared of a method: what it costs, or why it cannot be run. Reading this needs no PyTorch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from ntire.method.weights_files import Weights
 
 
 @dataclass(frozen=True)
@@ -38,3 +42,40 @@ class Unpublished:
     track: str
     cite: str
     note: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a method was counted to cost, for one image of one size."""
+
+    params: int
+    macs: int
+    """Multiply-adds."""
+    claimed_params: int
+    """Of what the report's figure counts, where that is not all of it."""
+    claimed_macs: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A method of the release as its data file has it: what its class declares, and what was counted of it."""
+
+    name: str
+    """Of its class."""
+    module: str
+    """Below `teams/`, such as "raw.mialgo"."""
+    team: str
+    track: str
+    variant: str
+    cite: str
+    claimed: Cost | None
+    at: tuple[int, int]
+    """Height and width at which it was counted."""
+    counts: Counts
+    weights: tuple[Weights, ...]
+    settable: Mapping[str, str]
+    caveats: tuple[str, ...]
+    folder: Path
+    """Where its module lies, and its `weights/` beside it."""
+    footprints: tuple[tuple[int, int, int, int], ...] = ()
+    """Height, width, peak bytes and elements of the largest tensor in float32, where memory is planned by them."""

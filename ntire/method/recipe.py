@@ -4,18 +4,32 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
-
-from torch import Generator, Tensor
+from typing import TYPE_CHECKING, Literal, get_args
 
 from ntire import UserError
+from ntire.method.weights_files import Weights
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 OwnLoss = Literal["own", "generation", "orthogonality", "importance"]
 """Losses that a method computes itself, from its features, weights or gradients."""
 OWN: tuple[OwnLoss, ...] = get_args(OwnLoss)
 Loss = Literal["l1", "l2", "ssim", "fft", "perceptual", "lpips", "dists", "distill", "gan", "vsd"] | OwnLoss
-Degradation = Callable[[Tensor, Generator], tuple[Tensor, Tensor]]
+Degradation = Callable[["Tensor", "Generator"], tuple["Tensor", "Tensor"]]
 """A clean image (3, H, W) and a generator to the pair (lq, gt)."""
+
+
+VGG19 = Weights(
+    "vgg19-dcbb9e9d.pth",
+    sha256="dcbb9e9d",
+    license="BSD-3-Clause; ImageNet terms",
+    provenance="official",
+    urls=("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",),
+    size=575_000_000,
+    home="torchvision",
+)
+"""Of the loss `perceptual`."""
 
 
 @dataclass(frozen=True)
