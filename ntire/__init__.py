@@ -1,4 +1,7 @@
-"""ntire: run, check, score and rank what teams submit to the NTIRE image-restoration challenges."""
+"""ntire: run, check, score and rank what teams submit to the NTIRE image-restoration challenges.
+
+What stands in `__all__` is the public API; see docs/python.md. Importing ntire loads none of it.
+"""
 
 import importlib
 import sys
@@ -6,8 +9,36 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ntire.commands.measuring import cost
+    from ntire.commands.pictures import load, restore
+    from ntire.commands.restoring import run
+    from ntire.commands.reviewing import check, verify
+    from ntire.commands.scoring import leaderboard, score
+    from ntire.method import Cost, Method, Weights
 
 __version__ = "0.1.0"
+__all__ = [
+    "Cost", "Method", "UserError", "Weights", "__version__", "check", "cost", "leaderboard", "load", "restore", "run", "score",
+    "verify",
+]  # fmt: skip
+
+_PUBLIC = {
+    "Cost": "method",
+    "Method": "method",
+    "Weights": "method",
+    "check": "commands.reviewing",
+    "cost": "commands.measuring",
+    "leaderboard": "commands.scoring",
+    "load": "commands.pictures",
+    "restore": "commands.pictures",
+    "run": "commands.restoring",
+    "score": "commands.scoring",
+    "verify": "commands.reviewing",
+}
+"""Where the public names are, which are imported when they are used. No module of ntire may have the name of one."""
 
 _MOVED = {
     "archive": "entry.archive",
@@ -36,6 +67,18 @@ _MOVED = {
     "weights": "method.weights_files",
 }
 """Modules of 0.1 that submitted code may import, and where they are now."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"ntire.{_PUBLIC[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 class UserError(Exception):

@@ -1,6 +1,7 @@
 """The command line: one table of commands, each of which is imported when it is called and parses what is its own."""
 
 import ast
+import errno
 import importlib
 import sys
 import traceback
@@ -59,11 +60,17 @@ class OnDemand(TyperGroup):
 
 def docstring(command: str) -> str | None:
     """What a command's function says of itself, read without importing it; None for a group of commands."""
+    found = None
     source = Path(__file__).with_name("commands") / f"{COMMANDS[command]}.py"
     for node in ast.parse(source.read_bytes()).body:
-        if isinstance(node, ast.FunctionDef) and node.name == command:
-            return ast.get_docstring(node)
-    return None
+        if isinstance(node, ast.FunctionDef) and node.name in (command, f"{command}_command"):
+            found = ast.get_docstring(node)  # a public function of the same name stands above its command
+    return found
+
+
+MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""Errors that are the machine's, whatever the program does."""
+NOTHING_LOST = "What is finished stays; make room, or choose another folder with -o, and run the same command again."
 
 
 def main() -> NoReturn:
@@ -71,17 +78,28 @@ def main() -> NoReturn:
     try:
         app()
     except UserError as error:
-        from rich.markup import escape
-
-        from ntire.commands.screen import log
-        from ntire.text import printable
-
-        log.print(f"[bold red]error:[/] {escape(printable(str(error)))}", soft_wrap=True)
+        _print_error(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in MACHINE:
+            traceback.print_exc()
+            sys.exit(3)
+        what = f"{error.filename}: " if error.filename else ""
+        _print_error(f"{what}{error.strerror or error}. {NOTHING_LOST}")
+        sys.exit(3)
     except Exception:  # noqa: BLE001 - the last resort: whatever it is, it is ours, and exit code 3 says so
         traceback.print_exc()
         sys.exit(3)
     sys.exit(0)
+
+
+def _print_error(message: str) -> None:
+    from rich.markup import escape
+
+    from ntire.commands.screen import log
+    from ntire.text import printable
+
+    log.print(f"[bold red]error:[/] {escape(printable(message))}", soft_wrap=True)
 
 
 @app.callback(cls=OnDemand, invoke_without_command=True)

@@ -1,12 +1,13 @@
 """Scores to one line per submission: means, total, gates, budgets, validity, rank."""
 
-import csv
 import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import pandas as pd
 
 from ntire import UserError
 from ntire.entry.manifest import content_of
@@ -345,12 +346,13 @@ def _verdict(root: Path) -> str:
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str | None]]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            header = list(reader.fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        # As text, and no cell taken for a missing number: what counts as one is decided where a number is needed.
+        table = pd.read_csv(path, header=None, dtype=str, na_filter=False, encoding="utf-8-sig")
+    except pd.errors.EmptyDataError:
+        table = pd.DataFrame([[""]])
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
         raise UserError(f"{path}: cannot be read as CSV: {error}.") from None
+    header, *rows = table.to_numpy().tolist()
     if not rows:
         raise UserError(f"{path}: expected a header and at least one row, found none.")
-    return header, rows
+    return header, [dict(zip(header, row, strict=True)) for row in rows]

@@ -1,40 +1,55 @@
 """The files that hold scores and ranks: UTF-8, stable in order, numbers unrounded, safe to open in a spreadsheet."""
 
-import csv
-import io
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ntire.files import write_atomically
+import pandas as pd
+
+from ntire.files import write_atomically, write_together
 from ntire.scoring.leaderboard import BINS, Line
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row
 from ntire.scoring.statistics import sensitivity
-from ntire.text import printable
+from ntire.text import markdown_cell, printable_json, spreadsheet_cell
+
+Cell = str | bool | int | float | None
+COUNTS = ("rank", "rank_low", "rank_high", "images", "scored")
+"""Columns of whole numbers."""
 
 
 def write_scores(path: Path, rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> None:
     """Write `scores.csv`: image, subset, status, the metrics unrounded, problem; last, a row of status `set` with the
     metrics that have one value for all images together.
     """
-    table = [
-        [row.image, row.subset, row.status, *(_number(row.values.get(metric)) for metric in metrics), row.problem]
-        for row in rows
-    ]
-    if of_set:
-        table.append(["", "", "set", *(_number(of_set.get(metric)) for metric in metrics), ""])
-    write_atomically(path, _csv(["image", "subset", "status", *metrics, "problem"], table))
+    write_atomically(path, _csv(_scores(rows, of_set, metrics)))
 
 
 def write_leaderboard(folder: Path, lines: Sequence[Line], name: str = "leaderboard") -> None:
     """Write `<name>.csv`, `.md` and `.json` for lines that are already ranked."""
-    write_atomically(folder / f"{name}.csv", _csv(*_columns(lines)))
-    write_atomically(folder / f"{name}.md", markdown(lines))
-    write_atomically(folder / f"{name}.json", json.dumps(as_json(lines), indent=2, ensure_ascii=False) + "\n")
+    write_together(
+        {
+            folder / f"{name}.csv": _csv(_columns(lines)),
+            folder / f"{name}.md": markdown(lines),
+            folder / f"{name}.json": printable_json(as_json(lines), indent=2) + "\n",
+        }
+    )
+
+
+def scores_frame(rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> pd.DataFrame:
+    """`scores.csv` as a table to compute with: metrics are float64, NaN where an image has no value."""
+    return _scores(rows, of_set, metrics).astype(dict.fromkeys(metrics, "float64"))
+
+
+def leaderboard_frame(lines: Sequence[Line]) -> pd.DataFrame:
+    """`leaderboard.csv` as a table to compute with: numbers are numbers, <NA> or NaN where there is none; `valid` is bool."""
+    frame = _columns(lines)
+    counts = [name for name in frame if name in COUNTS or name.endswith("_failed")]
+    words = {"entry", "team", "track", "valid", "reproduced", "problems", "notes", "versions", *counts}
+    numbers = [name for name in frame if name not in words]
+    return frame.astype({"valid": "bool"} | dict.fromkeys(counts, "Int64") | dict.fromkeys(numbers, "float64"))
 
 
 def cells(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
@@ -131,8 +146,17 @@ def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
     ]
 
 
-def _columns(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
-    """The columns of leaderboard.csv and their cells."""
+def _scores(rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> pd.DataFrame:
+    table: list[list[Cell]] = [
+        [row.image, row.subset, row.status, *map(row.values.get, metrics), row.problem] for row in rows
+    ]
+    if of_set:
+        table.append(["", "", "set", *map(of_set.get, metrics), ""])
+    return pd.DataFrame(table, columns=["image", "subset", "status", *metrics, "problem"], dtype=object)
+
+
+def _columns(lines: Sequence[Line]) -> pd.DataFrame:
+    """The columns of leaderboard.csv; None where a line has no value."""
     metrics = _metrics(lines)
     gates = list(dict.fromkeys(gate.name for line in lines for gate in line.track.gates))
     budgets = list(dict.fromkeys(name for line in lines for name in line.track.budgets.limits()))
@@ -145,7 +169,8 @@ def _columns(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     header += [f"{metric}/{subset}" for metric, subset in subsets]
     header += ["total_low", "total_high", "rank_low", "rank_high", "better_than_next"]
     header += ["images", "scored", "reproduced", "problems", "notes", "versions"]
-    return header, [_columns_of(line, metrics, gates, budgets, subsets) for line in lines]
+    rows = [_columns_of(line, metrics, gates, budgets, subsets) for line in lines]
+    return pd.DataFrame(rows, columns=header, dtype=object)
 
 
 def _columns_of(
@@ -154,22 +179,22 @@ def _columns_of(
     gates: Sequence[str],
     budgets: Sequence[str],
     subsets: Sequence[tuple[str, str]],
-) -> list[str]:
-    row = [_rank(line), line.entry, line.team, line.track.name, "yes" if line.valid else "no", _number(line.total)]
-    row += [_number(line.means.get(metric)) for metric in metrics]
+) -> list[Cell]:
+    row: list[Cell] = [line.rank, line.entry, line.team, line.track.name, line.valid, line.total]
+    row += map(line.means.get, metrics)
     at_gate = {result.gate.name: result for result in line.gates}
     for gate in gates:
         passed = at_gate.get(gate)
-        row += [str(passed.failed), str(passed.margin), _number(passed.worst)] if passed else ["", "", ""]
+        row += [passed.failed, passed.margin, passed.worst] if passed else [None] * 3
     spent = {result.name: result for result in line.budgets}
     for budget in budgets:
-        row += [_number(spent[budget].value), _number(spent[budget].margin)] if budget in spent else ["", ""]
-    row += [_number(line.by_subset.get(metric, {}).get(subset)) for metric, subset in subsets]
+        row += [spent[budget].value, spent[budget].margin] if budget in spent else [None] * 2
+    row += [line.by_subset.get(metric, {}).get(subset) for metric, subset in subsets]
     own = line.uncertainty
-    row += [*map(_number, own.total), *map(str, own.rank), _number(own.better_than_next)] if own else [""] * 5
+    row += [*own.total, *own.rank, own.better_than_next] if own else [None] * 5
     versions = "; ".join(f"{name}: {version}" for name, version in line.versions.items())
     problems, notes = "; ".join(line.problems), "; ".join(line.notes)
-    return [*row, str(line.images), str(line.scored), line.reproduced, problems, notes, versions]
+    return [*row, line.images, line.scored, line.reproduced, problems, notes, versions]
 
 
 def _metrics(lines: Sequence[Line]) -> list[str]:
@@ -188,10 +213,6 @@ def _rank(line: Line) -> str:
     return "N/A" if line.rank is None else str(line.rank)
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else format(value, ".10g")
-
-
 def _rounded(value: float | None, decimals: int) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
 
@@ -202,28 +223,28 @@ def _finite(value: float | None) -> float | str | None:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown; names cannot break out of their cell."""
-    shown = [header, ["---"] * len(header), *([_plain(cell) for cell in row] for row in rows)]
+    shown = [header, ["---"] * len(header), *([markdown_cell(cell) for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(row)} |\n" for row in shown)
 
 
-def _plain(cell: str) -> str:
-    return printable(cell).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-
-def _csv(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+def _csv(table: pd.DataFrame) -> str:
     """CSV; text that a spreadsheet would take for a formula gets an apostrophe in front, what a terminal would act on is
     escaped, numbers stay numbers.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_safe(cell) for cell in row] for row in table)
-    return text.getvalue()
+    shown = table.map(_cell)
+    if "rank" in shown:
+        shown["rank"] = shown["rank"].replace("", "N/A")
+    text: str = shown.to_csv(index=False, lineterminator="\n")
+    return text
 
 
-def _safe(cell: str) -> str:
-    try:
-        float(cell)
-    except ValueError:
-        return printable(f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell)
-    return cell
+def _cell(value: Cell) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (
+        spreadsheet_cell(value)
+        if isinstance(value, str)
+        else format(value, ".10g" if isinstance(value, float) else "d")
+    )

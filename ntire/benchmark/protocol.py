@@ -142,8 +142,10 @@ def bench(
     seed: int = 0,
     timeout: float = 600.0,
     say: Callable[[str], None] = lambda line: None,
+    start: "Callable[[Side, float], Child] | None" = None,
 ) -> Report:
-    """Measure a method, and in turn with it another one, on pictures.
+    """Measure a method, and in turn with it another one, on pictures. `start` makes the process of a side: one of our own, or
+    one in a sandbox.
 
     `scored` has the `pixels_sha256` of what a run wrote, by picture. Raises UserError (exit code 3) if a child crashes, hangs
     for `timeout` seconds, or cannot load, or if somebody else computes on the GPU.
@@ -154,10 +156,10 @@ def bench(
     states = [nvidia.state(device)]
     with tempfile.TemporaryDirectory() as name:
         made = _warm_ups(pictures, setup.track, Path(name))
-        children: list[_Child] = []
+        children: list[Child] = []
         try:
             for side in sides:
-                children.append(_Child(side, timeout))
+                children.append((start or Child)(side, timeout))
             for child in children:
                 say(f"{child.side.name}: loaded in {child.side.load_s:.2f} s; warming up")
                 child.warm_up(made, protocol)
@@ -219,7 +221,7 @@ def scored_pixels(entry: Path, pictures: Sequence[Picture], digests: Mapping[str
     return found
 
 
-class _Child:
+class Child:
     """A process that answers; whatever goes wrong in it is a UserError with what it said."""
 
     def __init__(self, side: Side, timeout: float) -> None:
@@ -264,12 +266,18 @@ class _Child:
         side = self.side
         side.walls[picture.name].append(wall)
         side.cpus.append(cpu)
-        side.clocks.append((cpu, own["cpu_ms"]) if side.facts["device"] == "cpu" else (wall, own["wall_ms"]))
+        if "cpu_ms" in own:
+            side.clocks.append((cpu, own["cpu_ms"]) if side.facts["device"] == "cpu" else (wall, own["wall_ms"]))
         if own["forward_ms"] is not None:
             side.forwards[picture.name].append(own["forward_ms"])
         side.sizes[picture.name] = own["height"], own["width"]
-        side.hashes[picture.name].add(self.ask({"do": "hash"}, picture.name)["sha256"])
+        side.hashes[picture.name].add(self.made(picture))
         return wall, cpu
+
+    def made(self, picture: Picture) -> str:
+        """`pixels_sha256` of what the last call made."""
+        found: str = self.ask({"do": "hash"}, picture.name)["sha256"]
+        return found
 
     def note_peaks(self, phase: str) -> None:
         self.side.peaks[phase] = self.ask({"do": "peaks"}, phase)
@@ -366,7 +374,7 @@ def _warm_ups(pictures: Sequence[Picture], track: str, folder: Path) -> list[Pic
     """One picture for each distinct size: the first of that size, turned by half a turn, so that it is none of the timed."""
     made: dict[tuple[int, int], Picture] = {}
     for picture in pictures:
-        size = _size_of(picture.path, track)
+        size = size_of_input(picture.path, track)
         if size in made:
             continue
         path = folder / f"{len(made)}{'.npy' if track == 'raw' else '.png'}"
@@ -378,7 +386,8 @@ def _warm_ups(pictures: Sequence[Picture], track: str, folder: Path) -> list[Pic
     return list(made.values())
 
 
-def _size_of(path: Path, track: str) -> tuple[int, int]:
+def size_of_input(path: Path, track: str) -> tuple[int, int]:
+    """Height and width that the result of an input must have."""
     if track == "raw":
         height, width = raw.read_raw(path).samples.shape[-2:]
         return height, width
@@ -417,6 +426,8 @@ def _problems(side: Side, scored: Mapping[str, str]) -> list[str]:
         for name, digests in side.hashes.items()
         if name in scored and digests != {scored[name]}
     ]
+    if not side.clocks:  # a stranger's own clock says nothing
+        return found
     ours, own = (median(walls) for walls in zip(*side.clocks, strict=True))
     if abs(ours - own) > CLOCKS_MAY_DIFFER * ours + 2:
         found.append(f"{side.name}: clocks disagree: {ours:.2f} ms by ours, {own:.2f} ms by its own")

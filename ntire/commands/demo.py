@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ntire.commands.options import Device, app
-from ntire.commands.restoring import plan, restore
-from ntire.commands.scoring import ScoreOptions, score_entries
+from ntire.commands.restoring import plan, run_job
+from ntire.commands.scoring import score
 from ntire.commands.screen import (
     out,
     print_leaderboard,
@@ -37,11 +37,13 @@ def run_demo(out: Path, options: Options, report: Callable[[str], Watch], say: S
     for kind in ("raw", "srgb"):
         for team in ("Copy", "MiAlgo"):
             job = plan(team, f"demo-{kind}", (), out / f"{team}-{kind}", None, None, say)
-            restore(job, options, report(f"{team} {kind}"))
+            run_job(job, options, report(f"{team} {kind}"))
         columns = [Column(f"{kind}: {team}", out / f"{team}-{kind}" / IMAGES) for team in ("Copy", "MiAlgo")]
         blocks.append([*columns, Column("truth", sample_set() / kind / "gt")])
     contact_sheet(out / "contact-sheet.png", blocks)
-    return score_entries([out], None, ScoreOptions(), None, say)
+    board = score(out, device=options.device, say=say)
+    board.write()
+    return board
 
 
 @app.command(epilog="Example: [bold]ntire demo[/], then look at ntire-demo/contact-sheet.png")

@@ -81,7 +81,7 @@ def _pictures() -> tuple[State, str]:
             path.write_bytes(images.encode_png(pixels))
             if not np.array_equal(images.read_pixels(path), pixels):
                 return "broken", f"a PNG of {bits} bits does not come back as it was written"
-    return "ok", f"8- and 16-bit PNG come back bit by bit; reads {', '.join(images.FORMATS)}"
+    return "ok", f"8- and 16-bit PNG come back bit by bit; reads {images.READ}"
 
 
 def _raw_frames() -> tuple[State, str]:

@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 
-Team = Annotated[str, typer.Option("--team", help="A team's name, or the path of a folder with a method.py.")]
+Team = Annotated[str, typer.Option("--team", help="A team's name, or a folder with a method.py: ./NAME.")]
 
 
 TrackName = Annotated[str, typer.Option("--track", help="raw, srgb, a track's full name, or the path of its TOML.")]
@@ -81,15 +81,15 @@ def parsed_folders(given: Iterable[str]) -> dict[str, Path]:
     return found
 
 
-def parsed_settings(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """`damage=rainy` to ("damage", "rainy"), by name; the last of a name counts."""
+def parsed_settings(given: Iterable[str]) -> dict[str, str]:
+    """`damage=rainy` to {"damage": "rainy"}; the last of a name counts."""
     found = {}
     for one in given:
         name, equals, value = one.partition("=")
         if not (name and equals):
             raise UserError(f"--set {one}: expected NAME=VALUE, such as damage=rainy.")
         found[name] = value
-    return tuple(sorted(found.items()))
+    return found
 
 
 def parsed_tile(given: str) -> int | Literal["auto"] | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ntire import UserError
+from ntire.commands.foreign_code import TRUST, Trust, announce, foreign_tree, is_foreign
 from ntire.commands.options import AsJson, PrecisionName, Team, TrackName, Variant, app, parsed_settings, parsed_tile
 from ntire.commands.screen import (
     out,
     print_json,
-    print_table,
+    print_summary,
     progress,
     say,
     watch_pictures,
@@ -24,12 +24,10 @@ from ntire.commands.screen import (
 from ntire.text import printable
 
 if TYPE_CHECKING:
-    from ntire.method import Method
+    from ntire.method import Method, Precision
     from ntire.runner.device_worker import Result
     from ntire.runner.prepare import Options
     from ntire.runner.runner import Input, Summary
-    from ntire.sandbox.child import Backend
-    from ntire.sandbox.limits import Limits
     from ntire.scoring.track import Track
 
     Watch = Callable[[Result, bool], None]
@@ -48,16 +46,88 @@ class Job:
     out: Path
 
 
+def run(
+    team: str | Path,
+    track: str | Path,
+    inputs: str | Path | Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    *,
+    variant: str | None = None,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    tile: int | Literal["auto"] | None = "auto",
+    bits: Literal[8, 16] = 8,
+    channels_last: bool = False,
+    compiled: bool = False,
+    cuda_graphs: bool = False,
+    fresh: bool = False,
+    limit: int | None = None,
+    settings: Mapping[str, str] | None = None,
+    whole: bool = False,
+    max_memory_gb: float | None = None,
+    trust: bool = False,
+    sandbox: bool = False,
+    watch: Callable[[str, int], Watch] = lambda title, total: lambda result, computed: None,
+    say: Say = lambda line: None,
+) -> Summary:
+    """Restore files or folders with a team's method into the submission folder `out`; resumes an interrupted run.
+
+    `team` is a name or a folder with a method.py, whose code runs in a sandbox unless there is `trust` (or NTIRE_TRUST=1), and
+    with `sandbox` always. `track` is a name or a TOML; without inputs those of `$NTIRE_DATA` or the
+    built-in samples are taken. `watch` gets a title and the number of inputs, and returns what is called with each result
+    and whether it was computed now. An input that cannot be restored is a result (`Summary.failed`), not an exception.
+    Raises UserError for names, inputs, weights or a device that are not there, and for options that exclude each other.
+    """
+    from ntire.environment import choose_devices
+    from ntire.method.catalogue import is_folder
+    from ntire.runner.prepare import Options
+
+    options = Options(
+        choose_devices(device), precision, tile, bits, Path(weights) if weights else None, fresh, max_memory_gb,
+        channels_last, compiled, tuple(sorted((settings or {}).items())), cuda_graphs,
+    )  # fmt: skip
+    given, target = paths_of(inputs), Path(out) if out else None
+    if sandbox and not is_folder(team):
+        raise UserError(f"--sandbox is for the code of a folder, {team} is a method of ntire. A folder: ./{team}")
+    if sandbox or is_foreign(team, trust):
+        _refuse_in_sandbox(team, options, whole=whole)
+        return _run_in_sandbox(team, str(track), given, target, limit, options, watch, say)
+    job = plan(team, str(track), given, target, variant, limit, say, trust=trust)
+    return run_job(job, options, watch(f"{job.method.team} {job.track.name}", len(job.inputs)), whole=whole)
+
+
+def _refuse_in_sandbox(team: str | Path, options: Options, *, whole: bool) -> None:
+    """Raise UserError for what a folder's code cannot be given in a sandbox."""
+    asked = {
+        "--whole": whole,
+        "--max-memory": options.max_memory_gb is not None,
+        "--set": bool(options.settings),
+        "--weights (put them into weights/ beside method.py)": options.weights is not None,
+        **{f"--{word}": True for word in options.inexact},
+    }
+    if any(asked.values()):
+        given = ", ".join(word for word, yes in asked.items() if yes)
+        raise UserError(f"{team} is a folder, and in a sandbox its code goes without {given}. {TRUST}")
+
+
+def paths_of(given: str | Path | Sequence[str | Path]) -> list[Path]:
+    """One path or several."""
+    return [Path(one) for one in ([given] if isinstance(given, str | Path) else given)]
+
+
 def plan(
-    team: str,
+    team: str | Path,
     track_name: str,
     given: Sequence[Path],
     out: Path | None,
     variant: str | None,
     limit: int | None,
     say: Say,
+    *,
+    trust: bool = False,
 ) -> Job:
-    """Find method, track and inputs.
+    """Find method, track and inputs; `trust` lets the code of a folder run in this process.
 
     Without inputs: the track's folder below `$NTIRE_DATA`, else the built-in sample set, which is a track of its own.
     Raises UserError for an unknown name, a method of another track, or inputs that are not there.
@@ -65,7 +135,7 @@ def plan(
     from ntire.scoring.track import load_track
 
     track = load_track(track_name)
-    method = chosen_method(team, track, variant)
+    method = chosen_method(team, track, variant, trust=trust)
     track, inputs = inputs_of_track(track, given, method.track, limit, say)
     typed = track.name if track_name.endswith(".toml") else track_name
     name = "-".join(filter(None, (method.team, typed, variant or "")))
@@ -98,56 +168,46 @@ def inputs_of_track(
     return track, tuple(inputs)
 
 
-def restore_walled(
-    folder: Path,
+def _run_in_sandbox(
+    team: str | Path,
     track_name: str,
     given: Sequence[Path],
     out: Path | None,
     limit: int | None,
     options: Options,
-    backend: Backend,
-    limits: Limits,
     watch: Callable[[str, int], Watch],
     say: Say,
 ) -> Summary:
-    """Run the code of a stranger's folder behind a wall into a submission folder; it goes on where it was stopped.
+    """Run the code of a folder in a sandbox into a submission folder; it resumes an interrupted run.
 
-    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) for a wall that does not stand.
+    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) where no sandbox can be had or it does not
+    hold.
     """
-    from ntire.method import catalogue
-    from ntire.review.submitted_method import Behind, clean_tree, method_behind
-    from ntire.runner.runner import run
+    from ntire.review.submitted_method import SubmittedMethod, as_method
+    from ntire.runner.runner import run as run_method
+    from ntire.sandbox.limits import Limits
     from ntire.scoring.track import load_track
 
-    if not (folder / "method.py").is_file():
-        raise UserError(f"{folder}: expected a folder with a method.py, found none. --sandbox is for code of others.")
     track = load_track(track_name)
-    with tempfile.TemporaryDirectory(prefix="ntire-run-") as name:
-        scratch = Path(name)
-        (scratch / "code").mkdir(mode=0o755)
-        clean_tree(folder, scratch / "code", "")
-        bits, tile = options.bits, options.tile
-        behind = Behind(
-            backend, scratch / "code", "method.py", scratch, options.device, limits, {},
-            tile=tile, precision=options.precision, bits=bits,
+    with foreign_tree(team) as (backend, code, scratch):
+        submitted = SubmittedMethod(
+            backend, code, "method.py", scratch, options.device, Limits(), {},
+            tile=options.tile, precision=options.precision, bits=options.bits,
         )  # fmt: skip
-        with behind:
-            refused = behind.load()
-            if refused is not None:
-                raise UserError(
-                    f"{folder}: {refused.code} {refused.problem}: {refused.found}. {refused.do}", exit_code=1
-                )
-            method = method_behind(behind, folder, scratch)
-            if method.track not in catalogue.serving(track.inputs):
-                raise UserError(
-                    f"{folder}: its method is for {method.track} inputs, track {track.name} has {track.inputs}."
-                )
+        with submitted:
+            refused = submitted.load()
+            if refused is not None or submitted.facts is None:
+                why = f"{refused.code} {refused.problem}: {refused.found}. {refused.do}" if refused else "not loaded"
+                raise UserError(f"{team}: {why}", exit_code=1)
+            method = as_method(submitted, submitted.facts, Path(team), scratch)
+            refuse_other_inputs(team, method.track, track)
             track, inputs = inputs_of_track(track, given, method.track, limit, say)
             target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
-            return run(method, inputs, target, track.name, options, watch(f"{method.team} {track.name}", len(inputs)))
+            report = watch(f"{method.team} {track.name}", len(inputs))
+            return run_method(method, inputs, target, track.name, options, report)
 
 
-def restore(job: Job, options: Options, report: Watch, *, whole: bool = False) -> Summary:
+def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False) -> Summary:
     """Run a job; see `ntire.runner.runner.run`. With `whole`, inputs are pictures with faces in them, which RetinaFace finds.
 
     Raises UserError where the detector is not here, or the method is not one for faces that leaves reading to ntire.
@@ -155,40 +215,46 @@ def restore(job: Job, options: Options, report: Watch, *, whole: bool = False) -
     from ntire.method import Method
     from ntire.method.face_alignment import face_finder
     from ntire.runner.prepare import prepare
-    from ntire.runner.runner import run
+    from ntire.runner.runner import run as run_method
 
     if whole and (job.method.track != "face" or job.method.restore is not Method.restore):
         raise UserError(f"--whole finds faces in pictures; {job.method.team} on track {job.track.name} takes no faces.")
     find = face_finder(options.device) if whole else None
     method = prepare(job.method, options)
-    return run(method, job.inputs, job.out, job.track.name, options, report, find)
+    return run_method(method, job.inputs, job.out, job.track.name, options, report, find)
 
 
-def refuse_unknown(team: str, track_name: str, variant: str | None) -> None:
+def refuse_unknown(team: str | Path, track_name: str, variant: str | None) -> None:
     """Raise UserError for a track, team or variant that there is not, before anything heavy is imported."""
     from ntire.method import catalogue
     from ntire.scoring.track import load_track
 
     track = load_track(track_name)
-    if not _is_path(team):
-        catalogue.look_up(team, track.inputs, variant)
+    if not catalogue.is_folder(team):
+        catalogue.look_up(str(team), track.inputs, variant)
 
 
-def _is_path(team: str) -> bool:
-    return "/" in team or (Path(team) / "method.py").is_file()
-
-
-def chosen_method(team: str, track: Track, variant: str | None) -> type[Method]:
-    """A method of the catalogue, or the one in a folder, for a track."""
+def chosen_method(team: str | Path, track: Track, variant: str | None, *, trust: bool = False) -> type[Method]:
+    """A method of the catalogue, or the one in a folder, whose code then runs in this process: only with `trust`."""
     from ntire.method import catalogue
 
-    method = catalogue.load(Path(team)) if _is_path(team) else catalogue.find(team, track.inputs, variant)
-    if method.track not in catalogue.serving(track.inputs):
-        raise UserError(
-            f"{team}: its method is for {method.track} inputs, track {track.name} has {track.inputs}. "
-            f"Use --track {method.track}."
-        )
+    if is_foreign(team, trust):
+        raise UserError(f"{team} is a folder, whose code would run with all your rights. {TRUST}")
+    method = (
+        catalogue.load(Path(team)) if catalogue.is_folder(team) else catalogue.find(str(team), track.inputs, variant)
+    )
+    refuse_other_inputs(team, method.track, track)
     return method
+
+
+def refuse_other_inputs(team: str | Path, kind: str, track: Track) -> None:
+    """Raise UserError for a method that is not for the inputs of a track."""
+    from ntire.method import catalogue
+
+    if kind not in catalogue.serving(track.inputs):
+        raise UserError(
+            f"{team}: its method is for {kind} inputs, track {track.name} has {track.inputs}. Use --track {kind}."
+        )
 
 
 def _default_inputs(track: Track) -> tuple[Track, Path]:
@@ -231,10 +297,11 @@ def sheet_of(entries: Sequence[Path], gt: Path | None, out: Path) -> Path:
 
 
 @app.command(
+    "run",
     epilog="Examples: [bold]ntire run --team MiAlgo --track raw night.dng[/]; "
-    "[bold]ntire run --team ./my-method --track srgb photos/ -o submissions/mine[/]"
+    "[bold]ntire run --team ./my-method --track srgb photos/ --trust[/]",
 )
-def run(
+def run_command(
     team: Team,
     track: TrackName,
     inputs: Annotated[
@@ -271,88 +338,34 @@ def run(
     max_memory: Annotated[
         float | None, typer.Option(min=0.001, help="GB of weights on the GPU at once; parts of a method take turns.")
     ] = None,
-    walled: Annotated[bool, typer.Option("--sandbox", help="Run the folder's method.py behind a wall.")] = False,
+    trust: Trust = False,
+    sandbox: Annotated[
+        bool,
+        typer.Option(
+            "--sandbox", help="Run a folder's method.py in a sandbox: the default, whatever NTIRE_TRUST says."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Restore files or folders with a team's method into a submission folder; goes on where it was stopped."""
-    if not walled:
-        refuse_unknown(team, track, variant)
-    from ntire.environment import choose_devices
-    from ntire.runner.prepare import Options
-
-    depth: Literal[8, 16] = 16 if bits == "16" else 8
-    options = Options(
-        device=choose_devices(device),
-        precision=precision,
-        tile=parsed_tile(tile),
-        bits=depth,
-        weights=weights,
-        fresh=fresh,
-        max_memory_gb=max_memory,
-        channels_last=channels_last,
-        compiled=compiled,
-        cuda_graphs=cuda_graphs,
-        settings=parsed_settings(given or []),
-    )
-    if walled and (whole or max_memory or given or options.inexact):
-        raise UserError(
-            "--sandbox goes without --whole, --max-memory, --set and whatever may change pixels: leave them out."
-        )
-    if walled:
-        summary = _run_walled(Path(team), track, inputs or [], folder, limit, options)
-    else:
-        job = plan(team, track, inputs or [], folder, variant, limit, say)
-        with progress() as bars:
-            title = f"{job.method.team} {job.track.name}"
-            summary = restore(job, options, watch_pictures(bars, title, len(job.inputs)), whole=whole)
+    """Restore files or folders with a team's method into a submission folder; resumes an interrupted run."""
+    refuse_unknown(team, track, variant)
+    announce(team, trust and not sandbox, say)
+    with progress() as bars:
+        summary = run(
+            team, track, inputs or [], folder,
+            variant=variant, weights=weights, device=device, precision=precision, tile=parsed_tile(tile),
+            bits=16 if bits == "16" else 8, channels_last=channels_last, compiled=compiled, cuda_graphs=cuda_graphs,
+            fresh=fresh, limit=limit, settings=parsed_settings(given or []), whole=whole, max_memory_gb=max_memory,
+            trust=trust, sandbox=sandbox, watch=lambda title, total: watch_pictures(bars, title, total), say=say,
+        )  # fmt: skip
+    for remark in summary.remarks:
+        say(remark)
     if as_json:
-        from dataclasses import asdict
-
-        bottleneck = summary.bottleneck.name if summary.bottleneck else None
-        print_json(
-            {
-                "images": [asdict(result) for result in summary.results],
-                "computed": summary.computed,
-                "seconds": round(summary.seconds, 3),
-                "stages": [asdict(stage) for stage in summary.stages],
-                "bottleneck": bottleneck,
-                "effect": asdict(summary.effect) if summary.effect else None,
-            }
-        )
+        print_json(summary.as_json())
     else:
-        kept = len(summary.results) - summary.computed
-        done = len(summary.results) - len(summary.failed)
-        out.print(
-            f"{done} of {len(summary.results)} image(s) restored into {summary.out}"
-            f" in {summary.seconds:.1f} s ({kept} were there)",
-            markup=False,
-        )
-        if summary.bottleneck:
-            shares = ", ".join(f"{stage.name} {stage.share:.0%} ({stage.workers})" for stage in summary.stages)
-            out.print(f"busy (threads): {shares}; the bottleneck is {summary.bottleneck.name}", markup=False)
-        if summary.effect:
-            out.print(str(summary.effect), markup=False)
-        if summary.failed:
-            print_table(
-                ["image", "status", "problem"], [[one.image, one.status, one.problem or ""] for one in summary.failed]
-            )
+        print_summary(summary)
     if summary.failed:
         raise typer.Exit(1)
-
-
-def _run_walled(
-    code: Path, track: str, inputs: list[Path], folder: Path | None, limit: int | None, options: Options
-) -> Summary:
-    from ntire.sandbox.child import choose
-    from ntire.sandbox.limits import Limits
-
-    if options.weights is not None:
-        raise UserError("--sandbox and --weights do not go together: put the weights into weights/ beside method.py.")
-    with progress() as bars:
-        return restore_walled(
-            code, track, inputs, folder, limit, options, choose("auto"), Limits(),
-            lambda title, total: watch_pictures(bars, title, total), say,
-        )  # fmt: skip
 
 
 @app.command(epilog="Example: [bold]ntire sheet submissions/Copy-raw submissions/MiAlgo-raw --gt clean/[/]")

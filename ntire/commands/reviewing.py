@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from ntire import UserError
 from ntire.commands.options import AsJson, Device, Inputs, Memory, TimeLimit, app
-from ntire.commands.scoring import ScoreOptions, expected_of, references_of
+from ntire.commands.scoring import expected_of, references_of
 from ntire.commands.screen import (
     out,
     print_json,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from ntire.review.check import InputsOf
     from ntire.review.check import Report as Checked
     from ntire.review.pack import Packed
-    from ntire.review.verify import Options as VerifyOptions
     from ntire.review.verify import Scored as BothScored
     from ntire.review.verify import Verification
     from ntire.scoring.references import References
@@ -34,21 +34,24 @@ if TYPE_CHECKING:
     from ntire.scoring.track import Track
 
 
-def check_entry(entry: Path, track_name: str | None, lq: Path | None, sandbox: str | None = None) -> Checked:
-    """Hold an entry against the rules of its track, or of the one named; see `ntire.review.check.check`.
+def check(
+    entry: str | Path, *, track: str | Path | None = None, lq: str | Path | None = None, sandbox: str | None = None
+) -> Checked:
+    """Find everything that is wrong with an entry, by the rules of its track or of the one named.
 
-    Inputs that are not given are looked for where `score` finds them.
+    Inputs that are not given are looked for where `score` finds them. Its code runs only with `sandbox`: auto, bubblewrap,
+    docker, podman, or none, which runs it with your rights. Raises UserError for a path where nothing is.
     """
     from ntire.scoring.track import load_track
 
-    _refuse_missing(entry)
-    track = load_track(track_name) if track_name else None
+    _refuse_missing(Path(entry))
+    rules = load_track(str(track)) if track else None
     inputs = _inputs_of(lq)
     # What reads entries and pictures is heavy: it is imported when there is something to read.
-    from ntire.review.check import check
+    from ntire.review.check import check as check_entry
     from ntire.sandbox.child import choose
 
-    return check(entry, track, inputs, choose(sandbox) if sandbox else None)
+    return check_entry(Path(entry), rules, inputs, choose(sandbox) if sandbox else None)
 
 
 def _refuse_missing(entry: Path) -> None:
@@ -56,34 +59,66 @@ def _refuse_missing(entry: Path) -> None:
         raise UserError(f"{entry}: expected a folder, .zip, .tar or .tar.gz, found no such file.")
 
 
-def verify_entry(
-    entry: Path, track_name: str | None, references: References, options: VerifyOptions, out: Path | None, say: Say
+def verify(
+    entry: str | Path,
+    *,
+    track: str | Path | None = None,
+    sample: int | None = None,
+    lq: str | Path | None = None,
+    gt: str | Path | None = None,
+    landmarks: str | Path | None = None,
+    seed: int | None = None,
+    sandbox: str = "auto",
+    device: str = "auto",
+    time_limit: float = 300.0,
+    memory_gib: float = 8.0,
+    out: str | Path | None = None,
+    say: Say = lambda line: None,
 ) -> Verification:
-    """Run an entry's code and hold what it makes against what was submitted; see `ntire.review.verify.verify`.
+    """Run an entry's code in a sandbox and hold what it makes against the images that were submitted.
 
-    The verdict goes into the entry's folder or, for an archive, into a folder beside it.
+    `sample` images are run instead of all; `seed` chooses them, a new one by default. Code has `time_limit` seconds an image
+    and `memory_gib`. The verdict is written to verification.json in `out`, by default into the entry's folder or, for an
+    archive, into a folder beside it. Raises UserError for wrong usage, and (exit code 3) a sandbox that does not work.
     """
-    _refuse_missing(entry)
-    from ntire.picture.samples import add_noise
-    from ntire.review.verify import verify
-    from ntire.runner.runner import find_inputs
+    _refuse_missing(Path(entry))
+    import secrets
+
+    from ntire.environment import choose_device
+    from ntire.review.verify import Options
+    from ntire.review.verify import verify as verify_entry
+    from ntire.sandbox.child import choose
+    from ntire.sandbox.limits import Limits
+    from ntire.scoring.references import References
     from ntire.scoring.track import load_track
 
-    lq = _inputs_of(references.lq)
-
-    def run_on(track: Track) -> Path | None:
-        folder = lq(track)
-        if folder is None or not track.noise:
-            return folder
-        clean = {item.name: item.path for item in find_inputs([folder], track.inputs)}
-        return add_noise(clean, track.noise.sigma, track.noise.seed)
+    entry, references = Path(entry), References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
+    chosen, backend = secrets.randbelow(2**31) if seed is None else seed, choose(sandbox)
+    say(f"seed {chosen}, sandbox {backend}{': the code runs with all your rights' if backend == 'none' else ''}")
+    limits = Limits(seconds=time_limit, start_seconds=max(time_limit, 300.0), memory_bytes=int(memory_gib * 2**30))
+    options = Options(backend, sample, chosen, choose_device(device), limits)
+    inputs_of = _inputs_of(lq)
 
     def scores(submitted: Submission, reproduced: Submission, names: Sequence[str]) -> BothScored:
         return _score_both(submitted, reproduced, names, references, options.device, say)
 
-    folder = out or (entry if entry.is_dir() else entry.with_name(f"{entry.name.partition('.')[0]}-verification"))
-    track = load_track(track_name) if track_name else None
-    return verify(entry, track, lq, run_on, options, scores, folder)
+    beside = entry if entry.is_dir() else entry.with_name(f"{entry.name.partition('.')[0]}-verification")
+    rules = load_track(str(track)) if track else None
+    return verify_entry(
+        entry, rules, inputs_of, partial(_given_to_code, inputs_of), options, scores, Path(out) if out else beside
+    )
+
+
+def _given_to_code(inputs_of: InputsOf, track: Track) -> Path | None:
+    """The inputs that code is run on: what an entry is compared with, and the noise where the track adds it itself."""
+    from ntire.picture.samples import add_noise
+    from ntire.runner.runner import find_inputs
+
+    folder = inputs_of(track)
+    if folder is None or not track.noise:
+        return folder
+    clean = {item.name: item.path for item in find_inputs([folder], track.inputs)}
+    return add_noise(clean, track.noise.sigma, track.noise.seed)
 
 
 def _score_both(
@@ -102,7 +137,7 @@ def _score_both(
         for metric in track.metrics:
             try:
                 scorer = Scorer(track, (metric,), device, cache)
-                expected = expected_of(scorer, ScoreOptions(given), say)
+                expected = expected_of(scorer, given, say)
                 chosen = [one for one in expected if one.name in names]
                 if len(chosen) != len(names):
                     raise UserError("not all of the images have a reference")
@@ -138,11 +173,12 @@ def pack_entry(folder: Path, out: Path | None, lq: Path | None) -> Packed:
     return pack(folder, out, _inputs_of(lq))
 
 
-def _inputs_of(lq: Path | None) -> InputsOf:
+def _inputs_of(given: str | Path | None) -> InputsOf:
     """The inputs that the user named, else those that the environment or the sample set has.
 
     Where the track adds the noise itself, the clean pictures are what an entry is compared with.
     """
+    lq = Path(given) if given else None
     if lq is not None and not lq.is_dir():
         raise UserError(f"--lq {lq}: expected a folder of inputs, found none.")
 
@@ -156,10 +192,11 @@ def _inputs_of(lq: Path | None) -> InputsOf:
 
 
 @app.command(
+    "check",
     epilog="Examples: [bold]ntire check my-entry.zip --lq inputs/[/]; "
-    "[bold]ntire check results.zip --track face-2025[/]; exit code 1 if a rule is broken"
+    "[bold]ntire check results.zip --track face-2025[/]; exit code 1 if a rule is broken",
 )
-def check(
+def check_command(
     entry: Annotated[Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz; images with a readme.txt will do.")],
     lq: Inputs = None,
     track: Annotated[str | None, typer.Option(help="Its track, where no manifest says it.")] = None,
@@ -167,7 +204,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Find everything that is wrong with an entry before it is uploaded or scored; its code runs only with --sandbox."""
-    report = check_entry(entry, track, lq, sandbox)
+    report = check(entry, track=track, lq=lq, sandbox=sandbox)
     if as_json:
         print_json(report.as_json())
     else:
@@ -177,10 +214,11 @@ def check(
 
 
 @app.command(
+    "verify",
     epilog="Examples: [bold]ntire verify my-entry/ --sample 8[/]; [bold]ntire check e.zip && ntire verify e.zip --lq test/[/]; "
-    "exit code 1 if the images are not reproduced"
+    "exit code 1 if the images are not reproduced",
 )
-def verify(
+def verify_command(
     entry: Annotated[Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz with images and method/.")],
     sample: Annotated[int | None, typer.Option(min=1, help="So many images instead of all.")] = None,
     lq: Inputs = None,
@@ -204,21 +242,10 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Run an entry's code in a sandbox and see whether it makes the images that were submitted."""
-    _refuse_missing(entry)
-    import secrets
-
-    from ntire.environment import choose_device
-    from ntire.review.verify import Options
-    from ntire.sandbox.child import choose
-    from ntire.sandbox.limits import Limits
-    from ntire.scoring.references import References
-
-    chosen = secrets.randbelow(2**31) if seed is None else seed
-    backend = choose(sandbox)
-    say(f"seed {chosen}, sandbox {backend}{': the code runs with all your rights' if backend == 'none' else ''}")
-    limits = Limits(seconds=time_limit, start_seconds=max(time_limit, 300.0), memory_bytes=int(memory * 2**30))
-    options = Options(backend, sample, chosen, choose_device(device), limits)
-    found = verify_entry(entry, track, References(gt, lq, landmarks), options, folder, say)
+    found = verify(
+        entry, track=track, sample=sample, lq=lq, gt=gt, landmarks=landmarks, seed=seed, sandbox=sandbox, device=device,
+        time_limit=time_limit, memory_gib=memory, out=folder, say=say,
+    )  # fmt: skip
     if as_json:
         print_json(found.as_json())
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,7 @@ import typer
 
 from ntire import UserError
 from ntire.commands.options import AsJson, Device, Out, TrackName, app
+from ntire.commands.restoring import paths_of
 from ntire.commands.screen import (
     out,
     print_json,
@@ -23,6 +24,8 @@ from ntire.commands.screen import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ntire.commands.restoring import Say
     from ntire.entry.manifest import Submission
     from ntire.scoring.leaderboard import Line
@@ -36,76 +39,109 @@ SCORES = "scores.csv"
 
 @dataclass(frozen=True)
 class Board:
-    """What `ntire score` and `ntire leaderboard` found."""
+    """A ranking, and where the entries were scored the images behind it."""
 
     lines: tuple[Line, ...]
-    out: Path
+    """Ranked."""
+    scored: tuple[tuple[Scored, tuple[str, ...]], ...] = ()
+    """Each entry's images and the metrics that were asked for; empty for a ranking of tables."""
+    folder: Path = Path()
+    """Where the tables belong: beside the entries."""
     observed: int = 0
-    """Observations that had to be made; the others were made before."""
+    """Observations that had to be made; the others were in the cache."""
+
+    @property
+    def valid(self) -> bool:
+        """Whether no entry breaks a rule."""
+        return all(line.valid for line in self.lines)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row an entry, in the order of the ranks, with the columns of `leaderboard.csv`."""
+        from ntire.scoring.tables import leaderboard_frame
+
+        return leaderboard_frame(self.lines)
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """One row an image, with the columns of `scores.csv` behind `entry`; empty for a ranking of tables."""
+        import pandas as pd
+
+        from ntire.scoring.tables import scores_frame
+
+        frames = [scores_frame(one.rows, {}, metrics) for one, metrics in self.scored]
+        for frame, (one, _) in zip(frames, self.scored, strict=True):
+            frame.insert(0, "entry", one.submission.entry)
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def write(self, folder: str | Path | None = None, name: str = "leaderboard") -> Path:
+        """Write `<name>.csv`, `.md` and `.json` and, below, `scores.csv` of each entry that was scored; by default into the
+        folder of the entries. Returns the folder.
+
+        Raises UserError for a place that cannot be written to.
+        """
+        from ntire.files import writable_folder
+        from ntire.scoring.tables import write_leaderboard, write_scores
+
+        target = writable_folder(self.folder if folder is None else Path(folder))
+        for one, metrics in self.scored:
+            write_scores(writable_folder(target / one.submission.entry) / SCORES, one.rows, one.of_set, metrics)
+        write_leaderboard(target, self.lines, name)
+        return target
 
 
-@dataclass(frozen=True)
-class ScoreOptions:
-    """How to score, apart from what."""
-
-    references: References = field(default_factory=lambda: _no_references())
-    metrics: tuple[str, ...] = ()
-    """Only these; then there is no total."""
-    device: str = "cpu"
-    cache: bool = True
-    as_published: bool = False
-
-
-def score_entries(
-    given: Sequence[Path],
-    track_name: str | None,
-    options: ScoreOptions,
-    out: Path | None,
-    say: Say,
+def score(
+    entries: str | Path | Sequence[str | Path],
+    track: str | Path | None = None,
+    *,
+    gt: str | Path | None = None,
+    lq: str | Path | None = None,
+    landmarks: str | Path | None = None,
+    metrics: Sequence[str] = (),
+    device: str = "auto",
+    cache: bool = True,
+    as_published: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
+    say: Say = lambda line: None,
 ) -> Board:
-    """Score entries, or all entries of folders, and write `scores.csv` of each and the leaderboard.
+    """Score entries, or all entries of folders, by the rules of their tracks; only those of `track` where one is named.
 
-    They are written into `out`, by default into the folder of the entries. `report` gets the images that are done and
-    their number in all. Raises UserError for a folder without entries, an entry with mistakes in its manifest, an unknown
-    metric, references or weights that are not there; nothing is written then.
+    References that are not named are looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and
+    there is no total. `report` gets the images that are done and their number in all. Nothing is written: see `Board.write`.
+    Raises UserError for a folder without entries, an entry with mistakes in its manifest, an unknown metric, references or
+    weights that are not there.
     """
     from ntire.entry.manifest import find_submissions
-    from ntire.files import writable_folder
+    from ntire.environment import choose_device
     from ntire.scoring.cache import Cache, default_path
     from ntire.scoring.calibration import refuse_drift
     from ntire.scoring.leaderboard import line_of, ranked
     from ntire.scoring.references import References
     from ntire.scoring.score import Scorer
-    from ntire.scoring.tables import write_leaderboard, write_scores
 
-    by_track = _by_track(given, track_name, say)
-    if len(by_track) > 1 and options.references != References():
+    given, references = paths_of(entries), References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
+    device = choose_device(device)
+    by_track = _by_track(given, str(track) if track else None, say)
+    if len(by_track) > 1 and references != References():
         raise UserError("the references given are of one track, the entries are for several. Choose one with --track.")
     single = len(given) == 1 and find_submissions(given[0]) != [given[0]]
-    target = out or (given[0] if single else given[0].resolve().parent)
     # What is missing or broken for any track is told before anything is computed for one.
-    for track, _ in by_track:
-        refuse_drift(chosen_metrics(track, options))
+    for one_track, _ in by_track:
+        refuse_drift(chosen_metrics(one_track, metrics))
     lines: list[Line] = []
     scored: list[tuple[Scored, tuple[str, ...]]] = []
-    with Cache(default_path() if options.cache else None) as cache:
-        scorers = [Scorer(track, chosen_metrics(track, options), options.device, cache) for track, _ in by_track]
-        expected = [expected_of(scorer, options, say) for scorer in scorers]
-        total = sum(len(images) * len(entries) for images, (_, entries) in zip(expected, by_track, strict=True))
+    with Cache(default_path() if cache else None) as known:
+        scorers = [Scorer(one_track, chosen_metrics(one_track, metrics), device, known) for one_track, _ in by_track]
+        expected = [expected_of(scorer, references, say) for scorer in scorers]
+        total = sum(len(images) * len(of) for images, (_, of) in zip(expected, by_track, strict=True))
         done = itertools.count(1)
-        for scorer, images, (track, entries) in zip(scorers, expected, by_track, strict=True):
-            metrics = tuple(metric.name for metric in scorer.metrics)
-            for one in scorer.score(entries, images, lambda: report(next(done), total)):
-                scored.append((one, metrics))
-                lines.append(line_of(one, track, metrics, scorer.identities(), as_published=options.as_published))
-        observed = cache.observed
-    writable_folder(target)
-    for one, metrics in scored:
-        write_scores(writable_folder(target / one.submission.entry) / SCORES, one.rows, one.of_set, metrics)
-    board = ranked(lines)
-    write_leaderboard(target, board)
-    return Board(tuple(board), target, observed)
+        for scorer, images, (one_track, of) in zip(scorers, expected, by_track, strict=True):
+            names = tuple(metric.name for metric in scorer.metrics)
+            for one in scorer.score(of, images, lambda: report(next(done), total)):
+                scored.append((one, names))
+                lines.append(line_of(one, one_track, names, scorer.identities(), as_published=as_published))
+        observed = known.observed
+    return Board(tuple(ranked(lines)), tuple(scored), given[0] if single else given[0].resolve().parent, observed)
 
 
 def _by_track(given: Sequence[Path], track_name: str | None, say: Say) -> list[tuple[Track, list[Submission]]]:
@@ -130,26 +166,23 @@ def _by_track(given: Sequence[Path], track_name: str | None, say: Say) -> list[t
     return [(wanted, entries)]
 
 
-def rank_tables(tables: Sequence[Path], track_name: str, out: Path | None, *, published: bool = False) -> Board:
+def leaderboard(tables: str | Path | Sequence[str | Path] = (), *, track: str | Path, published: bool = False) -> Board:
     """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched.
 
     With `published`, the rows of papers that ship with the track stand among them. Raises UserError if there are none.
     """
-    from ntire.files import writable_folder
     from ntire.scoring.leaderboard import line_of_scores, lines_of_table, ranked
-    from ntire.scoring.tables import write_leaderboard
     from ntire.scoring.track import load_track, published_rows
 
-    track = load_track(track_name)
+    given = paths_of(tables)
+    if not given and not published:
+        raise UserError("name the tables to rank, or ask for the --published rows of the track.")
+    rules = load_track(str(track))
     lines: list[Line] = []
-    for path in [*tables, *([published_rows(track)] if published else [])]:
+    for path in [*given, *([published_rows(rules)] if published else [])]:
         with_images = path.is_file() and path.read_bytes().startswith(b"image,")
-        lines += [line_of_scores(path, track)] if with_images else lines_of_table(path, track)
-    board = ranked(lines)
-    folder = out.parent if out else Path()
-    if out:
-        write_leaderboard(writable_folder(folder), board, out.stem)
-    return Board(tuple(board), folder)
+        lines += [line_of_scores(path, rules)] if with_images else lines_of_table(path, rules)
+    return Board(tuple(ranked(lines)))
 
 
 def references_of(track: Track, given: References) -> References:
@@ -168,15 +201,16 @@ def references_of(track: Track, given: References) -> References:
     return References(given.gt or found("gt"), given.lq or found("lq"), given.landmarks or found("landmarks.csv"))
 
 
-def expected_of(scorer: Scorer, options: ScoreOptions, say: Say) -> list[Expected]:
+def expected_of(scorer: Scorer, given: References, say: Say) -> list[Expected]:
+    """The images that every entry must have. Raises UserError for references that are not there."""
     from ntire.scoring.references import expected_images
 
     track = scorer.track
-    references = references_of(track, options.references)
+    references = references_of(track, given)
     metrics = [metric.name for metric in scorer.metrics]
     # A metric that compares faces needs to know where they are.
     if "adaface" in metrics and references.landmarks is None and references.lq is not None:
-        references = replace(references, landmarks=_found_landmarks(track, references.lq, options.device, say))
+        references = replace(references, landmarks=_found_landmarks(track, references.lq, scorer.device, say))
     return expected_images(track, references, metrics)
 
 
@@ -199,19 +233,21 @@ def _found_landmarks(track: Track, lq: Path, device: str, say: Say) -> Path:
     return path
 
 
-def chosen_metrics(track: Track, options: ScoreOptions) -> tuple[str, ...]:
-    unknown = [name for name in options.metrics if name not in track.metrics]
+def chosen_metrics(track: Track, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The metrics of a track, or those that are wanted, in the order of the rules."""
+    unknown = [name for name in wanted if name not in track.metrics]
     if unknown:
         raise UserError(f"track {track.name} has no metric {', '.join(unknown)}; it has: {', '.join(track.metrics)}.")
-    return tuple(name for name in track.metrics if not options.metrics or name in options.metrics)
+    return tuple(name for name in track.metrics if not wanted or name in wanted)
 
 
 @app.command(
+    "score",
     epilog="Examples: [bold]ntire score submissions/[/]; "
     "[bold]ntire score submissions/MiAlgo-srgb --gt clean/ --metrics psnr-y[/]; "
-    "[bold]ntire score teams/ --track face-2025 --lq test/ --landmarks test_face.csv[/]"
+    "[bold]ntire score teams/ --track face-2025 --lq test/ --landmarks test_face.csv[/]",
 )
-def score(
+def score_command(
     submissions: Annotated[list[Path], typer.Argument(help="Entries, or folders of entries.")],
     track: Annotated[str | None, typer.Option(help="Only entries of this track.")] = None,
     gt: Annotated[Path | None, typer.Option(help="Folder of ground truth. Default: $NTIRE_DATA/<track>/gt.")] = None,
@@ -233,39 +269,34 @@ def score(
 
     if track is not None:
         load_track(track)  # an unknown one is told before anything heavy is imported
-    from ntire.environment import choose_device
-    from ntire.scoring.references import References
     from ntire.scoring.tables import as_json as lines_as_json
 
-    wanted = tuple(name.strip() for name in metrics.split(",") if name.strip())
-    options = ScoreOptions(References(gt, lq, landmarks), wanted, choose_device(device), not no_cache, as_published)
+    wanted = [name.strip() for name in metrics.split(",") if name.strip()]
     with progress() as bars:
         task = bars.add_task("scoring")
-        board = score_entries(
-            submissions,
-            track,
-            options,
-            folder,
-            say,
-            lambda done, total: bars.update(task, completed=done, total=total),
-        )
+        board = score(
+            submissions, track, gt=gt, lq=lq, landmarks=landmarks, metrics=wanted, device=device, cache=not no_cache,
+            as_published=as_published, report=lambda done, total: bars.update(task, completed=done, total=total), say=say,
+        )  # fmt: skip
+    written = board.write(folder)
     if as_json:
         print_json(lines_as_json(board.lines))
     else:
         print_leaderboard(board.lines)
-        out.print(f"tables: {board.out / 'leaderboard.csv'}, .md, .json, and scores.csv of each entry", markup=False)
+        out.print(f"tables: {written / 'leaderboard.csv'}, .md, .json, and scores.csv of each entry", markup=False)
         if wanted:
             out.print("only some metrics were asked for: there is no total and no rank")
-    if not all(line.valid for line in board.lines):
+    if not board.valid:
         raise typer.Exit(1)
 
 
 @app.command(
+    "leaderboard",
     epilog="Examples: [bold]ntire leaderboard table1.csv --track face-2025[/]; "
     "[bold]ntire leaderboard submissions/*/scores.csv --track srgb -o board.csv[/]; "
-    "[bold]ntire leaderboard scores.csv --track denoise --published[/]"
+    "[bold]ntire leaderboard scores.csv --track denoise --published[/]",
 )
-def leaderboard(
+def leaderboard_command(
     track: TrackName,
     tables: Annotated[
         list[Path] | None, typer.Argument(help="scores.csv files, or tables with one row of means a team.")
@@ -279,12 +310,13 @@ def leaderboard(
     """Rank scores or published means by a track's rules; no image is touched."""
     from ntire.scoring.track import load_track
 
-    if not tables and not published:
-        raise UserError("name the tables to rank, or ask for the --published rows of the track.")
-    load_track(track)  # an unknown one is told before anything heavy is imported
+    if tables or published:
+        load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.scoring.tables import as_json as lines_as_json
 
-    board = rank_tables(tables or [], track, file, published=published)
+    board = leaderboard(tables or [], track=track, published=published)
+    if file:
+        board.write(file.parent, file.stem)
     if as_json:
         print_json(lines_as_json(board.lines))
     else:
@@ -313,9 +345,3 @@ def tracks(
             ["track", "inputs", "metrics", "title"],
             [[track.name, track.inputs, " ".join(track.metrics), track.title] for track in chosen],
         )
-
-
-def _no_references() -> References:
-    from ntire.scoring.references import References
-
-    return References()

@@ -1,6 +1,5 @@
 """What the command line shows: tables, progress, findings. Nothing is decided here."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ntire.text import printable
+from ntire.text import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from ntire.entry.findings import Finding
     from ntire.review.check import Report
     from ntire.review.verify import Verification
-    from ntire.runner.runner import Result
+    from ntire.runner.runner import Result, Summary
     from ntire.scoring.leaderboard import Line
     from ntire.training.loop import Step
 
@@ -34,7 +33,7 @@ def say(line: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    typer.echo(printable_json(value, indent=2, allow_nan=False))
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -93,13 +92,28 @@ def watch_pictures(bars: "Progress", title: str, total: int | None) -> "Callable
             f"{title}: {result.image} {result.status if computed else 'kept'} {seconds} {result.problem or ''}".rstrip()
         )
         if not log.is_terminal or result.status != "done":
-            log.print(line, markup=False, soft_wrap=True)
+            say(line)
         if computed and result.notes:
-            log.print(
-                f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}", markup=False, soft_wrap=True
-            )
+            say(f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}")
 
     return report
+
+
+def print_summary(summary: "Summary") -> None:
+    done = len(summary.results) - len(summary.failed)
+    out.print(
+        f"{done} of {len(summary.results)} image(s) restored into {summary.out}"
+        f" in {summary.seconds:.1f} s ({len(summary.results) - summary.computed} were there)",
+        markup=False,
+    )
+    if summary.bottleneck:
+        shares = ", ".join(f"{stage.name} {stage.share:.0%} ({stage.workers})" for stage in summary.stages)
+        out.print(f"busy (threads): {shares}; the bottleneck is {summary.bottleneck.name}", markup=False)
+    if summary.effect:
+        out.print(str(summary.effect), markup=False)
+    if summary.failed:
+        rows = [[one.image, one.status, one.problem or ""] for one in summary.failed]
+        print_table(["image", "status", "problem"], rows)
 
 
 def watch_training(bars: "Progress") -> "Callable[[Step], None]":
@@ -153,7 +167,9 @@ def print_cost(found: dict[str, Any]) -> None:
                 f"({seams['weights']} weights)",
                 markup=False,
             )
-    for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"])):
+    by = found["counted_by"]
+    told = [f"counted by {by}"] if by != "ntire" else []
+    for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"], *told)):
         out.print(f"- {line}", markup=False)
 
 

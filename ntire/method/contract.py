@@ -77,6 +77,8 @@ class Method(nn.Module):
     """How what enters the networks lies in memory."""
     network: Callable[[Tensor], Tensor] | None = None
     """Runs instead of calling the method, as a recorded CUDA graph does."""
+    weights_notes: Mapping[str, str] = {}
+    """What was chosen in each weights file that offered a choice, by file name."""
     runs_on: torch.device | None = None
     """Where its parts are moved to when they are called, if they take turns there; else where its parameters are."""
 

@@ -1,4 +1,4 @@
-"""Weights files: which a method needs, where they come from, whether they are here and whole.
+"""Weights files: which a method needs, where they come from, whether they are here and whole, and strict filling.
 
 A file is looked for in `weights/` beside the module that declares it (so do projects ship weights, and so do
 submissions), then in the cache: `$NTIRE_WEIGHTS`, by default `~/.cache/ntire/weights`.
@@ -114,8 +114,11 @@ def verify(weights: Weights, path: Path) -> None:
         return
     found = digest_of(path)
     if not found.startswith(weights.sha256):
+        from ntire.method.checkpoints import kind_of_file
+
+        kind = kind_of_file(path)
         raise UserError(
-            f"{path}: expected sha256 {weights.sha256}, found {found}. It is damaged or another file: "
+            f"{path}: expected sha256 {weights.sha256}, found {found}. It is {kind or 'damaged or another file'}: "
             "delete it and get it again with `ntire weights fetch`.",
             exit_code=3,
         )
@@ -212,8 +215,12 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """What this module offered in 0.1 and is now in another one, which needs PyTorch."""
-    if name in ("TakesFile", "fill", "fill_from", "read_state_dict"):
+    """What this module offered in 0.1 and is now in others, which need PyTorch."""
+    if name == "read_state_dict":
+        from ntire.method.checkpoints import read_state_dict
+
+        return read_state_dict
+    if name in ("TakesFile", "fill", "fill_from"):
         from ntire.method import state_dict
 
         return getattr(state_dict, name)

@@ -24,7 +24,7 @@ from ntire.files import line_of, open_regular, read_regular
 from ntire.review.code_checks import CODE, METHOD, look_at_method
 from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import SUFFIXES, Seen, Wanted, is_picture
-from ntire.review.submitted_method import Behind, clean_tree, size_of
+from ntire.review.submitted_method import SubmittedMethod, clean_tree, size_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Backend
 from ntire.sandbox.limits import Limits
@@ -330,8 +330,10 @@ class _Entry:
             code = Path(name) / "code"
             code.mkdir(mode=0o755)
             clean_tree(self.root, code)
-            with Behind(sandbox, code, source, Path(name), "cpu", Limits(start_seconds=120.0), {}) as behind:
-                found = behind.load("import")
+            with SubmittedMethod(
+                sandbox, code, source, Path(name), "cpu", Limits(start_seconds=120.0), {}
+            ) as submitted:
+                found = submitted.load("import")
         if found is not None:
             self.findings.append(found)
 

@@ -203,6 +203,8 @@ def _broken_chunk(data: bytes) -> str | None:
             break
         if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
             return f"chunk {name!r} with a wrong checksum"
+        if name == b"eXIf" and data[at + 8 : at + 12] not in (b"II*\0", b"MM\0*"):
+            return "EXIF data that is none"
         if name == b"IEND":
             return None
         at = end

@@ -24,11 +24,11 @@ from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission
 from ntire.files import writable_folder, write_atomically
-from ntire.picture.image import Pixels, decode, encode_png, read_pixels
+from ntire.picture.image import Integers, decode_integers, encode_png, read_bytes
 from ntire.picture.raw import facts_file
 from ntire.review.check import InputsOf, Report, check
 from ntire.review.code_checks import CODE
-from ntire.review.submitted_method import Behind, clean_tree, look, size_of, weights_at_hand
+from ntire.review.submitted_method import SubmittedMethod, clean_tree, look, size_of, weights_at_hand
 from ntire.runner.device_worker import Input, fingerprint_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Answer, Backend
@@ -200,7 +200,7 @@ def _refused(report: Report, findings: Sequence[Finding]) -> Verification:
     return Verification(report.entry, report.team, report.track, "fail", tuple(findings))
 
 
-def compare(submitted: Pixels, reproduced: Pixels) -> dict[str, Any]:
+def compare(submitted: Integers, reproduced: Integers) -> dict[str, Any]:
     """Largest and mean difference in levels, PSNR between the two, share of pixels that differ."""
     apart = np.abs(submitted.astype(np.int32) - reproduced.astype(np.int32))
     mean_square = float(np.mean(np.square(apart, dtype=np.int64)))
@@ -234,7 +234,7 @@ class _Verifier:
         (scratch / "code").mkdir(mode=0o755)
         clean_tree(submission.root, scratch / "code")
         weights = weights_at_hand(submission.manifest)
-        self.behind = Behind(
+        self.code = SubmittedMethod(
             options.backend,
             scratch / "code",
             source,
@@ -250,14 +250,14 @@ class _Verifier:
     def verification(self, scores: Scores) -> Verification:
         """Everything in turn; the child is gone when this returns."""
         try:
-            refused = self.behind.load()
+            refused = self.code.load()
             if refused is not None:
                 self.findings.append(refused)
                 return self._result("fail", (), (), None)
             compared = self._compare_all()
             probes = self._probes(compared)
         finally:
-            self.behind.close()
+            self.code.close()
         scored = self._scored(scores, compared)
         verdict = self._verdict(compared, scored)
         return self._result(verdict, compared, probes, scored)
@@ -267,8 +267,8 @@ class _Verifier:
         differing = sorted((one for one in compared if one.largest), key=lambda one: (-(one.mean or 0), one.image))
         written = []
         for number, one in enumerate(differing[:WORST], 1):
-            theirs = read_pixels(self.submitted[one.image])
-            ours = read_pixels(self.reproduced / IMAGES / f"{one.image}.png")
+            theirs = _integers_of(self.submitted[one.image])
+            ours = _integers_of(self.reproduced / IMAGES / f"{one.image}.png")
             row, column = _worst_place(theirs, ours)
             a, b = (pixels[row : row + PATCH, column : column + PATCH].astype(np.int32) for pixels in (theirs, ours))
             shown = np.concatenate([a, b, (8 * np.abs(a - b)).clip(0, 255)], axis=1).astype(np.uint8)
@@ -294,9 +294,9 @@ class _Verifier:
             scored,
             {printable(name): value for name, value in self.submission.manifest.score.items()},
             {"levels": rules.levels, "share": rules.share, "total": self.track.tolerance},
-            self.behind.wall,
+            self.code.sandbox,
             tuple(self.notes),
-            self.behind.printed,
+            self.code.printed,
             content_of(self.submission.root),
         )
 
@@ -327,7 +327,7 @@ class _Verifier:
         theirs = self.submitted[name]
         if theirs.read_bytes() == data:
             return Compared(name, "identical", 0, 0.0, math.inf, 0.0, answer.seconds)
-        found = compare(read_pixels(theirs), decode(path, data))
+        found = compare(_integers_of(theirs), decode_integers(path, data))
         rules = self.track.reproduction
         close = found["largest"] <= rules.levels and found["share"] <= rules.share
         status = "identical" if not found["largest"] else "close" if close else "different"
@@ -336,11 +336,11 @@ class _Verifier:
     def _restored(
         self, item: Input, fingerprint: str, path: Path | None = None, name: str | None = None
     ) -> tuple[Answer, bytes | None]:
-        """The PNG of an input, if it is one of the right size and form; it has been looked at behind another wall."""
-        if self.behind.started <= RESTARTS and not self.behind.running:
-            self.behind.load()
+        """The PNG of an input, if it is one of the right size and form; it has been decoded in a worker."""
+        if self.code.started <= RESTARTS and not self.code.running:
+            self.code.load()
         height, width = size_of(item.path, self.track.inputs)
-        answer = self.behind.restore(path or item.path, fingerprint, 4 * height * width + (1 << 20), name)
+        answer = self.code.restore(path or item.path, fingerprint, 4 * height * width + (1 << 20), name)
         if answer.state != "answered" or answer.fields.get("status") != "done":
             return answer, None
         wrong = look(answer.data, item.name, (height, width), self.probed)
@@ -355,7 +355,7 @@ class _Verifier:
             return []
         chosen = min(done, key=lambda one: (one.seconds or 0.0, one.image))
         item = self.inputs[chosen.image]
-        first = decode(item.path, (self.reproduced / IMAGES / f"{chosen.image}.png").read_bytes())
+        first = decode_integers(item.path, (self.reproduced / IMAGES / f"{chosen.image}.png").read_bytes())
         probes = [self._again(item, first)]
         if not probes[0].passed:
             # Whatever else changes an output could be chance.
@@ -370,24 +370,24 @@ class _Verifier:
         probes.append(self._replaced(item, pixels, first))
         return probes
 
-    def _ask(self, item: Input, path: Path | None = None, name: str | None = None) -> tuple[float, Pixels | None]:
+    def _ask(self, item: Input, path: Path | None = None, name: str | None = None) -> tuple[float, Integers | None]:
         answer, data = self._restored(item, self._fingerprint(item), path, name)
-        return answer.seconds, None if data is None else decode(item.path, data)
+        return answer.seconds, None if data is None else decode_integers(item.path, data)
 
-    def _renamed(self, item: Input, first: Pixels) -> Probe:
+    def _renamed(self, item: Input, first: Integers) -> Probe:
         _, named = self._ask(item, name=item.path.name)
         return self._judge(
             "renamed", "E603", item, named is not None and self._near(named, first), "the image of the neutral name"
         )
 
-    def _again(self, item: Input, first: Pixels) -> Probe:
+    def _again(self, item: Input, first: Integers) -> Probe:
         _, again = self._ask(item)
         same = again is not None and np.array_equal(again, first)
         if not same and not self.submission.manifest.deterministic and again is not None:
             return Probe("run again", None, "differs, as the manifest says")
         return self._judge("run again", "E606", item, same, "the same image twice")
 
-    def _repeated(self, item: Input, pixels: Pixels) -> Probe:
+    def _repeated(self, item: Input, pixels: Integers) -> Probe:
         """The same picture and new ones of its size in turn, so that nothing but a memory can make a difference."""
         repeated: list[float] = []
         new: list[float] = []
@@ -403,13 +403,13 @@ class _Verifier:
         )
         return self._judge("repeated", "E604", item, not _suspicious(repeated, new), "as long as a new picture", found)
 
-    def _flipped(self, item: Input, pixels: Pixels, first: Pixels) -> Probe:
+    def _flipped(self, item: Input, pixels: Integers, first: Integers) -> Probe:
         _, after = self._ask(item, self._changed(item, _flip(pixels, self.rng)))
         psnr = compare(first, after)["psnr_db"] if after is not None else -math.inf
         expected = f"at least {FLIPPED_PSNR_DB:.0f} dB"
         return self._judge("one bit flipped", "E605", item, psnr >= FLIPPED_PSNR_DB, expected, f"{psnr:.1f} dB")
 
-    def _replaced(self, item: Input, pixels: Pixels, first: Pixels) -> Probe:
+    def _replaced(self, item: Input, pixels: Integers, first: Integers) -> Probe:
         """A part turned upside down and inverted: whoever computes shows it there."""
         changed = pixels.copy()
         height, width = pixels.shape[:2]
@@ -428,12 +428,12 @@ class _Verifier:
             )
         return Probe(name, passed, found or ("as it should" if passed else "not so"))
 
-    def _near(self, one: Pixels, other: Pixels) -> bool:
+    def _near(self, one: Integers, other: Integers) -> bool:
         found = compare(one, other)
         near: bool = found["largest"] <= self.track.reproduction.levels
         return near and found["share"] <= self.track.reproduction.share
 
-    def _changed(self, item: Input, pixels: Pixels) -> Path:
+    def _changed(self, item: Input, pixels: Integers) -> Path:
         """A changed input beside what speaks for the real one."""
         facts = facts_file(item.path)
         suffix = ".npy" if item.path.suffix.lower() == ".npy" else ".png"
@@ -510,7 +510,11 @@ class _Verifier:
 STATES = ("timed out", "died", "over a limit", "unreadable", "failed")
 
 
-def _changeable(path: Path) -> Pixels | None:
+def _integers_of(path: Path) -> Integers:
+    return decode_integers(path, read_bytes(path))
+
+
+def _changeable(path: Path) -> Integers | None:
     """The samples of an input as they are stored, if it can be written again with a change."""
     suffix = path.suffix.lower()
     if suffix == ".npy":
@@ -522,12 +526,12 @@ def _changeable(path: Path) -> Pixels | None:
         mosaic = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         return mosaic.astype(np.uint16, copy=False) if mosaic is not None and mosaic.ndim == 2 else None
     try:
-        return read_pixels(path)
+        return _integers_of(path)
     except UserError:
         return None
 
 
-def _flip(pixels: Pixels, rng: random.Random) -> Pixels:
+def _flip(pixels: Integers, rng: random.Random) -> Integers:
     """One bit, the lowest of one sample."""
     flipped = pixels.copy()
     flipped.reshape(-1)[rng.randrange(pixels.size)] ^= 1
@@ -539,7 +543,7 @@ def _suspicious(repeated: Sequence[float], new: Sequence[float]) -> bool:
     return again < FASTER * fresh and fresh - again > LEAST_SECONDS
 
 
-def _worst_place(theirs: Pixels, ours: Pixels) -> tuple[int, int]:
+def _worst_place(theirs: Integers, ours: Integers) -> tuple[int, int]:
     """Top left corner of the patch, on a grid of half its side, that differs most."""
     apart = np.abs(theirs.astype(np.int32) - ours.astype(np.int32)).sum(axis=2)
     height, width = apart.shape

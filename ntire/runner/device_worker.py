@@ -150,6 +150,22 @@ class Device:
         )
         return Restored(result, pixels)
 
+    def unrounded(self, decoded: Decoded) -> Tensor:
+        """The image that a run would round: float32, [0, 1], (3, H, W), on the device. Raises what the method raises, and
+        RuntimeError for what is no picture of the input's size.
+        """
+        frame = None if decoded.frame is None else self.lane.upload(decoded.frame)
+        self.planner.set_up(frame)
+        with torch.no_grad(), self.turns.taken(_seed_of(decoded)):
+            _sow(self.method.device, _seed_of(decoded))
+            restored = (
+                self.method.restore(decoded.item.path) if frame is None else self.method.enhance(as_floats(frame))
+            )
+        _checked(restored, frame)
+        if not bool(torch.isfinite(restored).all()):
+            raise ValueError("values of the image are NaN or infinite")
+        return restored.float().clamp(0, 1)
+
     def _peak(self) -> int:
         """Bytes: on a GPU of this image, else of the process so far."""
         if self.method.device.type == "cuda":
@@ -157,15 +173,20 @@ class Device:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, images.Pixels | None]:
+def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, images.Integers | None]:
     """One picture, outside of a run: what `run` would write for an input of that sha256, which need not be the file's."""
     item = Input(path, path.stem)
     try:
         frame = device.method.read(path) if type(device.method).restore is Method.restore else None
     except UserError as error:
         return Result(item.name, "unreadable", fingerprint, problem=str(error)), None
+    return finished(device, Decoded(item, fingerprint, frame))
+
+
+def finished(device: Device, decoded: Decoded) -> tuple[Result, images.Integers | None]:
+    """One picture that has been read, restored and back on the host; no pixels where the result says why not."""
     try:
-        outcome = device.restore(Decoded(item, fingerprint, frame))
+        outcome = device.restore(decoded)
     except Gone as gone:
         lost: Result = gone.value  # type: ignore[assignment]  # a device's only kind of last item
         return lost, None
@@ -175,11 +196,11 @@ def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, i
     try:
         return finish(outcome)
     except (RuntimeError, ValueError) as error:
-        failed = Result(item.name, "failed", fingerprint, tile=outcome.result.tile, problem=why(error))
-        return failed, None
+        result = outcome.result
+        return Result(result.image, "failed", result.input_sha256, tile=result.tile, problem=why(error)), None
 
 
-def finish(restored: Restored) -> tuple[Result, images.Pixels]:
+def finish(restored: Restored) -> tuple[Result, images.Integers]:
     """An image that has arrived; raises RuntimeError if its device failed, ValueError for values that are no numbers."""
     integers, finite = restored.pixels.tensors()
     images.check_finite(finite)

@@ -14,6 +14,7 @@ from ntire.entry.manifest import WeightsUsed
 from ntire.files import sha256_of
 from ntire.method import DTYPES, Method, Precision
 from ntire.method.catalogue import folder_of
+from ntire.method.own_modules import is_private
 from ntire.method.state_dict import fill, fill_from
 from ntire.method.weights_files import digest_of, locate, require, verify
 from ntire.runner.weight_offload import take_turns
@@ -123,19 +124,21 @@ class _Undrawn(TorchFunctionMode):
 
 
 def _fill(method: Method, options: Options, folder: Path | None) -> None:
+    notes = {}
     if options.weights is not None:
-        fill(method, method.read_weights(options.weights), options.weights)
+        notes[options.weights.name] = fill(method, method.read_weights(options.weights), options.weights)
     elif method.weights:
         for weights in method.weights:
             path, _ = locate(weights, folder)
             verify(weights, path)
-            fill_from(method.get_submodule(weights.into), weights, path)
+            notes[weights.file] = fill_from(method.get_submodule(weights.into), weights, path)
     elif any(True for _ in method.parameters()):
         raise UserError(
             f"{method.team} on track {method.track}: no weights are public and none ship with ntire. Train them "
             f"(`ntire train --team {method.team} --track {method.track} --data DIR`) or name a file with --weights.",
             exit_code=3,
         )
+    method.weights_notes = {file: "; ".join(lines) for file, lines in notes.items() if lines}
 
 
 def _require(method_class: type[Method], folder: Path | None, options: Options) -> None:
@@ -154,7 +157,9 @@ def _require(method_class: type[Method], folder: Path | None, options: Options) 
 def weights_used(method: Method, options: Options) -> tuple[WeightsUsed, ...]:
     """The weights files that a prepared method was filled from."""
     if options.weights is not None:
-        return (WeightsUsed(file=options.weights.name, sha256=sha256_of(options.weights)),)
+        name = options.weights.name
+        note = method.weights_notes.get(name)
+        return (WeightsUsed(file=name, sha256=sha256_of(options.weights), note=note),)
     folder = folder_of(type(method))
     return tuple(
         WeightsUsed(
@@ -162,6 +167,7 @@ def weights_used(method: Method, options: Options) -> tuple[WeightsUsed, ...]:
             sha256=digest_of(locate(weights, folder)[0]),
             license=weights.license,
             provenance=weights.provenance,
+            note=method.weights_notes.get(weights.file),
         )
         for weights in method.weights
     )
@@ -173,5 +179,6 @@ def code_sha256(method: type[Method]) -> str | None:
     if folder is None:
         return None
     own = folder / f"{method.__module__.rpartition('.')[2]}.py"
-    files = [own] if own.is_file() else sorted(folder.rglob("*.py"))
+    alone = own.is_file() and not is_private(method.__module__)
+    files = [own] if alone else sorted(folder.rglob("*.py"))
     return sha256_of(" ".join(sha256_of(path) for path in files).encode())

@@ -6,6 +6,7 @@ read: file -> integers | restore, one thread a device: integers -> integers | wr
 import contextlib
 import copy
 import dataclasses
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,7 @@ from ntire import UserError, __version__
 from ntire.entry.journal import Journal
 from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, WeightsUsed, write_manifest
 from ntire.environment import environment
-from ntire.files import sha256_of, writable_folder, write_atomically
+from ntire.files import sha256_of, sweep, writable_folder, write_atomically
 from ntire.method import Method
 from ntire.method.face_alignment import Finder
 from ntire.picture import image as images
@@ -36,6 +37,8 @@ from ntire.runner.speedups import Effect
 
 AHEAD = 1
 """Pictures that may wait in front of the device, and in front of the writers: with those in work they bound the memory."""
+OF_ITS_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
+"""What one picture's name brings about, while the disk is in order: too long, not UTF-8, or the name of a folder."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Summary:
     """How busy reading, restoring and writing were."""
     effect: Effect | None = None
     """What precision and speed-ups cost, on the first picture restored; None where everything is exact."""
+    remarks: tuple[str, ...] = ()
+    """What was wrong with the journal, and that it went on all the same."""
 
     @property
     def bottleneck(self) -> StageUse | None:
@@ -61,6 +66,17 @@ class Summary:
     @property
     def failed(self) -> list[Result]:
         return [result for result in self.results if result.status != "done"]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        return {
+            "images": [dataclasses.asdict(result) for result in self.results],
+            "computed": self.computed,
+            "seconds": round(self.seconds, 3),
+            "stages": [dataclasses.asdict(stage) for stage in self.stages],
+            "bottleneck": self.bottleneck.name if self.bottleneck else None,
+            "effect": dataclasses.asdict(self.effect) if self.effect else None,
+        }
 
 
 def find_inputs(given: Sequence[Path], track: str) -> list[Input]:
@@ -112,7 +128,7 @@ def run(
     pictures: each face that it finds is restored and put back, the rest stays as it is.
     """
     began = time.monotonic()
-    writable_folder(out / IMAGES)
+    sweep(writable_folder(writable_folder(out) / IMAGES), below=True)
     used = weights_used(method, options)
     results: dict[str, Result] = {}
     kept, seconds = 0, 0.0
@@ -151,7 +167,9 @@ def run(
     ordered = tuple(results[item.name] for item in inputs)
     effect = next((device.effect for device in devices if device.effect), None)
     took = time.monotonic() - began
-    return Summary(out, ordered, len(inputs) - kept, took, flow.use({"restore": seconds}), effect)
+    return Summary(
+        out, ordered, len(inputs) - kept, took, flow.use({"restore": seconds}), effect, tuple(journal.remarks)
+    )
 
 
 def _end(flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], None]") -> None:
@@ -204,6 +222,9 @@ class _Kept:
 def _read(
     method: Method, finished: dict[str, dict[str, Any]], out: Path, item: Input
 ) -> Decoded | Settled[Result | _Kept]:
+    if item.name.encode(errors="replace").decode() != item.name:
+        problem = f"{item.path.name}: its name is not UTF-8, which an entry's must be. Rename it."
+        return Settled(Result(item.name, "unreadable", None, problem=problem))
     try:
         fingerprint = fingerprint_of(item.path, method.track)
     except OSError as error:
@@ -234,9 +255,15 @@ def _write(out: Path, restored: Restored) -> Result:
         failed = restored.result
         return Result(failed.image, "failed", failed.input_sha256, tile=failed.tile, problem=why(error))
     path = out / IMAGES / f"{result.image}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = images.encode_png(pixels)
-    write_atomically(path, data)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    except OSError as error:
+        if error.errno not in OF_ITS_NAME:
+            raise
+        problem = f"{path.name}: cannot be written: {error.strerror}. Rename the input, or what is in its place."
+        return dataclasses.replace(result, status="failed", problem=problem)
     return dataclasses.replace(result, output_sha256=sha256_of(data))
 
 
