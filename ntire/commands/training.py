@@ -80,12 +80,13 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
     """
     from ntire.method import catalogue
     from ntire.method.pyiqa_networks import build
+    from ntire.method.recipe import VGG19
     from ntire.method.state_dict import fill
     from ntire.method.weights_files import require
     from ntire.scoring.metrics import METRICS
     from ntire.training.discriminator import UNetDiscriminator
     from ntire.training.losses import Aids
-    from ntire.training.perceptual import VGG19, perceptual_loss
+    from ntire.training.perceptual import perceptual_loss
 
     if "distill" in recipe.losses and teacher is None:
         raise UserError(

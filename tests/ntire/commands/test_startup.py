@@ -80,11 +80,10 @@ def test_what_computes_nothing_imports_nothing_heavy(tmp_path):
 def test_help_lists_every_command_with_its_own_first_sentence(ntire):
     for module in set(cli.COMMANDS.values()):
         __import__(f"ntire.commands.{module}")
-    registered = {command.callback.__name__ for command in cli.app.registered_commands}
-    assert registered | {"weights"} == set(cli.COMMANDS)
-    for command in registered:
-        (info,) = [one for one in cli.app.registered_commands if one.callback.__name__ == command]
-        assert cli.docstring(command).split() == info.callback.__doc__.split()
+    registered = {one.name or one.callback.__name__: one.callback for one in cli.app.registered_commands}
+    assert {*registered, "weights"} == set(cli.COMMANDS)
+    for name, function in registered.items():
+        assert cli.docstring(name).split() == function.__doc__.split()
     shown = ntire("--help").out
     assert all(f"│ {command} " in shown for command in cli.COMMANDS)
     assert "Weights files" in shown
