@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ntire import UserError
-from ntire.method.face_alignment import Landmarks
-from ntire.picture.image import SUFFIXES
-from ntire.scoring.identity import read_landmarks
+from ntire.picture.folder import walk
+from ntire.picture.image import read_header
+from ntire.scoring.identity import Face, outside, read_landmarks
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.track import Track
 
@@ -21,7 +21,7 @@ class Expected:
     subset: str = ""
     gt: Path | None = None
     lq: Path | None = None
-    landmarks: Landmarks | None = None
+    landmarks: Face | None = None
 
     @property
     def size_from(self) -> Path:
@@ -66,6 +66,12 @@ def expected_images(track: Track, references: References, metrics: Iterable[str]
         for name in names
         if name not in found
     ]
+    for name in names:
+        picture = pictures.get("lq", pictures[needed[0]]).get(name)
+        if name in table and picture is not None:
+            header = read_header(picture)
+            problem = outside(table[name][1], header.height, header.width)
+            problems += [f"{name}: {references.landmarks}: {problem}"] if problem else []
     expected = [
         Expected(
             name,
@@ -98,14 +104,19 @@ def inputs_by_subset(track: Track, lq: Path) -> dict[str, tuple[str, Path]]:
     return {name: (_subset(track, path, references, "lq"), path) for name, path in sorted(_pictures(track, lq).items())}
 
 
-def pictures_below(folder: Path) -> dict[str, Path]:
-    """Pictures by relative name without suffix; a PNG goes before another format of the same name."""
+def pictures_below(folder: Path, *, links: bool = True) -> dict[str, Path]:
+    """Pictures by relative name, in NFC and without suffix; a PNG goes before another format of the same name.
+
+    Without `links`, no link is followed. Raises UserError for two files of one name and format, which differ in their
+    accents' form alone.
+    """
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name not in found or path.suffix.lower() == ".png":
-                found[name] = path
+    for one in walk(folder, links=links).pictures:
+        other, is_png = found.get(one.name), one.path.suffix.lower() == ".png"
+        if other is not None and (other.suffix.lower() == ".png") == is_png and other.suffix == one.path.suffix:
+            raise UserError(f"{other} and {one.path}: expected one picture of a name, found two. Remove or rename one.")
+        if other is None or is_png:
+            found[one.name] = one.path
     return found
 
 

@@ -34,8 +34,7 @@ def declared_weights(names: Sequence[str], track_name: str | None) -> list[Decla
     """
     from ntire.method import catalogue
     from ntire.method.method_table import Declared, weights_of_methods
-    from ntire.method.recipe import VGG19
-    from ntire.method.weights_files import locate
+    from ntire.method.weights_files import VGG19, locate
     from ntire.scoring.metrics import METRICS
     from ntire.scoring.track import load_track
 

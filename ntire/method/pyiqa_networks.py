@@ -69,8 +69,6 @@ def build(name: str, **options: str | int) -> Any:
 @contextlib.contextmanager
 def guarded(name: str) -> Iterator[None]:
     """While pyiqa builds a metric: no download, no pickle but of tensors, no weights that are overwritten, no prints."""
-    from unittest import mock
-
     import timm
     import torch.hub
     from pyiqa.utils import download_util
@@ -79,15 +77,26 @@ def guarded(name: str) -> Iterator[None]:
         raise UserError(f"metric {name}: {url} is not here. Get it with `ntire weights fetch`.", exit_code=3)
 
     with contextlib.ExitStack() as guard:
-        guard.enter_context(mock.patch.object(torch.hub, "download_url_to_file", refuse))
-        guard.enter_context(mock.patch.object(download_util, "download_url_to_file", refuse))
-        guard.enter_context(mock.patch.object(torch, "load", partial(torch.load, weights_only=True)))
+        guard.enter_context(replaced(torch.hub, "download_url_to_file", refuse))
+        guard.enter_context(replaced(download_util, "download_url_to_file", refuse))
+        guard.enter_context(replaced(torch, "load", partial(torch.load, weights_only=True)))
         # MANIQA asks for pretrained ImageNet weights and then overwrites every one of them.
-        guard.enter_context(mock.patch.object(timm, "create_model", _without_pretraining(timm.create_model)))
+        guard.enter_context(replaced(timm, "create_model", _without_pretraining(timm.create_model)))
         guard.enter_context(contextlib.redirect_stdout(io.StringIO()))
         guard.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    """Another value for an attribute of somebody else's module, as long as the context lasts."""
+    own = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, own)
 
 
 def _without_pretraining(create: Any) -> Any:

@@ -4,32 +4,18 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
+
+from torch import Generator, Tensor, nn
 
 from ntire import UserError
-from ntire.method.weights_files import Weights
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
 
 OwnLoss = Literal["own", "generation", "orthogonality", "importance"]
 """Losses that a method computes itself, from its features, weights or gradients."""
 OWN: tuple[OwnLoss, ...] = get_args(OwnLoss)
 Loss = Literal["l1", "l2", "ssim", "fft", "perceptual", "lpips", "dists", "distill", "gan", "vsd"] | OwnLoss
-Degradation = Callable[["Tensor", "Generator"], tuple["Tensor", "Tensor"]]
+Degradation = Callable[[Tensor, Generator], tuple[Tensor, Tensor]]
 """A clean image (3, H, W) and a generator to the pair (lq, gt)."""
-
-
-VGG19 = Weights(
-    "vgg19-dcbb9e9d.pth",
-    sha256="dcbb9e9d",
-    license="BSD-3-Clause; ImageNet terms",
-    provenance="official",
-    urls=("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",),
-    size=575_000_000,
-    home="torchvision",
-)
-"""Of the loss `perceptual`."""
 
 
 @dataclass(frozen=True)
@@ -144,3 +130,73 @@ class Recipe:
                 for stage in kept
             ),
         )
+
+
+class Opponent(nn.Module):
+    """A network that is trained against the method: the discriminator of a GAN, the score network of VSD."""
+
+    def against(self, method: nn.Module, restored: Tensor) -> Tensor:
+        """The method's loss."""
+        raise NotImplementedError
+
+    def own(self, method: nn.Module, restored: Tensor, gt: Tensor) -> Tensor:
+        """The opponent's own loss; `restored` carries no gradient."""
+        raise NotImplementedError
+
+
+# What training asks of a method beside `forward`, if it has it: each is a protocol of its own, which a method implements by
+# having the function.
+
+
+@runtime_checkable
+class BeginsStages(Protocol):
+    """A method that trains one part after the other."""
+
+    def begin_stage(self, name: str) -> None:
+        """Called before the first batch of each stage of the recipe."""
+
+
+@runtime_checkable
+class BeginsSteps(Protocol):
+    """A method that learns more from a batch than lq -> gt."""
+
+    def begin_step(self, lq: Tensor, gt: Tensor, rng: Generator) -> None:
+        """Called before each batch of training.
+
+        `rng` follows from the run's seed and the iteration alone: what is drawn from it is drawn again after a stop.
+        """
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A method that must know more than its weights to resume an interrupted training."""
+
+    def memory(self) -> dict[str, Tensor]:
+        """What training must know beside the weights."""
+
+    def remember(self, memory: dict[str, Tensor]) -> None:
+        """Take back what `memory` gave before the stop."""
+
+
+@runtime_checkable
+class BeginsFrom(Protocol):
+    """A method built on others' networks, which may begin from their weights."""
+
+    def begin_from(self, weights: Path) -> None:
+        """Fill the networks before training. Raises UserError for weights that do not fit."""
+
+
+@runtime_checkable
+class HasOwnLoss(Protocol):
+    """A method with losses of its own, `OWN`."""
+
+    def own_loss(self, name: OwnLoss) -> Tensor:
+        """A loss for the last batch that went through `forward` in training."""
+
+
+@runtime_checkable
+class HasOpponent(Protocol):
+    """A method that the loss `vsd` can train."""
+
+    def opponent(self) -> Opponent:
+        """What is trained against it."""

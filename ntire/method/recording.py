@@ -28,7 +28,7 @@ def record(say: Callable[[str], None]) -> Path:
             for method in declared_by(module):
                 methods.append(facts_from(method, f"{folder}.{name}"))
                 say(f"{method.team} {method.track} {method.variant}: {methods[-1].counts}")
-            found[f"{folder}.{name}"] = release.Module(tuple(methods), unpublished_by(module))
+            found[f"{folder}.{name}"] = release.KnownModule(tuple(methods), unpublished_by(module))
     release.write(found)
     return release.data_file()
 

@@ -14,7 +14,7 @@ from ntire.method.weights_files import Weights
 
 
 @dataclass(frozen=True)
-class Module:
+class KnownModule:
     """What one module of `teams/` declares."""
 
     methods: tuple[Facts, ...]
@@ -27,12 +27,12 @@ def data_file() -> Path:
 
 
 @cache
-def known(module: str) -> Module | None:
+def known(module: str) -> KnownModule | None:
     """What the release knows of a module, "raw.mialgo"; None if it does not know it, or if the source has changed since."""
     data = _data().get(module)
     if data is None or not _is_of(data):
         return None
-    return Module(
+    return KnownModule(
         tuple(_facts(one, module) for one in data["methods"]),
         tuple(Unpublished(**one) for one in data["unpublished"]),
     )
@@ -44,7 +44,7 @@ def file_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def write(modules: Mapping[str, Module]) -> None:
+def write(modules: Mapping[str, KnownModule]) -> None:
     """Write what is declared in all modules and was counted of it, with the hash of the source that it follows from."""
     data = {}
     for name, module in sorted(modules.items()):

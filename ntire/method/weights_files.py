@@ -49,6 +49,18 @@ class Weights:
     home: Home = "ntire"
 
 
+VGG19 = Weights(
+    "vgg19-dcbb9e9d.pth",
+    sha256="dcbb9e9d",
+    license="BSD-3-Clause; ImageNet terms",
+    provenance="official",
+    urls=("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",),
+    size=575_000_000,
+    home="torchvision",
+)
+"""Of the training loss `perceptual`."""
+
+
 def cache_folder(home: Home = "ntire") -> Path:
     """Where fetched weights are kept."""
     if home == "ntire":

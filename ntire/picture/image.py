@@ -36,31 +36,12 @@ from ntire.picture.header import UnreadableImage as UnreadableImage
 from ntire.picture.header import depth_of as depth_of
 from ntire.picture.pillow_formats import READ as READ
 from ntire.picture.png import encode_png as encode_png
+from ntire.picture.suffixes import PICTURES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".dib",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".jxl",
-        ".mpo",
-        ".npy",
-        ".png",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
+SUFFIXES = PICTURES
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 

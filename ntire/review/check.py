@@ -23,7 +23,7 @@ from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
 from ntire.files import line_of, open_regular, read_regular
 from ntire.review.code_checks import CODE, METHOD, look_at_method
 from ntire.review.image_check_workers import decoders
-from ntire.review.image_checks import SUFFIXES, Seen, Wanted, is_picture
+from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, is_picture
 from ntire.review.submitted_method import SubmittedMethod, clean_tree, size_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Backend
@@ -297,7 +297,7 @@ class _Entry:
         elif len(images) != track.count:
             self._add("E313", "", f"{track.count} images", f"{len(images)}")
 
-    def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[Seen]:
+    def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[SeenImage]:
         raw = self.track is not None and self.track.inputs == "raw"
         pairs = [(name, inputs.get(key)) for key, names in images.items() for name in names]
         if raw:
@@ -310,7 +310,7 @@ class _Entry:
         self.findings += [finding for one in seen for finding in one.findings]
         return seen
 
-    def _copies(self, seen: Sequence[Seen]) -> None:
+    def _copies(self, seen: Sequence[SeenImage]) -> None:
         """Finished images that lie elsewhere in the entry: what code shows instead of what it computes."""
         by_digest = {one.digest: one.name for one in reversed(seen) if one.digest}
         names = {one.name for one in seen}

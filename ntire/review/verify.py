@@ -8,7 +8,6 @@ picture repeated among new ones, with one bit flipped, with a part of the pictur
 import json
 import math
 import random
-import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission
 from ntire.files import writable_folder, write_atomically
 from ntire.picture.image import Integers, decode_integers, encode_png, read_bytes
-from ntire.picture.raw import facts_file
+from ntire.picture.raw import facts_file, facts_text
 from ntire.review.check import InputsOf, Report, check
 from ntire.review.code_checks import CODE
 from ntire.review.submitted_method import SubmittedMethod, clean_tree, look, size_of, weights_at_hand
@@ -56,12 +55,12 @@ ROUNDS = 3
 FLIPPED_PSNR_DB = 40.0
 """How near the result of a picture with one bit flipped stays to that of the picture."""
 
-Scores = Callable[[Submission, Submission, Sequence[str]], "Scored"]
+Scores = Callable[[Submission, Submission, Sequence[str]], "BothScored"]
 """Metrics of the submitted and of the reproduced images of those names."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class BothScored:
     """Both sides of each metric that could be computed, and why the others could not."""
 
     submitted: Mapping[str, float]
@@ -71,7 +70,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Options:
+class VerifyOptions:
     """How to verify, apart from what."""
 
     backend: Backend
@@ -126,7 +125,7 @@ class Verification:
     """Images that the entry has in all."""
     seed: int = 0
     probes: tuple[Probe, ...] = ()
-    scored: Scored | None = None
+    scored: BothScored | None = None
     claimed: Mapping[str, float] = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=dict)
     sandbox: Mapping[str, Any] = field(default_factory=dict)
@@ -152,7 +151,13 @@ class Verification:
 
 
 def verify(
-    entry: Path, track: Track | None, inputs_of: InputsOf, run_on: InputsOf, options: Options, scores: Scores, out: Path
+    entry: Path,
+    track: Track | None,
+    inputs_of: InputsOf,
+    run_on: InputsOf,
+    options: VerifyOptions,
+    scores: Scores,
+    out: Path,
 ) -> Verification:
     """Run an entry's code and hold what it makes against what was submitted; write `verification.json` into `out`.
 
@@ -168,7 +173,7 @@ def verify(
 
 
 def _verified(
-    entry: Path, report: Report, run_on: InputsOf, options: Options, scores: Scores, out: Path, scratch: Path
+    entry: Path, report: Report, run_on: InputsOf, options: VerifyOptions, scores: Scores, out: Path, scratch: Path
 ) -> Verification:
     if not report.valid:
         return _refused(report, report.findings)
@@ -217,7 +222,13 @@ class _Verifier:
     """One verification; results are collected in the scratch folder."""
 
     def __init__(
-        self, submission: Submission, source: str, report: Report, run_on: InputsOf, options: Options, scratch: Path
+        self,
+        submission: Submission,
+        source: str,
+        report: Report,
+        run_on: InputsOf,
+        options: VerifyOptions,
+        scratch: Path,
     ) -> None:
         self.submission, self.report, self.options = submission, report, options
         self.track = load_track(submission.track)
@@ -277,7 +288,7 @@ class _Verifier:
         return written
 
     def _result(
-        self, verdict: Verdict, compared: Sequence[Compared], probes: Sequence[Probe], scored: Scored | None
+        self, verdict: Verdict, compared: Sequence[Compared], probes: Sequence[Probe], scored: BothScored | None
     ) -> Verification:
         broken = any(one.breaks_a_rule for one in self.findings)
         rules = self.track.reproduction
@@ -435,7 +446,7 @@ class _Verifier:
 
     def _changed(self, item: Input, pixels: Integers) -> Path:
         """A changed input beside what speaks for the real one."""
-        facts = facts_file(item.path)
+        facts = facts_text(item.path)
         suffix = ".npy" if item.path.suffix.lower() == ".npy" else ".png"
         path = self.probed / f"input{suffix}"
         if suffix == ".npy":
@@ -443,10 +454,10 @@ class _Verifier:
         else:
             path.write_bytes(encode_png(pixels))
         if facts is not None:
-            shutil.copyfile(facts, path.with_suffix(".toml"))
+            path.with_suffix(".toml").write_bytes(facts)
         return path
 
-    def _scored(self, scores: Scores, compared: Sequence[Compared]) -> Scored | None:
+    def _scored(self, scores: Scores, compared: Sequence[Compared]) -> BothScored | None:
         ran = [one.image for one in compared if one.status in ("identical", "close", "different")]
         if len(ran) != len(compared) or not ran:
             return None
@@ -455,7 +466,7 @@ class _Verifier:
         ours = Submission(self.reproduced, self.submission.manifest)
         return scores(self.submission, ours, ran)
 
-    def _verdict(self, compared: Sequence[Compared], scored: Scored | None) -> Verdict:
+    def _verdict(self, compared: Sequence[Compared], scored: BothScored | None) -> Verdict:
         whole = len(compared) == len(self.submitted)
         if scored is not None and whole:
             self._claimed(scored)
@@ -483,7 +494,7 @@ class _Verifier:
             )
         return "fail"
 
-    def _claimed(self, scored: Scored) -> None:
+    def _claimed(self, scored: BothScored) -> None:
         """The values that the team claims beside ours: a total within the track's tolerance, a metric within 1 %."""
         values = {**scored.reproduced, **({"total": scored.totals[1]} if scored.totals else {})}
         for name, claimed in self.submission.manifest.score.items():

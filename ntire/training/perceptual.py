@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ntire.method.recipe import VGG19
 from ntire.method.state_dict import read_state_dict
-from ntire.method.weights_files import locate, require
+from ntire.method.weights_files import VGG19, locate, require
 
 LAYERS = {2: 0.1, 7: 0.1, 16: 1.0, 25: 1.0, 34: 1.0}
 """Weight of each layer's difference, before its ReLU: conv1_2, conv2_2, conv3_4, conv4_4, conv5_4 of Real-ESRGAN."""

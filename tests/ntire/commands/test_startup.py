@@ -51,6 +51,8 @@ CALLS = {
 PROGRAM = """
 import contextlib, io, json, sys
 from ntire.cli import main
+from ntire.method import release
+release._is_of = lambda data: True  # a method that is being edited is imported, which is not what is tried here
 calls, heavy = json.load(sys.stdin)
 found = {}
 for call in calls:

@@ -14,7 +14,7 @@ from ntire.entry.manifest import content_of
 from ntire.picture.image import read_pixels
 from ntire.review import verify as verification
 from ntire.review.check import check
-from ntire.review.verify import Options, Scored, compare, verify
+from ntire.review.verify import BothScored, VerifyOptions, compare, verify
 from ntire.sandbox.child import why_not
 from ntire.sandbox.limits import Limits
 from tests.made import scene, write_png
@@ -94,7 +94,7 @@ class Case:
     root: Path
     lq: Path
     entry: Path
-    options: Options
+    options: VerifyOptions
     out: Path
     shift: float = 0.0
     """Of the reproduced total, as if metrics said so."""
@@ -112,8 +112,8 @@ class Case:
 
     def scores(self, submitted, reproduced, names):
         if self.missing:
-            return Scored({}, {}, None, self.missing)
-        return Scored({"psnr": 30.0}, {"psnr": 30.0 + self.shift}, (30.0, 30.0 + self.shift))
+            return BothScored({}, {}, None, self.missing)
+        return BothScored({"psnr": 30.0}, {"psnr": 30.0 + self.shift}, (30.0, 30.0 + self.shift))
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def case(tmp_path, monkeypatch) -> Case:
         write_png(root / "images" / f"{name}.png", pixels // 2 + 40)
     (root / "submission.toml").write_text(MANIFEST)
     limits = Limits(seconds=5, start_seconds=30, memory_bytes=1 << 29, processes=64, printed_bytes=1 << 20)
-    made = Case(root, lq, root, Options("bubblewrap", seed=3, limits=limits), tmp_path / "out")
+    made = Case(root, lq, root, VerifyOptions("bubblewrap", seed=3, limits=limits), tmp_path / "out")
     made.code()
     return made
 
