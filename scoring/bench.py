@@ -32,7 +32,6 @@ from ntire.scoring.track import Gate, Track
 
 SIDE = 512
 FACE = ((193.0, 240.0), (320.0, 241.0), (257.0, 314.0), (202.0, 371.0), (309.0, 371.0))
-DEFAULT = ("niqe", "clipiqa", "musiq", "fid", "adaface")
 
 
 @dataclass(frozen=True)

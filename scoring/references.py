@@ -22,14 +22,8 @@ class Expected:
     gt: Path | None = None
     lq: Path | None = None
     landmarks: Face | None = None
-
-    @property
-    def size_from(self) -> Path:
-        """The file whose size the restored image must have."""
-        found = self.gt or self.lq
-        if found is None:
-            raise ValueError(f"{self.name} has no reference")
-        return found
+    multiple: int = 1
+    """Its reference is cut to sides of a multiple of it, as the noisy picture was."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +66,13 @@ def expected_images(track: Track, references: References, metrics: Iterable[str]
             header = read_header(picture)
             problem = outside(table[name][1], header.height, header.width)
             problems += [f"{name}: {references.landmarks}: {problem}"] if problem else []
-    expected = [
-        Expected(
-            name,
-            table[name][0] if name in table else _subset(track, pictures[needed[0]].get(name), references, needed[0]),
-            pictures.get("gt", {}).get(name),
-            pictures.get("lq", {}).get(name),
-            table[name][1] if name in table else None,
-        )
-        for name in names
-    ]
+    expected = []
+    for name in names:
+        subset = _subset(track, pictures[needed[0]].get(name), references, needed[0])
+        subset, face = table.get(name, (subset, None))
+        noise = track.noise_of(subset)
+        gt, lq = (pictures.get(part, {}).get(name) for part in ("gt", "lq"))
+        expected.append(Expected(name, subset, gt, lq, face, noise.multiple if noise else 1))
     for subset, count in track.subsets.items():
         found = sum(1 for one in expected if one.subset == subset)
         if found != count:

@@ -14,7 +14,7 @@ from ntire.entry.manifest import Submission
 from ntire.environment import environment, versions
 from ntire.files import sha256_of
 from ntire.method.weights_files import require, verify
-from ntire.picture.image import Header, Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.picture.image import Header, Pixels, UnreadableImage, cut_to_multiple, decode, header_of, read_bytes
 from ntire.scoring.cache import Cache, key_of
 from ntire.scoring.identity import Face
 from ntire.scoring.instruments import Instrument, PixelInstrument, Vector, View
@@ -66,11 +66,13 @@ class _Image:
     sha256: str
     landmarks: Face | None = None
     pixels: Pixels | None = None
+    multiple: int = 1
+    """Cut to sides of a multiple of it before anything else."""
 
     def open(self) -> None:
         """Decode it, once. Raises UnreadableImage."""
         if self.pixels is None:
-            self.pixels = levels(decode(self.path, self.data))
+            self.pixels = cut_to_multiple(levels(decode(self.path, self.data)), self.multiple)
 
     def view(self, border: int, reference: "_Image | None" = None) -> View:
         """What a metric sees; MetricError if nothing is left inside the border."""
@@ -189,7 +191,8 @@ class Scorer:
         if metric.apart and reference is not None:
             points = repr(image.landmarks)
             return key_of(*common, image.sha256, points), key_of(*common, reference.sha256, points)
-        return key_of(*common, image.sha256, reference.sha256 if reference else ""), ""
+        beside = f"{reference.sha256} / {reference.multiple}" if reference else ""
+        return key_of(*common, image.sha256, beside), ""
 
     def _observe(
         self, metric: Metric, wanted: Mapping[str, tuple[_Image, _Image | None]], pool: ThreadPoolExecutor
@@ -284,17 +287,18 @@ class _References:
 
 
 def _references(one: Expected) -> _References:
-    gt, lq = (_opened(path, one.landmarks) if path else None for path in (one.gt, one.lq))
+    gt, lq = (_opened(path, one.landmarks, one.multiple) if path else None for path in (one.gt, one.lq))
     sized = gt or lq
     if sized is None:
         raise ValueError(f"{one.name} has no reference")
     header = header_of(sized.path, sized.data)
-    return _References(gt, lq, header.height, header.width)
+    height, width = (side - side % one.multiple for side in (header.height, header.width))
+    return _References(gt, lq, height, width)
 
 
-def _opened(path: Path, landmarks: Face | None) -> _Image:
+def _opened(path: Path, landmarks: Face | None, multiple: int = 1) -> _Image:
     data = read_bytes(path)
-    return _Image(path, data, sha256_of(data), landmarks)
+    return _Image(path, data, sha256_of(data), landmarks, multiple=multiple)
 
 
 def _submitted(submission: Submission, track: Track) -> tuple[dict[str, Path], set[str]]:

@@ -151,7 +151,7 @@ def inputs_of_track(
     """What is to be restored, and for which track: the sample set is one of its own; and what lies there and is not read."""
     from ntire.picture.folder import in_lines
     from ntire.picture.samples import add_noise
-    from ntire.runner.runner import find_inputs, look_for_inputs
+    from ntire.runner.runner import look_for_inputs
 
     folders = list(given)
     if not given:
@@ -162,16 +162,14 @@ def inputs_of_track(
     for line in in_lines(found.not_read):
         say(line)
     inputs = list(found.inputs[:limit])
-    if track.noise:
-        noisy = add_noise({item.name: item.path for item in inputs}, track.noise.sigma, track.noise.seed)
-        say(f"noise of sigma {track.noise.sigma:g} added to {len(inputs)} clean picture(s): {noisy}")
-        inputs = find_inputs([noisy], kind)
-    for subset, noise in track.noises.items():
-        clean = [item for item in inputs if item.name.startswith(f"{subset}/")]
-        if clean:
-            noisy = add_noise({item.name: item.path for item in clean}, noise.sigma, noise.seed)
-            say(f"{subset}: noise of sigma {noise.sigma:g} added to {len(clean)} clean picture(s): {noisy}")
-            inputs = [*(item for item in inputs if item not in clean), *find_inputs([noisy], kind)]
+    for subset, noise in [("", track.noise), *track.noises.items()]:
+        clean = [item for item in inputs if noise and (not subset or item.name.startswith(f"{subset}/"))]
+        if noise and clean:
+            paths = {item.name: item.path for item in clean}
+            noisy = add_noise(paths, noise.sigma, noise.seed, noise.protocol, noise.multiple)
+            where = f"{subset}: " if subset else ""
+            say(f"{where}noise of sigma {noise.sigma:g} added to {len(clean)} clean picture(s), {noise.handed()}")
+            inputs = [replace(item, path=noisy[item.name]) if item in clean else item for item in inputs]
     return track, tuple(inputs), found.not_read
 
 

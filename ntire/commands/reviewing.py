@@ -117,7 +117,9 @@ def _given_to_code(inputs_of: InputsOf, track: Track) -> Path | None:
     if folder is None or not track.noise:
         return folder
     clean = {item.name: item.path for item in find_inputs([folder], track.inputs)}
-    return add_noise(clean, track.noise.sigma, track.noise.seed)
+    noise = track.noise
+    noisy = add_noise(clean, noise.sigma, noise.seed, noise.protocol, noise.multiple)
+    return next(iter(noisy.values())).parents[next(iter(noisy)).count("/")]
 
 
 def _score_both(

@@ -27,6 +27,7 @@ from ntire.files import sha256_of, sweep, writable_folder, write_atomically
 from ntire.method import Method
 from ntire.method.face_alignment import Finder
 from ntire.picture import image as images
+from ntire.picture import unclipped
 from ntire.picture.folder import NotRead, in_lines, walk
 from ntire.picture.suffixes import PICTURES, RAW, RAW_FACTS
 from ntire.runner.device_worker import Decoded, Device, DeviceLost, RandomTurns, Restored, fingerprint_of, finish, why
@@ -102,7 +103,7 @@ def look_for_inputs(given: Sequence[Path], track: str) -> Inputs:
 
     Raises UserError for a path that is not there, a folder without inputs, or inputs of one name.
     """
-    suffixes, quiet = (RAW, RAW_FACTS) if track == "raw" else (PICTURES, frozenset[str]())
+    suffixes, quiet = (RAW, RAW_FACTS) if track == "raw" else (PICTURES | {unclipped.SUFFIX}, frozenset[str]())
     inputs: list[Input] = []
     not_read: list[NotRead] = []
     for path in given:

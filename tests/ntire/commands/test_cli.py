@@ -164,11 +164,19 @@ def test_a_folder_with_a_method_runs_like_a_team(ntire, plugin, pair):
         (["score", "lq"], 2, "expected entries"),
         (["tracks", "rwa"], 2, "unknown track"),
         (["train", "--team", "Copy", "--track", "srgb", "--data", "lq"], 2, "has no recipe"),
-        (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "empty", "--stage", "l1"], 2, "expected pictures"),
-        (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "lq", "--stage", "x"], 2, "no stage x; it has: l1"),
-        (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "lq", "--pairs", "l1"], 2, "such as snowy=DIR"),
         (
-            ["train", "--team", "MiAlgo", "--track", "srgb", "--data", "lq", "--stage", "l1", "--pairs", "l1=lq"],
+            ["train", "--team", "NJUST-KMG", "--track", "srgb", "--data", "empty", "--stage", "l1"],
+            2,
+            "expected pictures",
+        ),
+        (
+            ["train", "--team", "NJUST-KMG", "--track", "srgb", "--data", "lq", "--stage", "x"],
+            2,
+            "no stage x; it has: l1",
+        ),
+        (["train", "--team", "NJUST-KMG", "--track", "srgb", "--data", "lq", "--pairs", "l1"], 2, "such as snowy=DIR"),
+        (
+            ["train", "--team", "NJUST-KMG", "--track", "srgb", "--data", "lq", "--stage", "l1", "--pairs", "l1=lq"],
             2,
             "found no gt",
         ),
@@ -227,18 +235,18 @@ def test_scoring_again_gives_the_same_bytes(ntire, pair):
 
 
 def test_training_through_the_command_line_makes_weights_that_run_uses(ntire, pair):
-    words = ("train", "--team", "MiAlgo", "--track", "srgb", "--data", pair / "gt", "-o", "t", "--device", "cpu")
+    words = ("train", "--team", "NJUST-KMG", "--track", "srgb", "--data", pair / "gt", "-o", "t", "--device", "cpu")
     words += ("--stage", "l1")
     scaled = ("--iterations", "6", "--batch", "2", "--patch", "32", "--held-out", "1", "--validate-every", "3")
     ran = ntire(*words, *scaled)
     assert ran.code == 0, ran.err
     assert "dB on held-out pictures" in ran.err
     card = toml("t/card.toml")
-    assert card["command"].startswith("ntire train --team MiAlgo --track srgb --data gt -o t")
+    assert card["command"].startswith("ntire train --team NJUST-KMG --track srgb --data gt -o t")
     ran = ntire(
         "run",
         "--team",
-        "MiAlgo",
+        "NJUST-KMG",
         "--track",
         "srgb",
         pair / "lq",
