@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from ntire.scoring.instruments import Instrument, Vector
     from ntire.scoring.pixels import On
 
+DEPTH_RULE = "16 bits count as value / 257, floats as 255 x value, not rounded; floats outside of [0, 1] are refused"
+"""How another depth than 8 bits is brought to levels of 255.
+
+Rounding a 16-bit truth to 8 bits would add an error of its own: 0.02 dB at 36 dB, 1.2 dB at 54 dB.
+"""
 Paths = Mapping[str, Path]
 """Where each weights file of a metric is, by its file name."""
 
