@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ntire.environment import environment, versions
 from ntire.method.pyiqa_networks import CLIP_FILE, MUSIQ_FILE, NIQE_FILE, PYIQA_FILES
-from ntire.method.weights_files import Weights, locate
+from ntire.method.weights_files import Weights, digest_of, locate
 
 if TYPE_CHECKING:
     from ntire.scoring.instruments import Instrument, Vector
@@ -49,6 +50,24 @@ class Metric:
     def paths(self) -> dict[str, Path]:
         """Where its weights are or would be."""
         return {weights.file: locate(weights, None)[0] for weights in self.weights}
+
+    def versions(self) -> list[str]:
+        """The packages that its numbers may depend on, with their versions."""
+        installed = versions()
+        return [f"{name} {installed.get(name, 'absent')}" for name in self.packages]
+
+    def identity(self, device: str) -> str:
+        """All that its numbers depend on beside the images: protocol, versions, weights, device, precision."""
+        files = [f"{name} {_fingerprint(path)}" for name, path in self.paths().items()]
+        where = [f"{environment(device)['device']} fp32"] if files else []
+        return ", ".join([self.name, self.protocol, *self.versions(), *files, *where])
+
+
+def _fingerprint(path: Path) -> str:
+    """The first digits of a weights file's sha256; of a repository, the snapshot that is here."""
+    if path.is_dir():
+        return "+".join(sorted(snapshot.name[:12] for snapshot in path.glob("snapshots/*")))
+    return digest_of(path)[:16] if path.is_file() else "missing"
 
 
 _NN = ("pyiqa", "torch", "torchvision")

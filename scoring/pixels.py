@@ -3,14 +3,13 @@
 Whatever a file's depth, values are compared as levels of 255 (see `levels`), so the peak is 255.
 """
 
-import math
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ntire.picture.image import Pixels, depth_of
+from ntire.picture.image import Pixels, depth_of, psnr_of
 
 On = Literal["rgb", "ycbcr", "yiq"]
 """What is compared: all three channels, BT.601 Y with foot- and headroom as MATLAB's rgb2ycbcr, or full-range Y."""
@@ -47,7 +46,7 @@ def psnr(on: On, epsilon: float = 0.0) -> Measure:
 
     def measure(restored: Pixels, gt: Pixels) -> float:
         error = float(np.mean((_samples(restored, on) - _samples(gt, on)) ** 2)) / 255**2 + epsilon
-        return -10 * math.log10(error) if error else math.inf
+        return psnr_of(error)
 
     return measure
 

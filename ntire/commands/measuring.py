@@ -40,7 +40,7 @@ from ntire.commands.screen import (
 
 if TYPE_CHECKING:
     from ntire.benchmark.child import Setup
-    from ntire.benchmark.protocol import BenchReport, Child, Side
+    from ntire.benchmark.protocol import BenchChild, BenchReport, Side
     from ntire.benchmark.statistics import Protocol
     from ntire.commands.restoring import Say
     from ntire.runner.prepare import Options
@@ -163,7 +163,7 @@ def _what_to_time(
 @contextlib.contextmanager
 def _start(
     team: str, options: BenchOptions, against: tuple[str, Setup] | None, track: Track
-) -> Iterator[Callable[[Side, float], Child] | None]:
+) -> Iterator[Callable[[Side, float], BenchChild] | None]:
     """How the processes of both sides are made: in sandboxes, both of them, where one is not trusted."""
     if not is_foreign(team, options.trust):
         yield None
@@ -181,7 +181,7 @@ def _start(
         (scratch / "other").mkdir()
         own, theirs = Sandbox(backend, code, scratch), Sandbox(backend, code, scratch / "other", weights=fetched)
 
-        def start(side: Side, timeout: float) -> Child:
+        def start(side: Side, timeout: float) -> BenchChild:
             return SandboxedChild(side, timeout, own if side.setup.team == team else theirs)
 
         yield start
