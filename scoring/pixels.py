@@ -17,11 +17,6 @@ Measure = Callable[[Pixels, Pixels], float]
 """Takes RGB (H, W, 3) in levels of 255 twice, the restored image first."""
 
 
-DEPTH_RULE = "16 bits count as value / 257, floats as 255 x value, not rounded; floats outside of [0, 1] are refused"
-"""How another depth than 8 bits is brought to levels of 255.
-
-Rounding a 16-bit truth to 8 bits would add an error of its own: 0.02 dB at 36 dB, 1.2 dB at 54 dB.
-"""
 Failure = Literal["metric failed", "no crop"]
 """What the row of an image is called for which a metric has no value."""
 
@@ -34,7 +29,7 @@ class MetricError(Exception):
 
 
 def levels(pixels: Pixels) -> Pixels:
-    """Pixels of any depth in levels of 255: 8-bit integers as they are, others by DEPTH_RULE as float32."""
+    """Pixels of any depth in levels of 255: 8-bit integers as they are, others by `metrics.DEPTH_RULE` as float32."""
     white = depth_of(pixels).white
     if white == 255:
         return pixels

@@ -11,11 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ntire import UserError
 from ntire.files import read_toml
-from ntire.picture.unclipped import NoiseProtocol
+from ntire.picture.noise_protocol import NoiseProtocol
 from ntire.scoring.budgets import Budgets as Budgets
 from ntire.scoring.budgets import Positive
-from ntire.scoring.metrics import METRICS
-from ntire.scoring.pixels import DEPTH_RULE
+from ntire.scoring.metrics import DEPTH_RULE, METRICS
 from ntire.text import markdown_table
 
 RULES = Path(str(files("ntire.scoring"))) / "tracks"

@@ -29,7 +29,7 @@ from ntire.method.recipe import (
     Remembers,
     Stage,
 )
-from ntire.method.weights_files import fill
+from ntire.method.state_dict import fill
 from ntire.picture.image import psnr_of
 from ntire.picture.raw import demosaic, srgb_encode
 from ntire.training.data import batches, generator, validation_pairs
