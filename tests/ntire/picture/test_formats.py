@@ -341,6 +341,18 @@ def test_a_truncated_tiff_is_refused_not_filled_up_with_black(tmp_path, options)
             read_pixels(path)
 
 
+def test_a_tiff_that_lacks_tiles_is_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ones((16, 64, 3), np.uint8), photometric="rgb", tile=(16, 16), compression="zlib")
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        at = file.pages.first.tags[256].valueoffset
+    data[at : at + 2] = struct.pack("<H", 4096)
+    path.write_bytes(data)
+    with pytest.raises(UnreadableImage, match="4 of 256 strips or tiles"):
+        read_pixels(path)
+
+
 def test_a_profile_that_is_not_srgb_is_named_and_the_numbers_stay(tmp_path):
     from PIL import ImageCms
 
