@@ -3,6 +3,7 @@
 import errno
 import sys
 import traceback
+import warnings
 from typing import Annotated, NoReturn
 
 import typer
@@ -31,6 +32,8 @@ app.add_typer(weights.weights_app, name="weights")
 
 def main() -> NoReturn:
     """The entry point: a user's mistake is one message and an exit code, anything else keeps its traceback."""
+    # Pillow warns of damaged metadata, which is passed over.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         app()
     except UserError as error:

@@ -28,7 +28,7 @@ from ntire.picture.header import (
 )
 
 if TYPE_CHECKING:
-    from tifffile import TiffPage
+    from tifffile import TiffFile, TiffPage
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6
 MODES = {WHITE_IS_ZERO: "L", BLACK_IS_ZERO: "L", RGB: "RGB", PALETTE: "P", SEPARATED: "CMYK", YCBCR: "RGB"}
@@ -67,15 +67,22 @@ def decode(name: object, data: bytes) -> Pixels:
     return upright(three_channels(colours), header.orientation)
 
 
+def opened(data: bytes) -> "TiffFile":
+    """A TIFF-like file's bytes, for tifffile to look into; raises one of FAILURES."""
+    import tifffile
+
+    # It tells of every odd tag on stderr, which is no place for it.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    return tifffile.TiffFile(io.BytesIO(data))
+
+
 @contextmanager
 def _picture(name: object, data: bytes) -> "Iterator[tuple[TiffPage, int]]":
     """The first page that is no reduced version of another, and how many pages there are."""
     import tifffile
 
-    # It tells of every odd tag on stderr, which is no place for it.
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())
     try:
-        file = tifffile.TiffFile(io.BytesIO(data))
+        file = opened(data)
         with file:
             first = file.pages.first
             pages = (page for page in file.pages if isinstance(page, tifffile.TiffPage))
