@@ -288,6 +288,10 @@ def score_command(
     as_json: AsJson = False,
 ) -> None:
     """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json."""
+    from ntire.scoring.track import load_track
+
+    if track is not None:
+        load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.scoring.tables import as_json as lines_as_json
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]
@@ -328,6 +332,10 @@ def leaderboard_command(
     as_json: AsJson = False,
 ) -> None:
     """Rank scores or published means by a track's rules; no image is touched."""
+    from ntire.scoring.track import load_track
+
+    if tables or published:
+        load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.scoring.tables import as_json as lines_as_json
 
     board = leaderboard(tables or [], track=track, published=published, say=say)

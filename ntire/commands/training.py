@@ -12,7 +12,7 @@ import typer
 from ntire import UserError
 from ntire.commands.foreign_code import Trust, announce
 from ntire.commands.options import Device, PrecisionName, Team, TrackName, Variant, app, command_line, parsed_folders
-from ntire.commands.restoring import chosen_method
+from ntire.commands.restoring import chosen_method, refuse_unknown
 from ntire.commands.screen import (
     out,
     progress,
@@ -83,11 +83,12 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
     from ntire.method import catalogue
     from ntire.method.pyiqa_networks import build
     from ntire.method.recipe import HasOpponent
-    from ntire.method.weights_files import fill, require
+    from ntire.method.state_dict import fill
+    from ntire.method.weights_files import VGG19, require
     from ntire.scoring.metrics import METRICS
     from ntire.training.discriminator import UNetDiscriminator
     from ntire.training.losses import Aids
-    from ntire.training.perceptual import VGG19, perceptual_loss
+    from ntire.training.perceptual import perceptual_loss
 
     if "distill" in recipe.losses and teacher is None:
         raise UserError(
@@ -162,6 +163,7 @@ def train(
 
     Several GPUs: `torchrun --nproc-per-node 4 --no-python ntire train ...`
     """
+    refuse_unknown(team, track, variant)
     from ntire.environment import choose_device
     from ntire.training.loop import Settings
 

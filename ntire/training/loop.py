@@ -29,7 +29,8 @@ from ntire.method.recipe import (
     Remembers,
     Stage,
 )
-from ntire.method.weights_files import fill
+from ntire.method.state_dict import fill
+from ntire.picture.image import psnr_of
 from ntire.picture.raw import demosaic, srgb_encode
 from ntire.training.data import batches, generator, validation_pairs
 from ntire.training.losses import Aids, total_loss
@@ -163,8 +164,7 @@ def _train(
 
 def psnr(restored: Tensor, gt: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of one image in [0, 1], over all channels; infinite for equal images."""
-    error = float((restored.clamp(0, 1).double() - gt.double()).square().mean())
-    return -10 * math.log10(error) if error else math.inf
+    return psnr_of(float((restored.clamp(0, 1).double() - gt.double()).square().mean()))
 
 
 def _plain(lq: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from ntire import UserError
 from ntire.method import Cost, Method
 from ntire.method.recipe import Opponent
-from ntire.method.weights_files import fill
+from ntire.method.state_dict import fill
 from ntire.picture.degradations import RawDegradation
 from ntire.picture.tiling import overlapping, pad_reflect
 from ntire.teams.parts.clip_text import TOKENS

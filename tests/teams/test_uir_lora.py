@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, C
 from ntire import UserError
 from ntire.method.count import count, on_meta
 from ntire.method.method_table import facts_of
-from ntire.method.weights_files import read_state_dict
+from ntire.method.state_dict import read_state_dict
 from ntire.runner.prepare import Options, prepare
 from ntire.teams.general.uir_lora import SKIPS, UirLora
 from ntire.teams.parts.adapters import OwnConv, mix
