@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -73,6 +74,51 @@ def train_method(
     if weights is not None:
         start_from(method, weights)
     return run_training(method, recipe, settings, report, _aids(method, recipe, teacher, settings.device))
+
+
+def search_steps(
+    team: str,
+    track_name: str,
+    variant: str | None,
+    settings: Settings,
+    weights: Path | None,
+    *,
+    stages: tuple[str, ...],
+    count: int,
+    patch: int | None,
+    pairs: Mapping[str, Path],
+    trust: bool = False,
+) -> dict[str, dict[str, int]]:
+    """For each kind of damage that a method learns: the step of diffusion that matches `count` pairs of it best, by definition.
+
+    Raises UserError for a method that has no such steps, or without the weights of one that has learnt to generate.
+    """
+    import torch
+
+    from ntire.method.recipe import MatchesSteps
+    from ntire.scoring.track import load_track
+    from ntire.training.data import Pairs, generator
+    from ntire.training.loop import start_from
+    from ntire.training.sources import pools_of
+
+    method_class = chosen_method(team, load_track(track_name), variant, trust=trust)
+    if method_class.recipe is None or not issubclass(method_class, MatchesSteps):
+        raise UserError(f"{team} on track {track_name} has no steps of diffusion to search for.")
+    if weights is None:
+        raise UserError("--search-t needs a network that has learnt to generate: give its weights with --weights FILE.")
+    recipe = method_class.recipe.with_folders(pairs).scaled(stages=stages, patch=patch)
+    recipe = replace(recipe, stages=tuple(stage for stage in recipe.stages if set(stage.losses) != {"generation"}))
+    method = method_class()
+    start_from(method, weights)
+    method.to(settings.device).eval()
+    found = {}
+    for stage, (pools, _) in zip(recipe.stages, pools_of(recipe, settings.data, settings.held_out), strict=True):
+        samples = Pairs(pools, stage.patch, settings.seed, turns=recipe.turns)
+        lq, gt = (
+            torch.stack(part).to(settings.device) for part in zip(*map(samples.__getitem__, range(count)), strict=True)
+        )
+        found[stage.name] = method.matching_steps(lq, gt, generator(settings.seed, -3))
+    return found
 
 
 def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> Aids:
@@ -157,6 +203,10 @@ def train(
     save_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 500,
     export: Annotated[Literal["fp32", "fp16"], typer.Option(help="Precision of the saved weights.")] = "fp32",
     seed: int = 0,
+    search_t: Annotated[
+        bool,
+        typer.Option("--search-t", help="Do not train: print the step of diffusion that matches each kind of damage."),
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run in the same folder.")] = False,
 ) -> None:
     """Train a method by its report's recipe on your pictures; goes on where it was stopped.
@@ -186,6 +236,14 @@ def train(
         command=command_line(data, folder),
         fresh=fresh,
     )
+    if search_t:
+        steps = search_steps(
+            team, track, variant, settings, weights,
+            stages=tuple(stage or ()), count=batch or 64, patch=patch, pairs=parsed_folders(pairs or ()), trust=trust,
+        )  # fmt: skip
+        for kind, by_definition in steps.items():
+            out.print(f"{kind}: {', '.join(f'{name} {step}' for name, step in by_definition.items())}", markup=False)
+        return
     with progress() as bars:
         written = train_method(
             team, track, variant, settings, watch_training(bars), weights, teacher,

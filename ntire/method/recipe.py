@@ -39,6 +39,8 @@ class Part:
     share: float | None = None
     """Of the samples; where no part has one, a part is drawn as often as its pictures, counted `repeats` times."""
     repeats: int = 1
+    fresh: bool = False
+    """Whether it is made of clean pictures in the report as well, so that its repeats count for shared pictures, too."""
     own: bool = False
     """Whether its clean pictures are of a kind of their own, such as portraits, so that it needs `pictures` or `pairs`."""
     pictures: Path | None = None
@@ -116,6 +118,8 @@ class Recipe:
     """Decay of the running average of the weights, which is what is validated and saved; 0 keeps the weights themselves."""
     turns: bool = False
     """Whether pictures are also turned by quarters, not only flipped."""
+    alternatives: bool = False
+    """Whether its stages are settings of which one is trained: the first, unless others are asked for."""
     teacher: str = ""
     """The team's variant on the same track whose result the loss `distill` compares with."""
 
@@ -185,7 +189,8 @@ class Recipe:
         Raises UserError for a stage or a loss that it does not have, and for a stage that is left without any loss.
         """
         self._refuse_unknown([name for name in stages if name not in {stage.name for stage in self.stages}])
-        kept = [stage for stage in self.stages if not stages or stage.name in stages]
+        asked = stages or tuple(stage.name for stage in self.stages[: 1 if self.alternatives else None])
+        kept = [stage for stage in self.stages if stage.name in asked]
         strange = set(without) - self.losses
         if strange:
             raise UserError(
@@ -290,3 +295,11 @@ class HasOpponent(Protocol):
 
     def opponent(self) -> Opponent:
         """What is trained against it."""
+
+
+@runtime_checkable
+class MatchesSteps(Protocol):
+    """A method that knows which step of diffusion a kind of damage is like."""
+
+    def matching_steps(self, lq: Tensor, gt: Tensor, rng: Generator) -> dict[str, int]:
+        """The step for pairs (B, 3, H, W) in [0, 1], by each of its definitions."""

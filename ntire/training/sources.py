@@ -23,12 +23,26 @@ def pools_of(recipe: Recipe, data: Path, held_out: int) -> list[Split]:
     found = []
     for stage, parts in drawn:
         splits = [_split(part, stage.patch, shared, held_out) for part in parts]
-        sizes = [part.share if part.share is not None else part.repeats * len(one[0])
-                 for part, one in zip(parts, splits, strict=True)]  # fmt: skip
+        sizes = _weights(parts, [len(one[0]) for one in splits])
         training = [Pool(one[0], part.degradation, size) for part, one, size in zip(parts, splits, sizes, strict=True)]
         held = [Pool(one[1], part.degradation) for part, one in zip(parts, splits, strict=True)]
         found.append((training, held))
     return found
+
+
+def _weights(parts: Sequence[Part], counts: Sequence[int]) -> list[float]:
+    """How often parts are drawn from: by their shares; evenly where all are made of the same pictures; else by their pictures
+    times repeats, which hold for folders of their own and for what the report makes afresh as well.
+    """
+    folders = [part.pairs is not None or part.pictures is not None for part in parts]
+    if any(part.share is not None for part in parts):
+        return [part.share or 0.0 for part in parts]
+    if not any(folders):
+        return [1.0] * len(parts)
+    return [
+        float(count * (part.repeats if folder or part.fresh else 1))
+        for part, count, folder in zip(parts, counts, folders, strict=True)
+    ]
 
 
 def _split(

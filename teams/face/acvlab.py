@@ -25,10 +25,32 @@ SAME_SEED = (
 )
 
 
+class AcvLabReport(CodeFormerDiffBirFace):
+    """As the report's text has it: CodeFormer, then DiffBIR."""
+
+    team = "ACVLab"
+    variant = "report"
+    cite = "face2025"
+    code = CHALLENGE
+    weights = (*(replace(one, into=f"codeformer{one.into}") for one in codeformer.WEIGHTS), *DIFFBIR)
+    caveats = (
+        "CodeFormer's fidelity is not in the report: 0.5, its program's own. The rest is as in the team's program.",
+        SAME_SEED,
+        "There is no recipe: its networks run as published, and cannot be trained here.",
+    )
+
+    def __init__(self, width: int = 320, steps: int = 75, side: int = 512) -> None:
+        super().__init__(width, steps, side)
+
+    def face(self, lq: Tensor) -> Tensor:
+        return _detailed(self.diffbir, self.codeformer(lq, fidelity=0.5), self.steps, self.side)
+
+
 class AcvLab(UprightFace):
     """As the program has it."""
 
     team = "ACVLab"
+    variant = "program"
     cite = "face2025"
     code = CHALLENGE
     weights = (
@@ -38,11 +60,13 @@ class AcvLab(UprightFace):
         *DIFFBIR,
     )
     caveats = (
-        "The report's text has CodeFormer before DiffBIR, the program GFPGAN: the variant `report` is the former.",
+        "The report's text has CodeFormer before DiffBIR, the program GFPGAN: the variant `report`, the default, is the "
+        "former.",
         "The first merged program crashed; taken is the one that was merged later, after the challenge.",
         "Real-ESRGAN runs in tiles of 400 and half precision in the program, on the whole picture and in float32 here.",
         "GFPGAN's noise is the one stored with its weights, where the program draws it; `weight` changes nothing there.",
         SAME_SEED,
+        "There is no recipe: its networks run as published, and cannot be trained here.",
     )
     tiny = {"width": 32, "steps": 2, "side": 64}
 
@@ -58,26 +82,6 @@ class AcvLab(UprightFace):
         background = self.real_esrgan(lq, outscale=1)
         restored = self.unaligned(lq, self.gfpgan, background=background)
         return _detailed(self.diffbir, restored, self.steps, self.side)
-
-
-class AcvLabReport(CodeFormerDiffBirFace):
-    """As the report's text has it: CodeFormer, then DiffBIR."""
-
-    team = "ACVLab"
-    variant = "report"
-    cite = "face2025"
-    code = CHALLENGE
-    weights = (*(replace(one, into=f"codeformer{one.into}") for one in codeformer.WEIGHTS), *DIFFBIR)
-    caveats = (
-        "CodeFormer's fidelity is not in the report: 0.5, its program's own. The rest is as in the team's program.",
-        SAME_SEED,
-    )
-
-    def __init__(self, width: int = 320, steps: int = 75, side: int = 512) -> None:
-        super().__init__(width, steps, side)
-
-    def face(self, lq: Tensor) -> Tensor:
-        return _detailed(self.diffbir, self.codeformer(lq, fidelity=0.5), self.steps, self.side)
 
 
 def _detailed(stage: DiffBIR, image: Tensor, steps: int, side: int) -> Tensor:

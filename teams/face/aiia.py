@@ -24,6 +24,7 @@ from ntire.teams.parts.upright_face import UprightFace
 from ntire.teams.parts.zssr import Zssr
 
 CAVEATS = (
+    "There is no recipe: its networks run as published, and cannot be trained here.",
     "A picture without a face that RetinaFace finds goes to TSD-SR as it is.",
     "Latents are draws with seed 42, anew for each picture; the original runs in fp16 on a GPU and draws otherwise.",
     "Pictures go through 8 bits between the stages in the program, here not.",

@@ -34,6 +34,7 @@ class AiiaLabDiffBir(DiffBirFace):
     caveats = (
         ROUTING,
         "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
+        "There is no recipe: its networks run as published, and cannot be trained here.",
     )
 
     def forward(self, lq: Tensor) -> Tensor:
@@ -49,7 +50,11 @@ class AiiaLabCodeFormer(UprightFace):
     cite = "face2025"
     code = CHALLENGE
     weights = tuple(replace(one, into=f"codeformer{one.into}") for one in codeformer.WEIGHTS)
-    caveats = (ROUTING, "The program writes this expert's pictures as JPEG and calls them .png; here they are PNGs.")
+    caveats = (
+        ROUTING,
+        "The program writes this expert's pictures as JPEG and calls them .png; here they are PNGs.",
+        "There is no recipe: its networks run as published, and cannot be trained here.",
+    )
     tiny = {"width": 8, "side": 64}
 
     def __init__(self, width: int = 64, side: int = 512) -> None:

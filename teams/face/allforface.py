@@ -78,6 +78,8 @@ class AllForFace(UprightFace):
         "sees the face as it is, unless `wrapped` is set.",
         "Pictures go through 8 bits between the stages.",
         "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
+        "The report's training of the first network and of the last (reconstruction, perceptual and GAN losses, guided by "
+        "DINOv2) has neither numbers nor data: there is no recipe, and neither can be trained here.",
     )
     programs = (replace(FIDELITY, needs=(*FIDELITY.needs, *NATURALNESS.needs)),)
     settable = {"prompt": "what is in the pictures, in place of RAM++'s tags"}

@@ -2,7 +2,7 @@
 
     LQ -> SwinIR -> 50 steps of Stable Diffusion 2.1 under the team's IRControlNet -> wavelet colour of SwinIR's picture
 
-Report: NTIRE 2025 real-world face restoration, section 4.7; options as in the team's program.
+Report: NTIRE 2025 real-world face restoration, table 1 and no more; options as in the team's program.
 """
 
 from dataclasses import replace
@@ -32,6 +32,7 @@ class Cx(DiffBirFace):
     caveats = (
         "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
         "A part of the program for captions of each picture is commented out at the end: the positive prompt is empty.",
+        "There is no recipe: its networks run as published, and cannot be trained here.",
     )
 
     def forward(self, lq: Tensor) -> Tensor:

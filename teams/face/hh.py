@@ -32,6 +32,7 @@ class Hh(CodeFormerDiffBirFace):
         "The program runs DiffBIR in half precision (--precision fp16); float32 is the exact reading here.",
         "CodeFormer's result is written to 8 bits before DiffBIR in the program; here it stays as it is.",
         "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
+        "There is no recipe: its networks run as published, and cannot be trained here.",
     )
 
     def face(self, lq: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""IPCV, thirteenth of the face challenge 2025: FLUX.1 redraws the face under its upscaler's ControlNet, at the same size.
+"""IPCV, not ranked in the face challenge 2025: FLUX.1 redraws the face under its upscaler's ControlNet, at the same size.
 
     LQ -> ControlNet, strength 0.6 -> 28 steps of FLUX.1-dev, guidance 3.5, empty prompt -> RGB
 
@@ -27,6 +27,7 @@ class Ipcv(FacePipeline):
         "The original sets no seed, so that no two runs agree; here it is 0 for each picture.",
         "The original runs in bfloat16 (--precision bf16), 37 GB of weights; float32 takes twice that.",
         "FLUX.1-dev is gated and for non-commercial use: its licence is to be accepted with an account of one's own.",
+        "There is no recipe: its networks run as published, and cannot be trained here.",
     )
     tiny = {"heads": 1, "layers": 1, "vae_width": 32, "steps": 2}
 

@@ -46,6 +46,7 @@ class MiPortrait(UprightFace):
         "CLIP-IQA and MUSIQ, which choose the stage, are metrics of the challenge; both need pyiqa (non-commercial use).",
         "GFPGAN's noise is the one stored with its weights, where the program draws it; its `weight` changes nothing there.",
         "Each picture begins from seeds 42 and 231; the original draws on from picture to picture, on a GPU.",
+        "There is no recipe: its networks run as published, and cannot be trained here.",
     )
     tiny = {"width": 32, "steps": 2, "side": 64, "judged": 0}
 

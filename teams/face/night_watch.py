@@ -93,6 +93,7 @@ class NightWatch(FacePipeline):
         "Its tables say that every picture keeps its identity; the organisers' run found 130 that do not.",
         "The cleaner is DiffBIR's own. Those that the team trained on are not public but for a drive in its folder.",
         "Each picture begins from seed 231, on the CPU; the original's noise is a GPU's.",
+        "There is no recipe: its networks run as published, and cannot be trained here.",
     )
     settable = {
         "prompts": f"the number of a pair of prompts: {', '.join(map(str, PROMPTS))}",

@@ -63,6 +63,7 @@ class PisaMap(FacePipeline):
         "Seeds are 42 and 0 for each picture; the original draws on from picture to picture, on a GPU.",
         "The team reserves two to three days for the challenge's 450 pictures.",
         "MUSIQ and CLIP-IQA come from pyiqa, for non-commercial use.",
+        "There is no recipe: its networks run as published, and cannot be trained here.",
     )
     tiny = {"width": 32, "steps": 2, "rounds": 1, "judged": 0}
 

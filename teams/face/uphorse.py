@@ -46,6 +46,7 @@ class UpHorse(UprightFace):
         "The program overwrites its results for five test pictures, known by name, with the untouched input. Not here.",
         "Pictures go through 8 bits between the stages in the program; here they stay as they are.",
         "Each picture begins from seeds 231, 42 and 1234; the original does so in SUPIR only, and draws on a GPU.",
+        "There is no recipe: its networks run as published, and cannot be trained here.",
     )
     tiny = {"width": 32, "steps": 2, "side": 64}
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from ntire import UserError
+from ntire.files import sha256_of
 from ntire.method import Cost, Method
 from ntire.method.state_dict import fill
 from ntire.picture.weather import Weather
@@ -64,6 +65,25 @@ def _stage(word: str) -> Stage:
     return Stage(word, 80_000, 256, 8, 2e-4, 0.0, losses, degradation=damage, paired=word in PAIRED)
 
 
+CHOICES = {
+    "strategy": ("top", "average", "random"),
+    "similarity": ("softmax", "printed"),
+    "correction": ("mean", "maximum", "none"),
+}
+
+
+def _parsed(given: str) -> dict[str, float]:
+    """`hazy:0.7,noisy:0.3` to weights by word. Raises UserError for anything else."""
+    found = {}
+    for one in given.split(","):
+        word, _, weight = one.partition(":")
+        try:
+            found[word.strip()] = float(weight)
+        except ValueError:
+            raise UserError(f"weights={given}: expected such as hazy:0.7,noisy:0.3, found {one!r}.") from None
+    return found
+
+
 class UirLora(Method):
     """Adapters for ten degradations, one of which is used (`top` = 1; the paper takes 2 for mixed degradations)."""
 
@@ -94,8 +114,10 @@ class UirLora(Method):
         "UNet for each adapter are img2img-turbo's; the paper names ranks and count only.",
         "The paper's ablation speaks of rank 4 in the restorer, its settings of 4 in the VAE and 8 in the UNet: the latter, "
         "which give its count.",
-        "Equation 4 normalises plain similarities; taken is softmax(100 x cosine), as its tables for K = 1, 2 and 10 agree.",
-        "How a crop corrects the resized picture is not stated: the mean of both probabilities; the maximum is an option.",
+        "Equation 4 normalises plain similarities; taken is softmax(100 x cosine), as its tables for K = 1, 2 and 10 agree; "
+        "`--set similarity=printed` takes it as it stands.",
+        "How a crop corrects the resized picture is not stated: the mean of both probabilities; `--set correction=maximum` "
+        "or none.",
         "The router is a plain CLIP ViT-B/32 unless the folder's `clip` holds DA-CLIP's degradation branch in that form; plain "
         "CLIP was not trained to tell degradations.",
         "Losses are said to suit each degradation: L2 + 5 LPIPS for all, as in img2img-turbo. The prompt is not stated: empty.",
@@ -114,10 +136,21 @@ class UirLora(Method):
     )
     tiny = {"width": 32, "prompt_width": 32, "clip_width": 48, "clip_layers": 1}
 
+    settable: ClassVar[Mapping[str, str]] = {
+        "top": "how many degradations of the router's are used (K): 1 for one, 2 for mixed ones in the paper",
+        "weights": "weights of adapters for all pictures, such as hazy:0.7,noisy:0.3, instead of the router's",
+        "strategy": "which adapters are used: top, average (all alike) or random (one, by the picture)",
+        "similarity": "how the router's weights are made: softmax, or printed for equation 4 as it stands",
+        "correction": "how a crop that is not resized corrects the router: mean, maximum or none",
+    }
+
     degradations: Mapping[str, float] | None = None
     """Weights of the adapters for all pictures, such as {"noisy": 1.0}, instead of the router's."""
-    top: int = 1
+    top: int | str = 1
     """How many degradations of the router's are used (K)."""
+    strategy: str = "top"
+    similarity: str = "softmax"
+    correction: str = "mean"
 
     def __init__(
         self, width: int = 320, prompt_width: int = 1024, clip_width: int = 768, clip_layers: int = 12
@@ -161,11 +194,38 @@ class UirLora(Method):
         mix(self.unet, weights)
         mix(self.vae, weights)
 
+    def deploy(self) -> None:
+        """Raise UserError that lists all settings that it cannot use, before the first picture."""
+        wrong = [
+            f"{name}={getattr(self, name)}: expected {', '.join(known)}"
+            for name, known in CHOICES.items()
+            if getattr(self, name) not in known
+        ]
+        if not (str(self.top).isdigit() and 1 <= int(self.top) <= len(self.words)):
+            wrong.append(f"top={self.top}: expected a number from 1 to {len(self.words)}")
+        if wrong:
+            raise UserError("\n".join(wrong))
+        self.router.correction = self.correction  # type: ignore[assignment]
+        given = vars(self).pop("weights", None)  # a setting; the class's `weights` are files
+        if given is not None:
+            self.degradations = _parsed(str(given))
+            self.mix(self.degradations)
+
     def in_tiles(self, lq: Tensor) -> Tensor:
         """Let the router look at the whole picture, then restore it."""
-        found = self.degradations
-        self.mix(self.router.weights(lq.to(self.device, torch.float32), self.top) if found is None else found)
+        self.mix(self.chosen(lq.to(self.device, torch.float32)))
         return super().in_tiles(lq)
+
+    def chosen(self, picture: Tensor) -> Mapping[str, float]:
+        """The adapters for a picture (3, H, W) and their weights, which sum to 1."""
+        if self.degradations is not None:
+            return self.degradations
+        if self.strategy == "average":
+            return dict.fromkeys(self.words, 1 / len(self.words))
+        if self.strategy == "random":
+            seed = int(sha256_of(picture.cpu().numpy().tobytes())[:15], 16)
+            return {self.words[int(torch.randint(len(self.words), (), generator=Generator().manual_seed(seed)))]: 1.0}
+        return self.router.weights(picture, int(self.top), printed=self.similarity == "printed")
 
     def begin_stage(self, name: str) -> None:
         """Train the adapter that the stage is called after."""

@@ -154,7 +154,14 @@ class Router(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, picture: Tensor) -> Tensor:
-        """How far each word is what the picture suffers from: (words,), sums to 1.
+        """How far each word is what the picture suffers from: (words,), sums to 1."""
+        likely = (SHARPNESS * self.similarities(picture)).softmax(dim=1)
+        joined = likely.amax(0) if self.correction == "maximum" else likely.mean(0)
+        return joined / joined.sum()
+
+    @torch.no_grad()
+    def similarities(self, picture: Tensor) -> Tensor:
+        """Equation 3 for each view of the picture: cosines with the words, (views, words).
 
         Resizing hides noise and compression, so a crop that is not resized corrects the resized picture.
         """
@@ -165,13 +172,15 @@ class Router(nn.Module):
         x = torch.stack(views).float()
         mean, deviation = (x.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
         embedded = F.normalize(self.clip(pixel_values=(x - mean) / deviation).image_embeds, dim=1)
-        likely = (SHARPNESS * embedded @ self.bank.T).softmax(dim=1)
-        joined = likely.amax(0) if self.correction == "maximum" else likely.mean(0)
-        return joined / joined.sum()
+        cosines: Tensor = embedded @ self.bank.T
+        return cosines
 
-    def weights(self, picture: Tensor, top: int) -> dict[str, float]:
-        """The `top` most likely degradations and their weights, which sum to 1."""
-        values, indices = self.probabilities(picture).topk(min(top, len(self.words)))
+    def weights(self, picture: Tensor, top: int, *, printed: bool = False) -> dict[str, float]:
+        """The `top` most likely degradations and their weights, which sum to 1: of probabilities, or as equation 4 is printed,
+        of the cosines themselves.
+        """
+        found = self.similarities(picture).mean(0) if printed else self.probabilities(picture)
+        values, indices = found.topk(min(top, len(self.words)))
         values = values / values.sum()
         return {self.words[index]: value for index, value in zip(indices.tolist(), values.tolist(), strict=True)}
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ntire import UserError
+from ntire.commands.training import search_steps
+from ntire.method import catalogue
 from ntire.teams.general.diffusion_trained import (
     GENERATION,
     IMPORTANCE,
@@ -23,6 +25,7 @@ from ntire.teams.general.diffusion_trained import (
 from ntire.teams.general.diffusion_trained.diffusion import (
     SHARES,
     clean_estimate,
+    ddpm_step,
     diffuse,
     distances,
     matching_step,
@@ -106,6 +109,57 @@ def test_distances_of_a_predictor_that_sees_no_noise_have_a_closed_form(pair):
         assert float(distances(lambda x, t: 0 * x, lq, gt, "change", rng(7))[found]) == pytest.approx(
             expected, rel=1e-4
         )
+
+
+def test_algorithm_2_takes_the_step_of_ddpm(pair):
+    """The posterior mean of Ho et al. 2020, equation 7, for a predictor that knows the noise; new noise has variance beta."""
+    lq, _ = pair
+    noise, fresh = torch.randn(lq.shape, generator=rng(1)), torch.randn(lq.shape, generator=rng(2))
+    for number in (2, 20, 50):
+        share, before = SHARES[number], SHARES[number - 1]
+        kept, beta = share / before, 1 - share / before
+        noisy = diffuse(lq, noise, torch.full((len(lq),), number))
+        mean = (before.sqrt() * beta * lq + kept.sqrt() * (1 - before) * noisy) / (1 - share)
+        found = ddpm_step(noisy, noise, torch.full((len(lq),), number), fresh)
+        assert torch.allclose(found, mean + beta.sqrt() * fresh, atol=1e-4)
+    last = torch.ones(len(lq), dtype=torch.long)
+    assert torch.allclose(ddpm_step(diffuse(lq, noise, last), noise, last, fresh), lq, atol=1e-4)
+
+
+def test_each_task_of_setting_a_has_a_variant_that_learns_it_alone():
+    for kind in ("hazy", "rainy", "snowy", "low-light"):
+        recipe = catalogue.find("Diffusion-trained", "general", f"unet-{kind}").recipe
+        assert [(stage.name, stage.iterations) for stage in recipe.stages] == [
+            ("pretrain", 500_000),
+            ("importance", 1_000),
+            (kind, 300_000),
+        ]
+        assert recipe.optimiser == "adam"
+
+
+def test_the_matching_steps_of_a_network_are_printed_by_every_definition(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    method = DiffusionTrained(**DiffusionTrained.tiny)
+    monkeypatch.setattr("ntire.commands.training.chosen_method", lambda *_, **__: Tiny)
+    save_file(method.state_dict(), tmp_path / "w.safetensors")
+    for number in range(3):
+        write_png(tmp_path / "clean" / f"{number}.png", scene(32, 32, seed=number))
+    settings = Settings(data=tmp_path / "clean", out=tmp_path, held_out=1)
+    asked = {"stages": ("noisy",), "count": 2, "patch": 16, "pairs": {}}
+    found = search_steps("Diffusion-trained", "general", None, settings, tmp_path / "w.safetensors", **asked)
+    assert found.keys() == {"noisy"}
+    assert found["noisy"].keys() == {"reversal", "change", "algorithm-2", "score"}
+    assert all(1 <= step <= 50 for step in found["noisy"].values())
+    assert found == search_steps("Diffusion-trained", "general", None, settings, tmp_path / "w.safetensors", **asked)
+    with pytest.raises(UserError, match="needs a network that has learnt to generate"):
+        search_steps("Diffusion-trained", "general", None, settings, None, **asked)
+
+
+class Tiny(DiffusionTrained):
+    """The network at the size of tests."""
+
+    def __init__(self):
+        super().__init__(**DiffusionTrained.tiny)
 
 
 def test_the_step_whose_score_makes_up_for_the_damage_matches():
@@ -194,12 +248,14 @@ def test_the_orthogonality_loss_is_as_printed_or_as_its_name_says():
     between, within = (float(value) for value in alignment(generative, restoring))
     half = math.sqrt(0.5)
     assert between == pytest.approx((1 + half + 0 + half) / 4)
-    assert within == pytest.approx((0 + half) / 2), "a gradient is not compared with itself"
+    assert within == pytest.approx((1 + 1 + 0 + 0 + 1 + 1 + half + half) / 8), (
+        "as printed, with each gradient's own cosine"
+    )
     assert float(orthogonality(generative, restoring)) == pytest.approx(1 - between + within)
     assert float(orthogonality(generative, restoring, exchanged=True)) == pytest.approx(1 - within + between)
     assert float(orthogonality(generative, -restoring)) == pytest.approx(1 + between + within)
     alone = alignment(generative[:1], restoring[:1])
-    assert [float(value) for value in alone] == [1.0, 0.0]
+    assert [float(value) for value in alone] == [1.0, 1.0]
 
 
 def test_the_orthogonality_loss_has_the_gradient_of_finite_differences_through_the_network():

@@ -5,10 +5,13 @@ import math
 import pytest
 import torch
 
+from ntire import UserError
 from ntire.method.count import count
 from ntire.runner.prepare import Options, prepare
 from ntire.teams.general.mirage import GatedConv, Mirage, MirageSmall, contrast, covariances
 from ntire.training.loop import start_from
+from ntire.training.sources import pools_of
+from tests.made import scene, write_png
 
 
 @pytest.mark.parametrize(("method", "params", "macs_g"), [(Mirage, 6_207_412, 16.25), (MirageSmall, 9_678_983, 26.68)])
@@ -79,3 +82,30 @@ def test_its_own_loss_belongs_to_the_last_batch_in_training():
     assert loss.item() > 0
     assert float(method.spd_proj_latent.weight.grad.abs().sum()) > 0
     assert float(method.patch_embed.proj.weight.grad.abs().sum()) > 0
+
+
+def test_its_settings_are_the_paper_s_and_one_is_trained_at_a_time(tmp_path):
+    recipe = Mirage.recipe
+    assert [stage.name for stage in recipe.scaled().stages] == ["five"]
+    stages = {stage.name: stage for stage in recipe.stages}
+    assert {"five", "three", "noisy-alone", "rainy-alone", "hazy-alone", "weather", "mixed"} == set(stages)
+    assert stages["weather"].iterations == 300_000
+    samples = 5144 * 9 + 200 * 120 + 72_135
+    assert stages["three"].iterations == 120 * samples // 32
+    assert all(stage.losses == {"l1": 1.0, "fft": 0.1, "own": 0.05} for stage in recipe.stages)
+    assert [stage.name for stage in recipe.scaled(stages=("mixed",)).stages] == ["mixed"]
+    assert len(stages["mixed"].parts) == 11
+    with pytest.raises(UserError, match="snowy, rain-and-fog, raindrop cannot be made"):
+        pools_of(recipe.scaled(stages=("weather",), patch=8), tmp_path, 1)
+
+
+def test_fresh_noise_stands_beside_pairs_as_often_as_the_authors_have_it(tmp_path):
+    for number in range(4):
+        write_png(tmp_path / "clean" / f"{number}.png", scene(16, 16, seed=number))
+        for part in ("gt", "lq"):
+            write_png(tmp_path / "rain" / part / f"{number}.png", scene(16, 16, seed=number))
+    recipe = Mirage.recipe.scaled(stages=("three",), patch=8)
+    ((even, _),) = pools_of(recipe, tmp_path / "clean", 1)
+    assert {pool.weight for pool in even} == {1.0}
+    ((mixed, _),) = pools_of(recipe.with_folders({"rainy": tmp_path / "rain"}), tmp_path / "clean", 1)
+    assert [pool.weight for pool in mixed] == [3 * 9, 3 * 120, 3]

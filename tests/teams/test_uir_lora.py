@@ -506,3 +506,35 @@ def test_from_base_models_to_a_restored_picture_with_the_commands_of_a_user(tmp_
     )  # fmt: skip
     assert run.code == 0, run.err
     assert len(list((tmp_path / "entry").rglob("*.png"))) == 2
+
+
+def test_a_user_sets_how_many_adapters_which_weights_and_which_strategy(method):
+    picture = torch.rand(3, 40, 40)
+    method.top = "2"
+    method.deploy()
+    two = method.chosen(picture)
+    assert len(two) == 2
+    method.similarity = "printed"
+    printed = method.chosen(picture)
+    cosines = method.router.similarities(picture).mean(0)
+    best = cosines.topk(2).values
+    assert list(printed.values()) == pytest.approx((best / best.sum()).tolist(), rel=1e-4)
+    method.strategy = "average"
+    assert set(method.chosen(picture).values()) == {1 / len(method.words)}
+    method.strategy = "random"
+    assert method.chosen(picture) == method.chosen(picture), "one picture, one adapter"
+    assert len({next(iter(method.chosen(torch.rand(3, 40, 40)))) for _ in range(30)}) > 1
+    method.weights = f"{method.words[0]}:0.7,{method.words[1]}:0.3"
+    method.deploy()
+    assert method.chosen(picture) == {method.words[0]: 0.7, method.words[1]: 0.3}
+    assert isinstance(method.weights, tuple), "the files that the method needs keep their name"
+
+
+def test_settings_that_cannot_be_used_are_all_told(method):
+    method.top, method.strategy, method.correction = "0", "best", "crop"
+    with pytest.raises(UserError, match=r"(?s)strategy=best: expected top, average, random.*correction=crop.*top=0"):
+        method.deploy()
+    method.top, method.strategy, method.correction = 1, "top", "mean"
+    method.weights = "hazy=0.7"
+    with pytest.raises(UserError, match="expected such as hazy:0.7,noisy:0.3"):
+        method.deploy()

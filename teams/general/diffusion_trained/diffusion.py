@@ -1,4 +1,4 @@
-"""Diffusion in 50 steps, and which of them matches a kind of damage: three definitions of the paper.
+"""Diffusion in 50 steps, and which of them matches a kind of damage: the definitions of the paper.
 
 Pictures are (B, 3, H, W) in [-1, 1]; steps are whole numbers (B,) from 1, nearly clean, to 50, nearly noise.
 """
@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 STEPS = 50
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(noisy pictures, steps) to the noise in them."""
-Definition = Literal["reversal", "change", "score"]
+Definition = Literal["reversal", "change", "algorithm-2", "score"]
 """What makes a step match; see `distances`."""
 
 
@@ -48,12 +48,20 @@ def reverse(noisy: Tensor, noise: Tensor, steps: Tensor) -> Tensor:
     return diffuse(clean_estimate(noisy, noise, steps), noise, steps - 1)
 
 
+def ddpm_step(noisy: Tensor, noise: Tensor, steps: Tensor, fresh: Tensor) -> Tensor:
+    """One step back as algorithm 2 prints it (Ho et al. 2020): `fresh` noise of variance beta is added, but not at step 1."""
+    kept = _share(steps) / _share(steps - 1)
+    mean = (noisy - (1 - kept) / (1 - _share(steps)).sqrt() * noise) / kept.sqrt()
+    return mean + (1 - kept).sqrt() * fresh * (steps > 1)[:, None, None, None]
+
+
 def distances(predict: Predict, lq: Tensor, gt: Tensor, definition: Definition, rng: Generator) -> Tensor:
     """How far each step 1 to 50 is from matching the damage of these pairs: 50 mean squared differences.
 
     `reversal` (section on time steps): diffuse the damaged picture to the step, come all the way back, compare with the clean
-    one. `change` (algorithm 2): what one step back takes away, compared with damaged minus clean; it starts from the
-    diffused damaged picture, as from pure noise unrelated pictures would be compared. `score` (appendix): the noise that is
+    one. `algorithm-2`: what one step back of DDPM takes away, compared with damaged minus clean; it starts from the diffused
+    damaged picture, as from pure noise unrelated pictures would be compared. `change`: the same by DDIM, without new noise.
+    `score` (appendix): the noise that is
     predicted in the damaged picture itself, scaled as at that step, taken away from it, compared with the clean one.
     The same noise serves all steps.
     """
@@ -68,9 +76,16 @@ def distances(predict: Predict, lq: Tensor, gt: Tensor, definition: Definition, 
                     x = reverse(x, predict(x, steps), steps)
                     steps = steps - 1
                 difference = x - gt
-            elif definition == "change":
+            elif definition in ("change", "algorithm-2"):
                 x = diffuse(lq, noise, steps)
-                difference = (x - reverse(x, predict(x, steps), steps)) - (lq - gt)
+                found_noise = predict(x, steps)
+                fresh = torch.randn(lq.shape, generator=rng).to(lq) if definition == "algorithm-2" else noise
+                before = (
+                    reverse(x, found_noise, steps)
+                    if definition == "change"
+                    else ddpm_step(x, found_noise, steps, fresh)
+                )
+                difference = (x - before) - (lq - gt)
             else:
                 difference = lq - (1 - _share(steps)).sqrt() * predict(lq, steps) - gt
             found.append(difference.double().square().mean())

@@ -88,17 +88,12 @@ def importance_loss(
 
 
 def alignment(generative: Tensor, restoring: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cosine between the gradients of two groups (n, P), (m, P), and mean cosine of those of one group among themselves.
-
-    A gradient's cosine with itself is left out; groups of one have no cosine among themselves: 0.
+    """Mean cosine between the gradients of two groups (n, P), (m, P), and mean cosine of those of one group among themselves:
+    equations 6 and 7, whose sums count each gradient's cosine of 1 with itself.
     """
     first, second = F.normalize(generative, dim=1), F.normalize(restoring, dim=1)
     between = (first @ second.T).mean()
-    cosines = [
-        (group @ group.T)[~torch.eye(len(group), dtype=torch.bool, device=group.device)] for group in (first, second)
-    ]
-    within = torch.cat(cosines)
-    return between, within.mean() if len(within) else within.sum()
+    return between, torch.cat([(group @ group.T).flatten() for group in (first, second)]).mean()
 
 
 def orthogonality(generative: Tensor, restoring: Tensor, exchanged: bool = False) -> Tensor:

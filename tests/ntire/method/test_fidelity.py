@@ -16,7 +16,7 @@ def test_every_sentence_is_accounted_for_and_every_place_is_there(passage):
     assert mistakes_of(passage) == []
 
 
-@pytest.mark.parametrize("track", ["raw", "srgb"])
+@pytest.mark.parametrize("track", ["raw", "srgb", "general"])
 def test_every_method_has_a_table(track):
     told = {passage.team for passage in passages() if passage.track == track}
     assert {method.team for method in methods(track)} - told <= {"Copy", "OSEDiff"}
