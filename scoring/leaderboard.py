@@ -1,7 +1,6 @@
 """Scores to one line per submission: means, total, gates, budgets, validity, rank."""
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,15 +9,17 @@ from pathlib import Path
 import pandas as pd
 
 from ntire import UserError
-from ntire.entry.manifest import content_of
+from ntire.entry.manifest import MANIFEST, Manifest, Submission
+from ntire.entry.verdict import Standing
+from ntire.files import read_toml
 from ntire.scoring.budgets import Spent
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row, Scored
 from ntire.scoring.statistics import Sample, Uncertainty, mean, order, uncertainties
 from ntire.scoring.track import Gate, Track
 
-VERIFICATION = "verification.json"
-"""Written by `ntire verify` into an entry."""
+ENTRY = "entry.toml"
+"""A copy of an entry's manifest beside its `scores.csv`, so that these can be ranked again."""
 BINS = (-math.inf, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, math.inf)
 """Edges of the histogram of margins."""
 
@@ -77,13 +78,21 @@ class Line:
 
 
 def line_of(
-    scored: Scored, track: Track, metrics: Sequence[str], versions: Mapping[str, str], *, as_published: bool = False
+    scored: Scored,
+    track: Track,
+    metrics: Sequence[str],
+    versions: Mapping[str, str],
+    *,
+    as_published: bool = False,
+    verdict: Standing = Standing(),
+    refused: Sequence[str] = (),
 ) -> Line:
     """Average a submission's rows and hold it against the track's gates and budgets.
 
     A mean exists only where every expected image has a value: a submission with a gap is listed with its reason, not
     ranked. With `as_published`, means are taken as the organisers' program takes them: over the images that are there,
-    subset by subset, weighted with the rules' counts, and what is missing has failed no gate.
+    subset by subset, weighted with the rules' counts, and what is missing has failed no gate. `verdict` is that of
+    `ntire verify`; `refused` are the rules that the entry breaks beyond its images.
     """
     expected = [row for row in scored.rows if row.status != "unexpected"]
     bad = [row for row in expected if row.status != "ok"]
@@ -115,15 +124,20 @@ def line_of(
         track.total(found) if complete else None,
         images=len(expected),
         scored=len(expected) - len(bad),
-        notes=_notes(scored.rows, as_published),
+        notes=(*_notes(scored.rows, as_published), *([verdict.note] if verdict.note else [])),
         gates=gates,
         budgets=track.budgets.hold_claims(scored.submission.manifest.claims),
-        reproduced=_verdict(scored.submission.root),
+        reproduced=verdict.words,
         versions=versions,
         sample=sample,
         by_subset=by_subset,
     )
-    return replace(line, problems=_problems(line, [] if as_published else bad))
+    return replace(line, problems=(*_problems(line, [] if as_published else bad), *refused))
+
+
+def refused_line(entry: str, track: Track, problems: Sequence[str]) -> Line:
+    """An entry whose manifest does not even say who made it."""
+    return Line(entry, "", track, {}, None, 0, 0, problems=tuple(problems))
 
 
 def lines_of_table(path: Path, track: Track) -> list[Line]:
@@ -223,17 +237,17 @@ def line_of_scores(path: Path, track: Track) -> Line:
             found.append(
                 Row(row["image"] or "", row["subset"] or "", row["status"], values, row.get("problem") or "")  # type: ignore[arg-type]
             )
-    from ntire.entry.manifest import Manifest, Submission, open_submission
-
-    root = path.resolve().parent
-    try:
-        submission = open_submission(root)
-    except UserError:
-        submission = Submission(
-            root, Manifest.model_validate({"team": root.name, "track": track.name, "date": "2000-01-01"})
-        )
-    scored = Scored(submission, tuple(found), of_set, of_set)
+    scored = Scored(_submission_beside(path, track), tuple(found), of_set, of_set)
     return line_of(scored, track, [name for name in metrics if name in of_set or METRICS[name].over == "image"], {})
+
+
+def _submission_beside(path: Path, track: Track) -> Submission:
+    """The entry that `scores.csv` speaks of: by the copy of its manifest beside it, else by the folder's name alone."""
+    root = path.resolve().parent
+    for name in (ENTRY, MANIFEST):
+        if (root / name).is_file():
+            return Submission(root, read_toml(root / name, Manifest))
+    return Submission(root, Manifest.model_validate({"team": root.name, "track": track.name, "date": "2000-01-01"}))
 
 
 def ranked(lines: Sequence[Line]) -> list[Line]:
@@ -301,12 +315,12 @@ def _gate_result(gate: Gate, rows: Sequence[Row], missing_fails: bool) -> GateRe
 
 
 def _problems(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
-    counts: dict[str, list[str]] = {}
+    counts: dict[tuple[str, str], list[str]] = {}
     for row in bad:
-        counts.setdefault(row.status, []).append(row.image)
+        counts.setdefault((row.status, row.code), []).append(row.image)
     found = [
-        f"{len(images)} {status} ({', '.join(images[:3])}{', ...' if len(images) > 3 else ''})"
-        for status, images in counts.items()
+        f"{len(images)} {status} ({', '.join(images[:3])}{', ...' if len(images) > 3 else ''}){f' {code}' if code else ''}"
+        for (status, code), images in counts.items()
     ]
     for result in line.gates:
         if result.margin < 0:
@@ -328,20 +342,6 @@ def _notes(rows: Sequence[Row], as_published: bool) -> tuple[str, ...]:
     found += [f"{same} image(s) equal to the ground truth"] if same else []
     found += [f"{copies} image(s) with the very face of the input"] if copies else []
     return tuple(found)
-
-
-def _verdict(root: Path) -> str:
-    path = root / VERIFICATION
-    if not path.is_file():
-        return ""
-    try:
-        found = json.loads(path.read_text())
-        verdict, ran, of = str(found["verdict"]), len(found.get("images", ())), found.get("of", 0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: expected what `ntire verify` writes, found: {error}. Verify again.") from None
-    if found.get("content") and found["content"] != content_of(root):
-        return "out of date"
-    return f"{verdict} ({ran} of {of})" if 0 < ran < of else verdict
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str | None]]]:

@@ -58,6 +58,8 @@ def expected_images(track: Track, references: References, metrics: Iterable[str]
             f"or set NTIRE_DATA to a folder with {' and '.join(f'{track.name}/{part}' for part in missing)}."
         )
     pictures = {part: _pictures(track, folder) for part in needed if (folder := getattr(references, part)) is not None}
+    # No metric asks for the inputs, but an image that is equal to its own is told.
+    inputs = _pictures(track, references.lq) if references.lq and "lq" not in pictures and track.inputs != "raw" else {}
     table = read_landmarks(references.landmarks) if references.landmarks else {}
     names = sorted(table or pictures[needed[0]])
     problems = [
@@ -71,7 +73,7 @@ def expected_images(track: Track, references: References, metrics: Iterable[str]
             name,
             table[name][0] if name in table else _subset(track, pictures[needed[0]].get(name), references, needed[0]),
             pictures.get("gt", {}).get(name),
-            pictures.get("lq", {}).get(name),
+            pictures.get("lq", inputs).get(name),
             table[name][1] if name in table else None,
         )
         for name in names

@@ -5,7 +5,6 @@ nothing. Each result is held against the submitted image. Then the same code is 
 picture repeated among new ones, with one bit flipped, with a part of the picture replaced. Outputs have to follow the pixels.
 """
 
-import json
 import math
 import random
 import shutil
@@ -23,19 +22,21 @@ from ntire import UserError, __version__
 from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission
-from ntire.files import writable_folder, write_atomically
+from ntire.entry.verdict import VERIFICATION, sealed
+from ntire.files import read_regular, writable_folder, write_atomically
 from ntire.picture.image import Integers, decode_integers, encode_png, read_bytes
 from ntire.picture.raw import facts_file
 from ntire.review.check import InputsOf, Report, check
 from ntire.review.code_checks import CODE
+from ntire.review.image_check_workers import decoders
+from ntire.review.image_checks import MOST_BYTES
 from ntire.review.submitted_method import Behind, clean_tree, look, size_of, weights_at_hand
 from ntire.runner.device_worker import Input, fingerprint_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Answer, Backend
 from ntire.sandbox.limits import Limits
-from ntire.scoring.leaderboard import VERIFICATION
 from ntire.scoring.track import Track, load_track
-from ntire.text import printable
+from ntire.text import printable, printable_json
 
 FORMAT = 1
 Verdict = Literal["pass", "pass with a note", "fail", "undecided"]
@@ -152,9 +153,17 @@ class Verification:
 
 
 def verify(
-    entry: Path, track: Track | None, inputs_of: InputsOf, run_on: InputsOf, options: Options, scores: Scores, out: Path
+    entry: Path,
+    track: Track | None,
+    inputs_of: InputsOf,
+    run_on: InputsOf,
+    options: Options,
+    scores: Scores,
+    out: Path,
+    key: bytes | None = None,
 ) -> Verification:
-    """Run an entry's code and hold what it makes against what was submitted; write `verification.json` into `out`.
+    """Run an entry's code and hold what it makes against what was submitted; write `verification.json` into `out`, signed
+    if there is a `key`.
 
     An entry that `check` refuses is not run. `inputs_of` says what it is checked with, `run_on` what its code gets. Raises
     UserError for wrong usage, inputs that are not there, and (exit code 3) a sandbox or device that does not work.
@@ -163,7 +172,7 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="ntire-verify-") as name:
         found = _verified(entry, report, run_on, options, scores, out, Path(name))
     path = writable_folder(out) / VERIFICATION
-    write_atomically(path, json.dumps(found.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, printable_json(sealed(found.as_json(), key), indent=2, allow_nan=False) + "\n")
     return replace(found, file=path)
 
 
@@ -220,6 +229,7 @@ class _Verifier:
         self, submission: Submission, source: str, report: Report, run_on: InputsOf, options: Options, scratch: Path
     ) -> None:
         self.submission, self.report, self.options = submission, report, options
+        self.content = content_of(submission.root)
         self.track = load_track(submission.track)
         folder = run_on(self.track)
         if folder is None:
@@ -259,6 +269,8 @@ class _Verifier:
         finally:
             self.behind.close()
         scored = self._scored(scores, compared)
+        if content_of(self.submission.root) != self.content:
+            raise UserError(f"{self.submission.root}: changed while it was verified. Verify it again.", exit_code=3)
         verdict = self._verdict(compared, scored)
         return self._result(verdict, compared, probes, scored)
 
@@ -267,8 +279,8 @@ class _Verifier:
         differing = sorted((one for one in compared if one.largest), key=lambda one: (-(one.mean or 0), one.image))
         written = []
         for number, one in enumerate(differing[:WORST], 1):
-            theirs = _integers_of(self.submitted[one.image])
-            ours = _integers_of(self.reproduced / IMAGES / f"{one.image}.png")
+            theirs = self._given(one.image)[1]
+            ours = self._made(one.image)
             row, column = _worst_place(theirs, ours)
             a, b = (pixels[row : row + PATCH, column : column + PATCH].astype(np.int32) for pixels in (theirs, ours))
             shown = np.concatenate([a, b, (8 * np.abs(a - b)).clip(0, 255)], axis=1).astype(np.uint8)
@@ -297,7 +309,7 @@ class _Verifier:
             self.behind.wall,
             tuple(self.notes),
             self.behind.printed,
-            content_of(self.submission.root),
+            self.content,
         )
 
     def _compare_all(self) -> list[Compared]:
@@ -324,14 +336,25 @@ class _Verifier:
         path = self.reproduced / IMAGES / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-        theirs = self.submitted[name]
-        if theirs.read_bytes() == data:
+        given, theirs = self._given(name)
+        if given == data:
             return Compared(name, "identical", 0, 0.0, math.inf, 0.0, answer.seconds)
-        found = compare(_integers_of(theirs), decode_integers(path, data))
+        found = compare(theirs, decoders().decode(path, data))
         rules = self.track.reproduction
         close = found["largest"] <= rules.levels and found["share"] <= rules.share
         status = "identical" if not found["largest"] else "close" if close else "different"
         return Compared(name, status, seconds=answer.seconds, **found)
+
+    def _given(self, name: str) -> tuple[bytes, Integers]:
+        """A submitted image, bytes and pixels: a stranger's, so it is decoded in a process of its own."""
+        path = self.submitted[name]
+        data = read_regular(path, MOST_BYTES, self.submission.root)
+        return data, decoders().decode(path, data)
+
+    def _made(self, name: str) -> Integers:
+        """The reproduced one."""
+        path = self.reproduced / IMAGES / f"{name}.png"
+        return decoders().decode(path, path.read_bytes())
 
     def _restored(
         self, item: Input, fingerprint: str, path: Path | None = None, name: str | None = None
@@ -355,7 +378,7 @@ class _Verifier:
             return []
         chosen = min(done, key=lambda one: (one.seconds or 0.0, one.image))
         item = self.inputs[chosen.image]
-        first = decode_integers(item.path, (self.reproduced / IMAGES / f"{chosen.image}.png").read_bytes())
+        first = self._made(chosen.image)
         probes = [self._again(item, first)]
         if not probes[0].passed:
             # Whatever else changes an output could be chance.
@@ -372,7 +395,7 @@ class _Verifier:
 
     def _ask(self, item: Input, path: Path | None = None, name: str | None = None) -> tuple[float, Integers | None]:
         answer, data = self._restored(item, self._fingerprint(item), path, name)
-        return answer.seconds, None if data is None else decode_integers(item.path, data)
+        return answer.seconds, None if data is None else decoders().decode(item.path, data)
 
     def _renamed(self, item: Input, first: Integers) -> Probe:
         _, named = self._ask(item, name=item.path.name)
