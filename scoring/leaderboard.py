@@ -4,22 +4,15 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-import pandas as pd
-
-from ntire import UserError
-from ntire.entry.manifest import MANIFEST, Manifest, Submission
 from ntire.entry.verdict import Standing
-from ntire.files import read_toml
 from ntire.scoring.budgets import Spent
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row, Scored
 from ntire.scoring.statistics import Sample, Uncertainty, mean, order, uncertainties
 from ntire.scoring.track import Gate, Track
 
-ENTRY = "entry.toml"
-"""A copy of an entry's manifest beside its `scores.csv`, so that these can be ranked again."""
+UNVERIFIED = Standing()
 BINS = (-math.inf, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, math.inf)
 """Edges of the histogram of margins."""
 
@@ -84,7 +77,7 @@ def line_of(
     versions: Mapping[str, str],
     *,
     as_published: bool = False,
-    verdict: Standing = Standing(),
+    verdict: Standing = UNVERIFIED,
     refused: Sequence[str] = (),
 ) -> Line:
     """Average a submission's rows and hold it against the track's gates and budgets.
@@ -132,122 +125,12 @@ def line_of(
         sample=sample,
         by_subset=by_subset,
     )
-    return replace(line, problems=(*_problems(line, [] if as_published else bad), *refused))
+    return replace(line, problems=(*problems_of(line, [] if as_published else bad), *refused))
 
 
 def refused_line(entry: str, track: Track, problems: Sequence[str]) -> Line:
     """An entry whose manifest does not even say who made it."""
     return Line(entry, "", track, {}, None, 0, 0, problems=tuple(problems))
-
-
-def lines_of_table(path: Path, track: Track) -> list[Line]:
-    """Lines from a CSV with one row a team: `team`, optionally `entry`, a column for each metric of the track's total,
-    and `failed_images` where the track has a gate; other columns are left alone. On tracks whose subsets count alike see
-    `_lines_by_subset`.
-
-    Raises UserError that lists every missing column and every cell that is not a number.
-    """
-    header, rows = _read_csv(path)
-    if track.average == "subsets":
-        return _lines_by_subset(path, track, header, rows)
-    needed = list(dict.fromkeys(term.metric for term in track.terms))
-    if not needed:
-        raise UserError(f"track {track.name} has no formula: a table of means cannot be ranked by it.")
-    columns = ["team", *needed, *(["failed_images"] if track.gates else [])]
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise UserError(f"{path}: expected the columns {', '.join(columns)}; found none of {', '.join(missing)}.")
-    known = [name for name in track.metrics if name in header]
-    lines, problems = [], []
-    for number, row in enumerate(rows, 2):
-        cells: dict[str, float] = {}
-        for name in [*known, *(["failed_images"] if track.gates else [])]:
-            try:
-                cells[name] = float(row[name] or "")
-            except ValueError:
-                if name in needed or name == "failed_images":
-                    problems.append(f"line {number}: {name}: expected a number, found {row[name]!r}")
-        means = {name: cells[name] for name in known if name in cells}
-        gates = tuple(GateResult(gate, int(cells.get("failed_images", 0))) for gate in track.gates)
-        images = track.count or 0
-        line = Line(
-            row.get("entry") or row["team"] or "", row["team"] or "", track, means, track.total(means), images, images,
-            gates=gates,
-        )  # fmt: skip
-        lines.append(replace(line, problems=_problems(line, [])))
-    if problems:
-        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
-    return lines
-
-
-def _lines_by_subset(
-    path: Path, track: Track, header: Sequence[str], rows: Sequence[Mapping[str, str | None]]
-) -> list[Line]:
-    """Lines from a table with a column `<metric>/<subset>` for each cell of a paper's table, and perhaps `<metric>` for the
-    average that it prints, which counts where cells are empty. A row without either is listed, not ranked.
-    """
-    wanted = [f"{name}/{subset}" for name in track.metrics for subset in track.subsets]
-    known = [column for column in (*wanted, *track.metrics) if column in header]
-    if "team" not in header or not known:
-        raise UserError(
-            f"{path}: expected the columns team and some of {', '.join(wanted)}; found {', '.join(header)}."
-        )
-    lines, problems = [], []
-    for number, row in enumerate(rows, 2):
-        cells: dict[str, float] = {}
-        for column in known:
-            try:
-                if row[column]:
-                    cells[column] = float(row[column] or "")
-            except ValueError:
-                problems.append(f"{path}: line {number}: {column}: expected a number, found {row[column]!r}")
-        by_subset = {
-            name: {subset: cells[f"{name}/{subset}"] for subset in track.subsets if f"{name}/{subset}" in cells}
-            for name in track.metrics
-        }
-        means = {name: cells[name] for name in track.metrics if name in cells}
-        means |= {name: track.mean(of) for name, of in by_subset.items() if len(of) == len(track.subsets)}
-        lacking = [term.metric for term in track.terms if term.metric not in means]
-        lines.append(
-            Line(
-                row.get("entry") or row["team"] or "", row["team"] or "", track, means, track.total(means),
-                track.count or 0, track.count or 0, by_subset=by_subset,
-                problems=(f"{', '.join(lacking)} not given for all subsets",) if lacking else (),
-            )
-        )  # fmt: skip
-    if problems:
-        raise UserError("\n".join(problems))
-    return lines
-
-
-def line_of_scores(path: Path, track: Track) -> Line:
-    """A line from a `scores.csv` that `ntire score` wrote; no image is touched."""
-    header, rows = _read_csv(path)
-    metrics = [name for name in track.metrics if name in header]
-    found: list[Row] = []
-    of_set: dict[str, float] = {}
-    for number, row in enumerate(rows, 2):
-        try:
-            values = {name: float(cell) for name in metrics if (cell := row.get(name))}
-        except ValueError:
-            raise UserError(f"{path}: line {number}: a metric is not a number.") from None
-        if row["status"] == "set":
-            of_set = values
-        else:
-            found.append(
-                Row(row["image"] or "", row["subset"] or "", row["status"], values, row.get("problem") or "")  # type: ignore[arg-type]
-            )
-    scored = Scored(_submission_beside(path, track), tuple(found), of_set, of_set)
-    return line_of(scored, track, [name for name in metrics if name in of_set or METRICS[name].over == "image"], {})
-
-
-def _submission_beside(path: Path, track: Track) -> Submission:
-    """The entry that `scores.csv` speaks of: by the copy of its manifest beside it, else by the folder's name alone."""
-    root = path.resolve().parent
-    for name in (ENTRY, MANIFEST):
-        if (root / name).is_file():
-            return Submission(root, read_toml(root / name, Manifest))
-    return Submission(root, Manifest.model_validate({"team": root.name, "track": track.name, "date": "2000-01-01"}))
 
 
 def ranked(lines: Sequence[Line]) -> list[Line]:
@@ -314,7 +197,7 @@ def _gate_result(gate: Gate, rows: Sequence[Row], missing_fails: bool) -> GateRe
     return GateResult(gate, failed, min(margins, default=None), histogram)
 
 
-def _problems(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
+def problems_of(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
     counts: dict[tuple[str, str], list[str]] = {}
     for row in bad:
         counts.setdefault((row.status, row.code), []).append(row.image)
@@ -342,17 +225,3 @@ def _notes(rows: Sequence[Row], as_published: bool) -> tuple[str, ...]:
     found += [f"{same} image(s) equal to the ground truth"] if same else []
     found += [f"{copies} image(s) with the very face of the input"] if copies else []
     return tuple(found)
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str | None]]]:
-    try:
-        # As text, and no cell taken for a missing number: what counts as one is decided where a number is needed.
-        table = pd.read_csv(path, header=None, dtype=str, na_filter=False, encoding="utf-8-sig")
-    except pd.errors.EmptyDataError:
-        table = pd.DataFrame([[""]])
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise UserError(f"{path}: cannot be read as CSV: {error}.") from None
-    header, *rows = table.to_numpy().tolist()
-    if not rows:
-        raise UserError(f"{path}: expected a header and at least one row, found none.")
-    return header, [dict(zip(header, row, strict=True)) for row in rows]

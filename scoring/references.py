@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ntire import UserError
-from ntire.method.face_alignment import Landmarks
-from ntire.picture.image import SUFFIXES
-from ntire.scoring.identity import read_landmarks
+from ntire.picture.image import SUFFIXES, read_header
+from ntire.scoring.identity import Face, outside, read_landmarks
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.track import Track
 
@@ -21,7 +20,7 @@ class Expected:
     subset: str = ""
     gt: Path | None = None
     lq: Path | None = None
-    landmarks: Landmarks | None = None
+    landmarks: Face | None = None
 
     @property
     def size_from(self) -> Path:
@@ -68,6 +67,12 @@ def expected_images(track: Track, references: References, metrics: Iterable[str]
         for name in names
         if name not in found
     ]
+    for name in names:
+        picture = pictures.get("lq", pictures[needed[0]]).get(name)
+        if name in table and picture is not None:
+            header = read_header(picture)
+            problem = outside(table[name][1], header.height, header.width)
+            problems += [f"{name}: {references.landmarks}: {problem}"] if problem else []
     expected = [
         Expected(
             name,

@@ -13,22 +13,20 @@ from typing import Literal, Protocol, TypeVar
 from ntire.entry.manifest import Submission
 from ntire.environment import environment, versions
 from ntire.files import sha256_of
-from ntire.method.face_alignment import Landmarks
 from ntire.method.weights_files import require, verify
 from ntire.picture.image import Header, Pixels, UnreadableImage, decode, header_of, read_bytes
 from ntire.scoring.cache import Cache, key_of
+from ntire.scoring.identity import Face
 from ntire.scoring.instruments import Instrument, PixelInstrument, Vector, View
 from ntire.scoring.metrics import METRICS, Metric
-from ntire.scoring.pixels import MetricError
+from ntire.scoring.pixels import Failure, MetricError, levels
 from ntire.scoring.references import Expected, by_stem, pictures_below
-from ntire.scoring.track import Track
+from ntire.scoring.track import RESULTS, Result, Track
 
 CHUNK = 16
 """Images that are in memory at once."""
 
-Status = Literal[
-    "ok", "missing", "unexpected", "duplicate", "unreadable", "wrong format", "wrong size", "metric failed"
-]
+Status = Failure | Literal["ok", "missing", "unexpected", "duplicate", "unreadable", "wrong format", "wrong size"]
 Item = TypeVar("Item")
 
 
@@ -67,15 +65,15 @@ class Picture:
 
     path: Path
     sha256: str
-    read: Callable[[], Pixels]
-    """Decodes it; raises UnreadableImage."""
-    landmarks: Landmarks | None = None
+    decode: Callable[[], Pixels]
+    """Raises UnreadableImage."""
+    landmarks: Face | None = None
     pixels: Pixels | None = None
 
-    def decoded(self) -> Pixels:
-        """Its pixels, decoded once."""
+    def open(self) -> Pixels:
+        """Decode it, once. Raises UnreadableImage."""
         if self.pixels is None:
-            self.pixels = self.read()
+            self.pixels = levels(self.decode())
         return self.pixels
 
     def view(self, border: int, reference: "Picture | None" = None) -> View:
@@ -84,12 +82,35 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedPicture:
     """Why a submitted picture is not scored."""
 
     status: Status
     problem: str
     code: str = ""
+
+
+@dataclass(frozen=True)
+class AskedFor:
+    """What a submitted picture has to be."""
+
+    size: tuple[int, int]
+    """Height and width."""
+    results: Sequence[Result]
+    """Formats that the track takes."""
+    lq: Picture | None = None
+    """The input that it is made from, where that is known."""
+
+    def refuse(self, header: Header) -> RefusedPicture | None:
+        """What its header says that it should not."""
+        if header.mode != "RGB" or result_of(header) not in self.results:
+            wanted = " or ".join(RESULTS[result] for result in self.results)
+            found = f"{header.format} {header.mode} of {'floats' if header.floating else f'{header.bits} bits'}"
+            return RefusedPicture("wrong format", f"expected {wanted}, found {found}", "E305")
+        if (header.height, header.width) != self.size:
+            expected = f"{self.size[0]} x {self.size[1]} as in its reference"
+            return RefusedPicture("wrong size", f"expected {expected}, found {header.height} x {header.width}", "E304")
+        return None
 
 
 class Source(Protocol):
@@ -98,8 +119,8 @@ class Source(Protocol):
     def pictures(self, submission: Submission) -> dict[str, Path]:
         """By their names relative to `images/`, without suffix."""
 
-    def open(self, submission: Submission, path: Path, size: tuple[int, int], lq: Picture | None) -> Picture | Refused:
-        """One picture, if it has that height and width and can be decoded; `lq` is the input that it is for."""
+    def open(self, submission: Submission, path: Path, asked: AskedFor) -> Picture | RefusedPicture:
+        """One picture, if it is what was asked for."""
 
 
 class OwnPictures:
@@ -109,19 +130,13 @@ class OwnPictures:
         """See `Source`."""
         return pictures_below(submission.images)
 
-    def open(self, submission: Submission, path: Path, size: tuple[int, int], lq: Picture | None) -> Picture | Refused:
+    def open(self, submission: Submission, path: Path, asked: AskedFor) -> Picture | RefusedPicture:
         """See `Source`."""
         try:
             picture, header = _opened(path)
         except UnreadableImage as error:
-            return Refused("unreadable", str(error), "E307")
-        if (header.format, header.mode, header.bits) != ("PNG", "RGB", 8):
-            found = f"{header.format} {header.mode} of {header.bits} bits"
-            return Refused("wrong format", f"expected an 8-bit RGB PNG, found {found}", "E305")
-        if (header.height, header.width) != size:
-            expected = f"{size[0]} x {size[1]} as in its reference"
-            return Refused("wrong size", f"expected {expected}, found {header.height} x {header.width}", "E304")
-        return picture
+            return RefusedPicture("unreadable", str(error), "E307")
+        return asked.refuse(header) or picture
 
 
 class Scorer:
@@ -185,6 +200,7 @@ class Scorer:
         """One row for each image of a chunk; what sets are made of is appended to `features`."""
         values: list[dict[str, float]] = [{} for _ in chunk]
         problems: list[list[str]] = [[] for _ in chunk]
+        statuses: dict[int, Status] = {}
         broken: dict[int, Row] = {number: one for number, one in enumerate(checked) if isinstance(one, Row)}
         for metric in self.metrics:
             wanted: dict[str, tuple[Picture, Picture | None]] = {}
@@ -207,7 +223,9 @@ class Scorer:
                         Row(chunk[number].name, chunk[number].subset, "unreadable", problem=str(vector), code="E307"),
                     )
                 elif isinstance(vector, MetricError) or isinstance(beside, MetricError):
-                    problems[number].append(f"{metric.name}: {vector if isinstance(vector, MetricError) else beside}")
+                    error = vector if isinstance(vector, MetricError) else beside
+                    problems[number].append(f"{metric.name}: {error}")
+                    statuses.setdefault(number, error.status if isinstance(error, MetricError) else "ok")
                 elif isinstance(beside, UnreadableImage):
                     raise beside
                 elif metric.over == "set":
@@ -221,7 +239,7 @@ class Scorer:
             or Row(
                 one.name,
                 one.subset,
-                "metric failed" if problems[number] else "ok",
+                statuses.get(number, "ok"),
                 values[number],
                 "; ".join(problems[number]),
             )
@@ -260,10 +278,10 @@ class Scorer:
 
     def _view(self, pair: tuple[Picture, Picture | None]) -> View | MetricError | UnreadableImage:
         image, reference = pair
+        if reference is not None:
+            reference.open()  # what is wrong with it is no fault of the entry's
         try:
-            for one in (image, reference):
-                if one is not None:
-                    one.decoded()
+            image.open()
             return image.view(self.track.border, reference)
         except (MetricError, UnreadableImage) as error:
             return error
@@ -321,10 +339,7 @@ class _References:
 
     gt: Picture | None
     lq: Picture | None
-    given: Picture | None
-    """The input that the image was made from, where it is known."""
-    height: int
-    width: int
+    asked: AskedFor
 
     def of(self, metric: Metric) -> Picture | None:
         return {"gt": self.gt, "lq": self.lq, "nothing": None}[metric.against]
@@ -335,15 +350,13 @@ def _references(track: Track, one: Expected) -> _References:
     sized = gt or lq
     if sized is None:
         raise ValueError(f"{one.name} has no reference")
-    header = sized[1]
     # Where the track adds the noise itself, the clean picture is what an entry must not be equal to.
     given = lq or (gt if track.noise else None)
-    return _References(
-        gt[0] if gt else None, lq[0] if lq else None, given[0] if given else None, header.height, header.width
-    )
+    asked = AskedFor((sized[1].height, sized[1].width), track.results, given[0] if given else None)
+    return _References(gt[0] if gt else None, lq[0] if lq else None, asked)
 
 
-def _opened(path: Path, landmarks: Landmarks | None = None) -> tuple[Picture, Header]:
+def _opened(path: Path, landmarks: Face | None = None) -> tuple[Picture, Header]:
     data = read_bytes(path)
     return Picture(path, sha256_of(data), partial(decode, path, data), landmarks), header_of(path, data)
 
@@ -366,17 +379,25 @@ def _checked(
 ) -> Picture | Row:
     """The submitted image, ready to be decoded, or the row that says why it is not."""
     if one.name not in pictures:
-        found: Picture | Refused = Refused("missing", f"expected {one.name}.png, found no such file", "E301")
+        found: Picture | RefusedPicture = RefusedPicture(
+            "missing", f"expected {one.name}.png, found no such file", "E301"
+        )
     elif one.name in twice:
         problem = f"{one.name} stands in several folders, and which one is meant is unknown"
-        found = Refused("duplicate", problem, "E303")
+        found = RefusedPicture("duplicate", problem, "E303")
     else:
-        size = (references.height, references.width)
-        found = source.open(submission, pictures[one.name], size, references.given)
-    if isinstance(found, Refused):
+        found = source.open(submission, pictures[one.name], references.asked)
+    if isinstance(found, RefusedPicture):
         return Row(one.name, one.subset, found.status, problem=found.problem, code=found.code)
     found.landmarks = one.landmarks
     return found
+
+
+def result_of(header: Header) -> str:
+    """What a file is in the words of a track's `results`."""
+    if header.format == "NPY":
+        return "npy"
+    return f"{header.format.lower()}{'-float' if header.floating else header.bits}"
 
 
 def _unexpected(pictures: Mapping[str, Path], expected: Sequence[Expected], track: Track) -> Iterator[Row]:

@@ -14,9 +14,22 @@ from ntire.files import read_toml
 from ntire.scoring.budgets import Budgets as Budgets
 from ntire.scoring.budgets import Positive
 from ntire.scoring.metrics import METRICS
+from ntire.scoring.pixels import DEPTH_RULE
 
 RULES = Path(str(files("ntire.scoring"))) / "tracks"
 PUBLISHED = Path(str(files("ntire.scoring"))) / "published"
+
+
+Result = Literal["png8", "png16", "tiff8", "tiff16", "tiff-float", "npy"]
+RESULTS: dict[Result, str] = {
+    "png8": "an 8-bit RGB PNG",
+    "png16": "a 16-bit RGB PNG",
+    "tiff8": "an 8-bit RGB TIFF",
+    "tiff16": "a 16-bit RGB TIFF",
+    "tiff-float": "an RGB TIFF of floats",
+    "npy": "a NumPy array (H, W, 3)",
+}
+"""What a track may take for a result, in words."""
 
 
 class _Rules(BaseModel):
@@ -97,6 +110,8 @@ class Track(_Rules):
     """Whether an image is found by its path below `images/`, or by its file name in whatever folder."""
     border: Annotated[int, Field(ge=0)] = 0
     """Pixels cut from every side before any metric."""
+    results: Annotated[tuple[Result, ...], Field(min_length=1)] = ("png8",)
+    """What an entry may hand in; any depth is compared in levels of 255."""
     noise: Noise | None = None
     noises: dict[str, Noise] = {}
     """By subset, for subsets whose inputs are clean."""
@@ -206,6 +221,8 @@ def in_words(track: Track) -> str:
         f"input      {track.inputs}",
         f"images     {images or 'all of the references'}; paired {paired}",
         *(["average    of the subsets' means, each counting alike"] if track.average == "subsets" else []),
+        f"results    {' or '.join(RESULTS[result] for result in track.results)}",
+        f"depth      compared in levels of 255: {DEPTH_RULE}",
         f"border     {track.border} px cut from every side before any metric",
         f"total      {formula(track) or 'none'}",
     ]

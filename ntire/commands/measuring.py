@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ntire import UserError
+from ntire.commands.foreign_code import TRUST, Trust, announce, foreign_tree, is_foreign
 from ntire.commands.options import (
     AsJson,
     Device,
@@ -25,7 +27,7 @@ from ntire.commands.options import (
     parsed_size,
     parsed_tile,
 )
-from ntire.commands.restoring import chosen_method, plan
+from ntire.commands.restoring import chosen_method, inputs_of_track, plan, refuse_other_inputs
 from ntire.commands.screen import (
     out,
     print_bench,
@@ -38,19 +40,17 @@ from ntire.commands.screen import (
 
 if TYPE_CHECKING:
     from ntire.benchmark.child import Setup
-    from ntire.benchmark.protocol import Report as Timed
+    from ntire.benchmark.protocol import BenchReport, Child, Side
     from ntire.benchmark.statistics import Protocol
     from ntire.commands.restoring import Say
-    from ntire.method import Method
-    from ntire.method.cost_breakdown import Breakdown
     from ntire.runner.prepare import Options
-    from ntire.scoring.bench import Report
-    from ntire.scoring.budgets import Budgets, Spent
-    from ntire.scoring.budgets import Name as BudgetName
+    from ntire.runner.runner import Input
+    from ntire.scoring.bench import ScorerReport
+    from ntire.scoring.budgets import Spent
     from ntire.scoring.track import Track
 
 
-def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -> Report:
+def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -> ScorerReport:
     """Compare the scorer with the plain loop in caches of its own; see `ntire.scoring.bench`."""
     import torch
 
@@ -82,6 +82,8 @@ class BenchOptions:
     """The full one where none is named."""
     seed: int = 0
     timeout: float = 600.0
+    trust: bool = False
+    """Whether the code of a folder may run with all rights of the user."""
 
 
 def bench_method(
@@ -92,7 +94,7 @@ def bench_method(
     limit: int | None,
     options: BenchOptions,
     say: Say,
-) -> tuple[Timed, list[Spent]]:
+) -> tuple[BenchReport, list[Spent]]:
     """Time a method by the protocol of `ntire.benchmark`, and hold it against its track's budgets of runtime and memory.
 
     Raises UserError as `plan` and `ntire.benchmark.protocol.bench` do, and if the run that is compared with fails.
@@ -103,12 +105,12 @@ def bench_method(
     from ntire.entry.manifest import JOURNAL
     from ntire.scoring.track import load_track
 
-    job = plan(team, track_name, given, None, variant, limit, say)
+    track, inputs = _what_to_time(team, track_name, variant, given, limit, options, say)
     budgets = load_track(track_name).budgets
-    pictures = [Picture(item.name, item.path) for item in job.inputs]
-    setup = _setup(team, job.track, variant, options)
-    against = _against(options, job.track)
-    with tempfile.TemporaryDirectory() as name:
+    pictures = [Picture(item.name, item.path) for item in inputs]
+    setup = _setup(team, track, variant, options)
+    against = _against(options, track)
+    with tempfile.TemporaryDirectory() as name, _start(team, options, against, track) as start:
         entry = options.entry
         if entry is None:
             entry = Path(name) / "entry"
@@ -125,6 +127,7 @@ def bench_method(
             seed=options.seed,
             timeout=options.timeout,
             say=say,
+            start=start,
         )
     at_runtime, at_memory = report.measured_at(budgets.runtime_at), report.measured_at(budgets.memory_at)
     spent = budgets.hold(
@@ -134,6 +137,53 @@ def bench_method(
         }
     )
     return report, [one for one in spent if one.name in ("runtime_ms", "memory_mb")]
+
+
+def _what_to_time(
+    team: str,
+    track_name: str,
+    variant: str | None,
+    given: Sequence[Path],
+    limit: int | None,
+    options: BenchOptions,
+    say: Say,
+) -> tuple[Track, Sequence[Input]]:
+    from ntire.scoring.track import load_track
+
+    if not is_foreign(team, options.trust):
+        job = plan(team, track_name, given, None, variant, limit, say, trust=options.trust)
+        return job.track, job.inputs
+    if options.run.weights is not None:
+        raise UserError(f"{team} is a folder, and in a sandbox its weights lie in weights/ beside method.py. {TRUST}")
+    track = load_track(track_name)
+    return inputs_of_track(track, given, track.inputs, limit, say)
+
+
+@contextlib.contextmanager
+def _start(
+    team: str, options: BenchOptions, against: tuple[str, Setup] | None, track: Track
+) -> Iterator[Callable[[Side, float], Child] | None]:
+    """How the processes of both sides are made: in sandboxes, both of them, where one is not trusted."""
+    if not is_foreign(team, options.trust):
+        yield None
+        return
+    from ntire.benchmark.sandboxed import Sandbox, SandboxedChild
+    from ntire.method.catalogue import folder_of
+    from ntire.method.weights_files import locate
+
+    fetched: dict[str, Path] = {}
+    if against is not None and not is_foreign(against[1].team, trust=False):
+        other = chosen_method(against[1].team, track, against[1].variant)
+        found = {one.file: locate(one, folder_of(other)) for one in other.weights}
+        fetched = {file: path for file, (path, state) in found.items() if state == "here"}
+    with foreign_tree(team) as (backend, code, scratch):
+        (scratch / "other").mkdir()
+        own, theirs = Sandbox(backend, code, scratch), Sandbox(backend, code, scratch / "other", weights=fetched)
+
+        def start(side: Side, timeout: float) -> Child:
+            return SandboxedChild(side, timeout, own if side.setup.team == team else theirs)
+
+        yield start
 
 
 def _setup(team: str, track: Track, variant: str | None, options: BenchOptions, weights: bool = True) -> Setup:
@@ -150,7 +200,7 @@ def _against(options: BenchOptions, track: Track) -> tuple[str, Setup] | None:
         return None
     team, _, variant = (options.against or "Copy").partition(":")
     try:
-        chosen_method(team, track, variant or None)
+        chosen_method(team, track, variant or None, trust=options.trust)
     except UserError:
         if options.against is None:
             return None
@@ -168,6 +218,8 @@ def _run_apart(
     out: Path,
 ) -> None:
     """`ntire run` as a process of its own, so that nothing of it is in the memory that is measured."""
+    from ntire.method.catalogue import is_folder
+
     run = options.run
     words = ["run", "--team", team, "--track", track_name, *map(str, given), "-o", str(out), "--device", run.device]
     words += [
@@ -181,6 +233,7 @@ def _run_apart(
     words += ["--variant", variant] if variant else []
     words += ["--weights", str(run.weights)] if run.weights else []
     words += ["--limit", str(limit)] if limit else []
+    words += ["--trust" if options.trust else "--sandbox"] if is_folder(team) else []
     # Sums over another number of threads round otherwise, and a pixel may follow.
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     ran = subprocess.run([sys.executable, "-m", "ntire", *words], capture_output=True, text=True, env=environment)
@@ -197,72 +250,35 @@ def cost(
     at: tuple[int, int] | None = None,
     reach: bool = False,
     tile: int = 128,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """What a method costs at a size `at` (height, width), by default the report's, beside its claims and its track's budgets:
-    the object that `ntire cost --json` prints. Needs neither weights nor a GPU.
+    the object that `ntire cost --json` prints. Needs neither weights nor a GPU. See `ntire.benchmark.cost.cost_in_full`.
 
     With `reach`, also its declared halo, the one that it turns out to need (None: it sees the whole image), and what tiles
     of that side change, with the weights that are here, else random ones. `problems` has a sentence for each reason not to
-    believe the counts or to refuse the method.
+    believe the counts or to refuse the method. A folder is counted in a sandbox unless there is `trust`; `counted_by` says so.
     """
-    from ntire.method.cost_breakdown import break_down
-    from ntire.method.method_table import facts_of, usual_size
     from ntire.scoring.track import load_track
 
     rules = load_track(str(track))
-    method = chosen_method(team, rules, variant)
-    breakdown, built = break_down(method, at or usual_size(method))
-    spent = _counted_budgets(rules.budgets, method, breakdown, built)
-    found = facts_of(method, at, built=built)
-    found |= {
-        "counters": {"dispatch": breakdown.dispatch, "modules": breakdown.modules, "trace": breakdown.trace},
-        "untraced": breakdown.untraced,
-        "disagreements": [asdict(one) for one in breakdown.disagreements],
-        "short": [asdict(one) for one in breakdown.short],
-        "count_as_nothing": list(breakdown.count_as_nothing),
-        "parameters": asdict(breakdown.parameters),
-        "training_only_macs": breakdown.training_only,
-        "activations": {"convolutions": breakdown.convolved, "all": breakdown.written},
-        "peak_memory_mb": round(breakdown.peak_bytes / 2**20, 1),
-        "budgets": [one.as_json() for one in spent],
-        "problems": [*breakdown.problems, *(one.in_words() for one in spent if one.over)],
-    }
-    if reach:
-        found |= _reach_of(method, tile)
+    sizes = at, rules.budgets.at, rules.budgets.memory_at, tile if reach else None
+    if is_foreign(team, trust):
+        from ntire.benchmark.sandboxed import Sandbox, cost_in_sandbox
+
+        with foreign_tree(team) as (backend, code, scratch):
+            found = cost_in_sandbox(Sandbox(backend, code, scratch), *sizes)
+        found["counted_by"] = "the code itself, in a sandbox: figures that it could have written by hand"
+        refuse_other_inputs(team, found["track"], rules)
+    else:
+        from ntire.benchmark.cost import cost_in_full
+
+        found = cost_in_full(chosen_method(team, rules, variant, trust=trust), *sizes)
+        found["counted_by"] = "ntire"
+    spent = [one for one in rules.budgets.hold(found.pop("counted")) if one.value is not None]
+    found["budgets"] = [one.as_json() for one in spent]
+    found["problems"] = [*found["problems"], *(one.in_words() for one in spent if one.over)]
     return found
-
-
-def _counted_budgets(budgets: Budgets, method: type[Method], breakdown: Breakdown, built: Method) -> list[Spent]:
-    """Limits on what can be counted, each at its own size; a runtime is for `ntire bench`."""
-    from ntire.method.cost_breakdown import planned_bytes
-    from ntire.method.count import count, lq_on_meta
-
-    values: dict[BudgetName, float | None] = {"params_m": breakdown.parameters.all / 1e6}
-    if budgets.at:
-        values["macs_g"] = count(method, budgets.at, built=built).macs_g
-    if budgets.memory_at:
-        values["memory_mb"] = planned_bytes(built, lq_on_meta(method, budgets.memory_at)) / 2**20
-    return [one for one in budgets.hold(values) if one.value is not None]
-
-
-def _reach_of(method: type[Method], tile: int) -> dict[str, Any]:
-    from ntire.method.receptive_field import reach_of, seam_error
-    from ntire.runner.prepare import Options, prepare
-
-    try:
-        filled, weights = prepare(method, Options()), "its own"
-    except UserError:
-        filled, weights = method().eval(), "random"
-    far = reach_of(filled)
-    seams = None if method.tiling == "method" else seam_error(filled, tile)
-    too_short = method.tiling == "exact" and (far is None or far > method.halo)
-    return {
-        "tiling": method.tiling,
-        "halo": method.halo,
-        "reach": far,
-        "seams": asdict(seams) | {"weights": weights} if seams else None,
-        "reach_problems": [f"its halo of {method.halo} is less than its reach."] if too_short else [],
-    }
 
 
 @app.command(
@@ -273,9 +289,10 @@ def bench(
     inputs: Annotated[
         list[Path] | None, typer.Argument(help="Files or folders. Default: $NTIRE_DATA, else the built-in samples.")
     ] = None,
-    team: Annotated[str | None, typer.Option(help="A team's name, or the path of a folder with a method.py.")] = None,
+    team: Annotated[str | None, typer.Option(help="A team's name, or a folder with a method.py: ./NAME.")] = None,
     track: Annotated[str | None, typer.Option(help="raw, srgb, a track's full name, or the path of its TOML.")] = None,
     variant: Variant = None,
+    trust: Trust = False,
     against: Annotated[
         str | None, typer.Option(help="TEAM or TEAM:variant to take turns with, or none. Default: Copy.")
     ] = None,
@@ -316,8 +333,9 @@ def bench(
 
     options = BenchOptions(
         Options(choose_device(device), precision, parsed_tile(tile), weights=weights),
-        threads, against, entry, QUICK if quick else FULL, seed, timeout,
+        threads, against, entry, QUICK if quick else FULL, seed, timeout, trust,
     )  # fmt: skip
+    announce(team, trust, say)
     report, spent = bench_method(team, track, variant, inputs or [], limit, options, say)
     if as_json:
         print_json(report.as_json() | {"track": track, "budgets": [one.as_json() for one in spent]})
@@ -355,6 +373,7 @@ def cost_command(
     team: Team,
     track: TrackName,
     variant: Variant = None,
+    trust: Trust = False,
     at: Annotated[str | None, typer.Option(help="Height x width; by default the report's size.")] = None,
     reach: Annotated[
         bool, typer.Option("--reach", help="Run it to see how far a pixel reaches, and what tiles change.")
@@ -365,7 +384,8 @@ def cost_command(
     """Count a method's parameters, multiply-adds by three counters, activations and memory, beside what its report claims
     and its track allows; works without weights or a GPU. Exit code 1 over budget, or when counters disagree.
     """
-    found = cost(team, track, variant=variant, at=parsed_size(at), reach=reach, tile=tile)
+    announce(team, trust, say)
+    found = cost(team, track, variant=variant, at=parsed_size(at), reach=reach, tile=tile, trust=trust)
     if as_json:
         print_json(found)
     else:

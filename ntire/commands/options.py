@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 
-Team = Annotated[str, typer.Option("--team", help="A team's name, or the path of a folder with a method.py.")]
+Team = Annotated[str, typer.Option("--team", help="A team's name, or a folder with a method.py: ./NAME.")]
 
 
 TrackName = Annotated[str, typer.Option("--track", help="raw, srgb, a track's full name, or the path of its TOML.")]

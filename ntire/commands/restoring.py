@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ntire import UserError
+from ntire.commands.foreign_code import TRUST, Trust, announce, foreign_tree, is_foreign
 from ntire.commands.options import AsJson, PrecisionName, Team, TrackName, Variant, app, parsed_settings, parsed_tile
 from ntire.commands.screen import (
     out,
@@ -66,18 +66,21 @@ def run(
     settings: Mapping[str, str] | None = None,
     whole: bool = False,
     max_memory_gb: float | None = None,
+    trust: bool = False,
     sandbox: bool = False,
     watch: Callable[[str, int], Watch] = lambda title, total: lambda result, computed: None,
     say: Say = lambda line: None,
 ) -> Summary:
     """Restore files or folders with a team's method into the submission folder `out`; resumes an interrupted run.
 
-    `team` is a name or a folder with a method.py, `track` a name or a TOML; without inputs those of `$NTIRE_DATA` or the
+    `team` is a name or a folder with a method.py, whose code runs in a sandbox unless there is `trust` (or NTIRE_TRUST=1), and
+    with `sandbox` always. `track` is a name or a TOML; without inputs those of `$NTIRE_DATA` or the
     built-in samples are taken. `watch` gets a title and the number of inputs, and returns what is called with each result
     and whether it was computed now. An input that cannot be restored is a result (`Summary.failed`), not an exception.
     Raises UserError for names, inputs, weights or a device that are not there, and for options that exclude each other.
     """
     from ntire.environment import choose_devices
+    from ntire.method.catalogue import is_folder
     from ntire.runner.prepare import Options
 
     options = Options(
@@ -85,14 +88,27 @@ def run(
         channels_last, compiled, tuple(sorted((settings or {}).items())), cuda_graphs,
     )  # fmt: skip
     given, target = paths_of(inputs), Path(out) if out else None
-    if sandbox:
-        if whole or max_memory_gb or settings or options.inexact:
-            raise UserError(
-                "--sandbox goes without --whole, --max-memory, --set and whatever may change pixels: leave them out."
-            )
-        return _run_in_sandbox(Path(team), str(track), given, target, limit, options, watch, say)
-    job = plan(team, str(track), given, target, variant, limit, say)
+    if sandbox and not is_folder(team):
+        raise UserError(f"--sandbox is for the code of a folder, {team} is a method of ntire. A folder: ./{team}")
+    if sandbox or is_foreign(team, trust):
+        _refuse_in_sandbox(team, options, whole=whole)
+        return _run_in_sandbox(team, str(track), given, target, limit, options, watch, say)
+    job = plan(team, str(track), given, target, variant, limit, say, trust=trust)
     return run_job(job, options, watch(f"{job.method.team} {job.track.name}", len(job.inputs)), whole=whole)
+
+
+def _refuse_in_sandbox(team: str | Path, options: Options, *, whole: bool) -> None:
+    """Raise UserError for what a folder's code cannot be given in a sandbox."""
+    asked = {
+        "--whole": whole,
+        "--max-memory": options.max_memory_gb is not None,
+        "--set": bool(options.settings),
+        "--weights (put them into weights/ beside method.py)": options.weights is not None,
+        **{f"--{word}": True for word in options.inexact},
+    }
+    if any(asked.values()):
+        given = ", ".join(word for word, yes in asked.items() if yes)
+        raise UserError(f"{team} is a folder, and in a sandbox its code goes without {given}. {TRUST}")
 
 
 def paths_of(given: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -108,8 +124,10 @@ def plan(
     variant: str | None,
     limit: int | None,
     say: Say,
+    *,
+    trust: bool = False,
 ) -> Job:
-    """Find method, track and inputs.
+    """Find method, track and inputs; `trust` lets the code of a folder run in this process.
 
     Without inputs: the track's folder below `$NTIRE_DATA`, else the built-in sample set, which is a track of its own.
     Raises UserError for an unknown name, a method of another track, or inputs that are not there.
@@ -117,7 +135,7 @@ def plan(
     from ntire.scoring.track import load_track
 
     track = load_track(track_name)
-    method = chosen_method(team, track, variant)
+    method = chosen_method(team, track, variant, trust=trust)
     track, inputs = inputs_of_track(track, given, method.track, limit, say)
     typed = track.name if track_name.endswith(".toml") else track_name
     name = "-".join(filter(None, (method.team, typed, variant or "")))
@@ -151,7 +169,7 @@ def inputs_of_track(
 
 
 def _run_in_sandbox(
-    folder: Path,
+    team: str | Path,
     track_name: str,
     given: Sequence[Path],
     out: Path | None,
@@ -160,46 +178,34 @@ def _run_in_sandbox(
     watch: Callable[[str, int], Watch],
     say: Say,
 ) -> Summary:
-    """Run the code of a stranger's folder in a sandbox into a submission folder; resumes an interrupted run.
+    """Run the code of a folder in a sandbox into a submission folder; it resumes an interrupted run.
 
-    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) for a sandbox that cannot be set up.
+    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) where no sandbox can be had or it does not
+    hold.
     """
-    from ntire.method import catalogue
-    from ntire.review.submitted_method import Behind, clean_tree, method_behind
+    from ntire.review.submitted_method import SubmittedMethod, as_method
+    from ntire.runner.prepare import described
     from ntire.runner.runner import run as run_method
-    from ntire.sandbox.child import choose
     from ntire.sandbox.limits import Limits
     from ntire.scoring.track import load_track
 
-    if options.weights is not None:
-        raise UserError("--sandbox and --weights do not go together: put the weights into weights/ beside method.py.")
-    if not (folder / "method.py").is_file():
-        raise UserError(f"{folder}: expected a folder with a method.py, found none. --sandbox is for code of others.")
     track = load_track(track_name)
-    with tempfile.TemporaryDirectory(prefix="ntire-run-") as name:
-        scratch = Path(name)
-        (scratch / "code").mkdir(mode=0o755)
-        clean_tree(folder, scratch / "code", "")
-        bits, tile = options.bits, options.tile
-        behind = Behind(
-            choose("auto"), scratch / "code", "method.py", scratch, options.device, Limits(), {},
-            tile=tile, precision=options.precision, bits=bits,
+    with foreign_tree(team) as (backend, code, scratch):
+        submitted = SubmittedMethod(
+            backend, code, "method.py", scratch, options.device, Limits(), {},
+            tile=options.tile, precision=options.precision, bits=options.bits,
         )  # fmt: skip
-        with behind:
-            refused = behind.load()
-            if refused is not None:
-                raise UserError(
-                    f"{folder}: {refused.code} {refused.problem}: {refused.found}. {refused.do}", exit_code=1
-                )
-            method = method_behind(behind, folder, scratch)
-            if method.track not in catalogue.serving(track.inputs):
-                raise UserError(
-                    f"{folder}: its method is for {method.track} inputs, track {track.name} has {track.inputs}."
-                )
+        with submitted:
+            refused = submitted.load()
+            if refused is not None or submitted.facts is None:
+                why = f"{refused.code} {refused.problem}: {refused.found}. {refused.do}" if refused else "not loaded"
+                raise UserError(f"{team}: {why}", exit_code=1)
+            method = as_method(submitted, submitted.facts, Path(team), scratch)
+            refuse_other_inputs(team, method.track, track)
             track, inputs = inputs_of_track(track, given, method.track, limit, say)
             target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
             report = watch(f"{method.team} {track.name}", len(inputs))
-            return run_method(method, inputs, target, track.name, options, report)
+            return run_method(described(method, options), inputs, target, track.name, report)
 
 
 def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False) -> Summary:
@@ -215,22 +221,30 @@ def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False) -
     if whole and (job.method.track != "face" or job.method.restore is not Method.restore):
         raise UserError(f"--whole finds faces in pictures; {job.method.team} on track {job.track.name} takes no faces.")
     find = face_finder(options.device) if whole else None
-    method = prepare(job.method, options)
-    return run_method(method, job.inputs, job.out, job.track.name, options, report, find)
+    return run_method(prepare(job.method, options), job.inputs, job.out, job.track.name, report, find)
 
 
-def chosen_method(team: str | Path, track: Track, variant: str | None) -> type[Method]:
-    """A method of the catalogue, or the one in a folder, for a track."""
+def chosen_method(team: str | Path, track: Track, variant: str | None, *, trust: bool = False) -> type[Method]:
+    """A method of the catalogue, or the one in a folder, whose code then runs in this process: only with `trust`."""
     from ntire.method import catalogue
 
-    is_path = isinstance(team, Path) or "/" in team or (Path(team) / "method.py").is_file()
-    method = catalogue.load(Path(team)) if is_path else catalogue.find(str(team), track.inputs, variant)
-    if method.track not in catalogue.serving(track.inputs):
-        raise UserError(
-            f"{team}: its method is for {method.track} inputs, track {track.name} has {track.inputs}. "
-            f"Use --track {method.track}."
-        )
+    if is_foreign(team, trust):
+        raise UserError(f"{team} is a folder, whose code would run with all your rights. {TRUST}")
+    method = (
+        catalogue.load(Path(team)) if catalogue.is_folder(team) else catalogue.find(str(team), track.inputs, variant)
+    )
+    refuse_other_inputs(team, method.track, track)
     return method
+
+
+def refuse_other_inputs(team: str | Path, kind: str, track: Track) -> None:
+    """Raise UserError for a method that is not for the inputs of a track."""
+    from ntire.method import catalogue
+
+    if kind not in catalogue.serving(track.inputs):
+        raise UserError(
+            f"{team}: its method is for {kind} inputs, track {track.name} has {track.inputs}. Use --track {kind}."
+        )
 
 
 def _default_inputs(track: Track) -> tuple[Track, Path]:
@@ -275,7 +289,7 @@ def sheet_of(entries: Sequence[Path], gt: Path | None, out: Path) -> Path:
 @app.command(
     "run",
     epilog="Examples: [bold]ntire run --team MiAlgo --track raw night.dng[/]; "
-    "[bold]ntire run --team ./my-method --track srgb photos/ -o submissions/mine[/]",
+    "[bold]ntire run --team ./my-method --track srgb photos/ --trust[/]",
 )
 def run_command(
     team: Team,
@@ -314,17 +328,24 @@ def run_command(
     max_memory: Annotated[
         float | None, typer.Option(min=0.001, help="GB of weights on the GPU at once; parts of a method take turns.")
     ] = None,
-    sandbox: Annotated[bool, typer.Option("--sandbox", help="Run the folder's method.py in a sandbox.")] = False,
+    trust: Trust = False,
+    sandbox: Annotated[
+        bool,
+        typer.Option(
+            "--sandbox", help="Run a folder's method.py in a sandbox: the default, whatever NTIRE_TRUST says."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; resumes an interrupted run."""
+    announce(team, trust and not sandbox, say)
     with progress() as bars:
         summary = run(
             team, track, inputs or [], folder,
             variant=variant, weights=weights, device=device, precision=precision, tile=parsed_tile(tile),
             bits=16 if bits == "16" else 8, channels_last=channels_last, compiled=compiled, cuda_graphs=cuda_graphs,
             fresh=fresh, limit=limit, settings=parsed_settings(given or []), whole=whole, max_memory_gb=max_memory,
-            sandbox=sandbox, watch=lambda title, total: watch_pictures(bars, title, total), say=say,
+            trust=trust, sandbox=sandbox, watch=lambda title, total: watch_pictures(bars, title, total), say=say,
         )  # fmt: skip
     for remark in summary.remarks:
         say(remark)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ntire.entry.manifest import Submission
     from ntire.entry.verdict import Standing
     from ntire.review.acceptance import Entrance
+    from ntire.scoring.detect import DetectorName
     from ntire.scoring.leaderboard import Line
     from ntire.scoring.references import Expected, References
     from ntire.scoring.score import Scored, Scorer
@@ -85,7 +86,7 @@ class Board:
         from ntire.entry.manifest import as_toml
         from ntire.entry.results import place_of
         from ntire.files import writable_folder, write_together
-        from ntire.scoring.leaderboard import ENTRY
+        from ntire.scoring.read_back import ENTRY
         from ntire.scoring.tables import leaderboard_files, scores_text
 
         target = self.folder if folder is None else Path(folder)
@@ -121,6 +122,7 @@ def score(
     device: str = "auto",
     cache: bool = True,
     as_published: bool = False,
+    detector: DetectorName = "retinaface",
     verdicts: str | Path | None = None,
     key: str | Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
@@ -129,11 +131,11 @@ def score(
     """Score entries, or all entries of folders, by the rules of their tracks; only those of `track` where one is named.
 
     References that are not named are looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and
-    there is no total. Entries are a stranger's: what `check` refuses is listed with its codes and not ranked, and pictures
-    are decoded in a sandbox. Verdicts of `ntire verify` are looked for in the folder `verdicts`, then beside the entries; with
-    the organiser's `key`, a file, only those that it signed count. `report` gets the images that are done and their number in all. Nothing is written: see `Board.write`.
-    Raises UserError for a folder without entries, an entry with mistakes in its manifest, an unknown metric, references or
-    weights that are not there.
+    there is no total. An entry that `check` refuses is listed with the codes, not ranked; pictures are decoded in a sandbox.
+    Verdicts of `verify` are looked for in the folder `verdicts`, then beside the entries; with the organiser's `key`, a file,
+    only those count that it signed. `report` gets the images that are done and their number in all. Nothing is written: see
+    `Board.write`. Raises UserError for a folder without entries, manifests that all have mistakes, an unknown metric,
+    references or weights that are not there.
     """
     from ntire.entry.results import entry_name, results_folder, results_of_entry
     from ntire.entry.verdict import read_key
@@ -147,8 +149,6 @@ def score(
 
     given, references = paths_of(entries), References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
     device, secret = choose_device(device), read_key(Path(key)) if key else None
-    lines: list[Line] = []
-    scored: list[tuple[Scored, tuple[str, ...]]] = []
     with Cache(default_path() if cache else None) as known:
         entrance = Entrance(known)
         by_track, broken = _by_track(given, str(track) if track else None, entrance, say)
@@ -160,26 +160,46 @@ def score(
         for one_track, _ in by_track:
             refuse_drift(chosen_metrics(one_track, metrics))
         scorers = [Scorer(one_track, chosen_metrics(one_track, metrics), device, known) for one_track, _ in by_track]
-        expected = [expected_of(scorer, references, say) for scorer in scorers]
-        total = sum(len(images) * len(of) for images, (_, of) in zip(expected, by_track, strict=True))
-        done = itertools.count(1)
-        for scorer, images, (one_track, of) in zip(scorers, expected, by_track, strict=True):
-            names = tuple(metric.name for metric in scorer.metrics)
-            for one in scorer.score(of, images, lambda: report(next(done), total), entrance):
-                scored.append((one, names))
-                lines.append(
-                    line_of(
-                        one, one_track, names, scorer.identities(), as_published=as_published,
-                        verdict=_standing(one.submission.root, Path(verdicts) if verdicts else None, secret),
-                        refused=entrance.refusals(one),
-                    )
-                )  # fmt: skip
+        fields = [
+            _Field(scorer, of, expected_of(scorer, references, say, detector))
+            for scorer, (_, of) in zip(scorers, by_track, strict=True)
+        ]
+        scored = _scored(fields, entrance, report)
+        lines = [
+            line_of(
+                one, scorer.track, names, scorer.identities(), as_published=as_published,
+                verdict=_standing(one.submission.root, Path(verdicts) if verdicts else None, secret),
+                refused=entrance.refusals(one),
+            )
+            for scorer, one, names in scored
+        ]  # fmt: skip
         lines += [refused_line(entry_name(root), by_track[0][0], entrance.refused_at(root)) for root in broken]
-        observed = known.observed
         for remark in known.remarks:
             say(remark)
     folder = results_of_entry(given[0]) if _is_entry(given[0]) else results_folder(given[0])
-    return Board(tuple(ranked(lines)), tuple(scored), folder, observed)
+    return Board(tuple(ranked(lines)), tuple((one, names) for _, one, names in scored), folder, known.observed)
+
+
+@dataclass(frozen=True)
+class _Field:
+    """The entries of one track, and the images that each must have."""
+
+    scorer: Scorer
+    entries: Sequence[Submission]
+    images: Sequence[Expected]
+
+
+def _scored(
+    fields: Sequence[_Field], entrance: Entrance, report: Callable[[int, int], None]
+) -> list[tuple[Scorer, Scored, tuple[str, ...]]]:
+    """Every entry by its track's metrics, whose names stand with it."""
+    total = sum(len(one.images) * len(one.entries) for one in fields)
+    done = itertools.count(1)
+    return [
+        (field.scorer, one, tuple(metric.name for metric in field.scorer.metrics))
+        for field in fields
+        for one in field.scorer.score(field.entries, field.images, lambda: report(next(done), total), entrance)
+    ]
 
 
 def _is_entry(folder: Path) -> bool:
@@ -233,12 +253,19 @@ def _by_track(
     return [(wanted, entries)], broken
 
 
-def leaderboard(tables: str | Path | Sequence[str | Path] = (), *, track: str | Path, published: bool = False) -> Board:
+def leaderboard(
+    tables: str | Path | Sequence[str | Path] = (),
+    *,
+    track: str | Path,
+    published: bool = False,
+    say: Say = lambda line: None,
+) -> Board:
     """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched.
 
     With `published`, the rows of papers that ship with the track stand among them. Raises UserError if there are none.
     """
-    from ntire.scoring.leaderboard import line_of_scores, lines_of_table, ranked
+    from ntire.scoring.leaderboard import ranked
+    from ntire.scoring.read_back import lines_of
     from ntire.scoring.track import load_track, published_rows
 
     given = paths_of(tables)
@@ -247,8 +274,7 @@ def leaderboard(tables: str | Path | Sequence[str | Path] = (), *, track: str | 
     rules = load_track(str(track))
     lines: list[Line] = []
     for path in [*given, *([published_rows(rules)] if published else [])]:
-        with_images = path.is_file() and path.read_bytes().startswith(b"image,")
-        lines += [line_of_scores(path, rules)] if with_images else lines_of_table(path, rules)
+        lines += lines_of(path, rules, say)
     return Board(tuple(ranked(lines)))
 
 
@@ -268,7 +294,7 @@ def references_of(track: Track, given: References) -> References:
     return References(given.gt or found("gt"), given.lq or found("lq"), given.landmarks or found("landmarks.csv"))
 
 
-def expected_of(scorer: Scorer, given: References, say: Say) -> list[Expected]:
+def expected_of(scorer: Scorer, given: References, say: Say, detector: DetectorName = "retinaface") -> list[Expected]:
     """The images that every entry must have. Raises UserError for references that are not there."""
     from ntire.scoring.references import expected_images
 
@@ -277,26 +303,28 @@ def expected_of(scorer: Scorer, given: References, say: Say) -> list[Expected]:
     metrics = [metric.name for metric in scorer.metrics]
     # A metric that compares faces needs to know where they are.
     if "adaface" in metrics and references.landmarks is None and references.lq is not None:
-        references = replace(references, landmarks=_found_landmarks(track, references.lq, scorer.device, say))
+        found = _found_landmarks(track, references.lq, scorer.device, detector, say)
+        references = replace(references, landmarks=found)
     return expected_images(track, references, metrics)
 
 
-def _found_landmarks(track: Track, lq: Path, device: str, say: Say) -> Path:
+def _found_landmarks(track: Track, lq: Path, device: str, name: DetectorName, say: Say) -> Path:
     """A table of landmarks made by a detector, kept in the cache for the next time."""
     from ntire.files import sha256_of, writable_folder
     from ntire.scoring.cache import default_path
-    from ntire.scoring.detect import find_landmarks, retinaface
+    from ntire.scoring.detect import detector, find_landmarks
     from ntire.scoring.identity import write_landmarks
     from ntire.scoring.references import inputs_by_subset
 
     inputs = inputs_by_subset(track, lq)
     known = sha256_of(repr(sorted((stem, sha256_of(path)) for stem, (_, path) in inputs.items())).encode())
-    path = default_path().with_name(f"landmarks-{known[:16]}.csv")
+    path = default_path().with_name(f"landmarks-{name}-{known[:16]}.csv")
     if not path.is_file():
-        table = find_landmarks(inputs, retinaface(device))
+        table = find_landmarks(inputs, detector(name, device))
         writable_folder(path.parent)
         write_landmarks(path, table)
-    say(f"no table of landmarks was given: RetinaFace's are used, which are not the organisers' ({path})")
+    spelled = {"retinaface": "RetinaFace", "scrfd": "SCRFD"}[name]
+    say(f"no table of landmarks was given: {spelled}'s are used, which are not the organisers' ({path})")
     return path
 
 
@@ -322,6 +350,10 @@ def score_command(
     landmarks: Annotated[
         Path | None, typer.Option(help="Table of landmarks. Default: $NTIRE_DATA/<track>/landmarks.csv.")
     ] = None,
+    detector: Annotated[
+        Literal["retinaface", "scrfd"],
+        typer.Option(help="What finds faces where no table is given: facexlib's RetinaFace or insightface's SCRFD."),
+    ] = "retinaface",
     folder: Out = None,
     metrics: Annotated[str, typer.Option(help="Only these, separated by commas; then there is no total.")] = "",
     device: Device = "auto",
@@ -339,8 +371,9 @@ def score_command(
     with progress() as bars:
         task = bars.add_task("scoring")
         board = score(
-            submissions, track, gt=gt, lq=lq, landmarks=landmarks, metrics=wanted, device=device, cache=not no_cache,
-            as_published=as_published, verdicts=folder, key=key, report=lambda done, total: bars.update(task, completed=done, total=total), say=say,
+            submissions, track, gt=gt, lq=lq, landmarks=landmarks, detector=detector, metrics=wanted, device=device,
+            cache=not no_cache, as_published=as_published, verdicts=folder, key=key, say=say,
+            report=lambda done, total: bars.update(task, completed=done, total=total),
         )  # fmt: skip
     written = board.write(folder)
     if as_json:
@@ -374,7 +407,7 @@ def leaderboard_command(
     """Rank scores or published means by a track's rules; no image is touched."""
     from ntire.scoring.tables import as_json as lines_as_json
 
-    board = leaderboard(tables or [], track=track, published=published)
+    board = leaderboard(tables or [], track=track, published=published, say=say)
     if file:
         board.write(file.parent, file.stem)
     if as_json:

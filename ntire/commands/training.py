@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ntire import UserError
+from ntire.commands.foreign_code import Trust, announce
 from ntire.commands.options import Device, PrecisionName, Team, TrackName, Variant, app, command_line, parsed_folders
 from ntire.commands.restoring import chosen_method
 from ntire.commands.screen import (
     out,
     progress,
+    say,
     watch_training,
 )
 
 if TYPE_CHECKING:
     from ntire.method import Method
-    from ntire.method.recipe import Loss
+    from ntire.method.recipe import Loss, Opponent
     from ntire.method.weights_files import Weights
     from ntire.training import Recipe
     from ntire.training.loop import Settings, Step
-    from ntire.training.losses import Aids, Compare, Opponent
+    from ntire.training.losses import Aids, Compare
 
 
 def train_method(
@@ -43,8 +45,11 @@ def train_method(
     patch: int | None,
     lr: float | None,
     pairs: Mapping[str, Path] | None = None,
+    trust: bool = False,
 ) -> Path:
     """Train a method by its recipe, scaled by what is not None, some stages on pairs; see `ntire.training.loop.train`.
+
+    A folder's code runs with all rights of the user: only with `trust`.
 
     Raises UserError for a method without a recipe, a stage or loss that it does not have, and for losses whose networks are
     not here.
@@ -52,10 +57,11 @@ def train_method(
     import torch
 
     from ntire.scoring.track import load_track
+    from ntire.training.loop import start_from
     from ntire.training.loop import train as run_training
 
     track = load_track(track_name)
-    method_class = chosen_method(team, track, variant)
+    method_class = chosen_method(team, track, variant, trust=trust)
     if method_class.recipe is None:
         raise UserError(f"{team} on track {track_name} has no recipe: it cannot be trained here.")
     recipe = method_class.recipe.with_pairs(pairs or {}).scaled(
@@ -64,7 +70,7 @@ def train_method(
     torch.manual_seed(settings.seed)
     method = method_class()
     if weights is not None:
-        method.begin_from(weights)
+        start_from(method, weights)
     return run_training(method, recipe, settings, report, _aids(method, recipe, teacher, settings.device))
 
 
@@ -75,6 +81,7 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
     """
     from ntire.method import catalogue
     from ntire.method.pyiqa_networks import build
+    from ntire.method.recipe import HasOpponent
     from ntire.method.weights_files import fill, require
     from ntire.scoring.metrics import METRICS
     from ntire.training.discriminator import UNetDiscriminator
@@ -106,7 +113,7 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
         taught.deploy()
         taught.to(device)
     opponents: dict[Loss, Opponent] = {"gan": UNetDiscriminator()} if "gan" in recipe.losses else {}
-    if "vsd" in recipe.losses:
+    if "vsd" in recipe.losses and isinstance(method, HasOpponent):
         opponents["vsd"] = method.opponent()
     return Aids(judges, taught, opponents)
 
@@ -119,6 +126,7 @@ def train(
     track: TrackName,
     data: Annotated[Path, typer.Option(help="Folder of clean pictures.")],
     variant: Variant = None,
+    trust: Trust = False,
     folder: Annotated[
         Path | None, typer.Option("-o", "--out", help="Default: training/<team>-<track>[-<variant>].")
     ] = None,
@@ -151,9 +159,11 @@ def train(
     from ntire.environment import choose_device
     from ntire.training.loop import Settings
 
+    if trust:
+        announce(team, trust, say)
     settings = Settings(
         data=data,
-        out=folder or Path("training") / "-".join(part for part in (team, track, variant) if part),
+        out=folder or Path("training") / "-".join(part for part in (Path(team).resolve().name, track, variant) if part),
         device=choose_device(device),
         precision=precision,
         seed=seed,
@@ -169,7 +179,7 @@ def train(
         written = train_method(
             team, track, variant, settings, watch_training(bars), weights, teacher,
             stages=tuple(stage or ()), without=tuple(without or ()), iterations=iterations, batch=batch, patch=patch, lr=lr,
-            pairs=parsed_folders(pairs or ()),
+            pairs=parsed_folders(pairs or ()), trust=trust,
         )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # the others of a `torchrun` have nothing to add
         out.print(f"weights: {written}\ncard: {written.with_name('card.toml')}", markup=False)

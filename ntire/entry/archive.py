@@ -55,7 +55,7 @@ DAMAGED = (
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """How much an archive may hold."""
 
     files: int = 20_000
@@ -68,7 +68,7 @@ class Limits:
     """Names between slashes."""
 
 
-def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Finding]:
+def unpack(archive: Path, into: Path, limits: ArchiveLimits = ArchiveLimits()) -> list[Finding]:
     """Unpack a zip, tar or tar.gz, told by its content, into the new folder `into`; returns all that was refused.
 
     Refused members are left out and the others unpacked. If the archive cannot be read or goes over a limit, there is no
@@ -95,7 +95,7 @@ def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Finding
     return target.findings
 
 
-def survey(root: Path, limits: Limits = Limits()) -> tuple[list[str], list[Finding]]:
+def survey(root: Path, limits: ArchiveLimits = ArchiveLimits()) -> tuple[list[str], list[Finding]]:
     """Relative names of all regular files below `root`, sorted, and what breaks the rules for names and kinds.
 
     No link is followed. Folders of PASSED_OVER are not looked into.
@@ -141,7 +141,7 @@ class _Refused(Exception):
 class _Names:
     """The rules for names and kinds, which archives and folders share."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ArchiveLimits) -> None:
         self.limits = limits
         self._files: dict[str, str] = {}
         self._folders: dict[str, str] = {}
@@ -191,7 +191,7 @@ def unsafe(name: str) -> str | None:
 class _Target:
     """The folder that an archive goes to; counts what arrives."""
 
-    def __init__(self, folder: Path, packed: int, limits: Limits) -> None:
+    def __init__(self, folder: Path, packed: int, limits: ArchiveLimits) -> None:
         self.folder = folder
         self.limits = limits
         self.findings: list[Finding] = []

@@ -79,12 +79,12 @@ CODES = {
     "E604": Code("a repeated picture is faster than a new one", "Keep nothing between two pictures."),
     "E605": Code("output does not follow the pixels", "Compute it from the pixels: look nothing up."),
     "E606": Code("two runs give two images", "Seed every random number, or set `deterministic = false`."),
-    "E607": Code("code fails on an image", "Run `ntire run --team method/ --sandbox` on the inputs."),
+    "E607": Code("code fails on an image", "Run `ntire run --team ./method` on the inputs."),
     "E608": Code("no answer within the time limit", "Make it faster, or ask for a longer --time-limit."),
     "E609": Code(
         "over a limit of the sandbox", "Take less memory, fewer processes, print less, or ask for a higher limit."
     ),
-    "E610": Code("code ended without an answer", "Run `ntire run --team method/ --sandbox` on the inputs."),
+    "E610": Code("code ended without an answer", "Run `ntire run --team ./method` on the inputs."),
     "E611": Code("claimed score is not reproduced", "Correct [score], or the images."),
     "E612": Code("no code to verify", "Put it into method/method.py, or name `file` of [method]."),
     "E613": Code("verdict that the entry brings itself", "Take verification.json out: only who verifies writes it."),

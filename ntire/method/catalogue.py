@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import importlib.util
 import pkgutil
 import re
 import sys
@@ -13,6 +12,7 @@ from types import ModuleType
 
 from ntire import UserError
 from ntire.method import Method, Unpublished
+from ntire.method.own_modules import load_file
 
 ENTRY_POINTS = "ntire.methods"
 """Installed packages may offer `Method` classes in this entry-point group."""
@@ -23,6 +23,13 @@ SERVED_BY = {"general": ("general", "srgb")}
 def module_name(team: str) -> str:
     """The module of a team: "TongJi-IPOE" -> "tongji_ipoe"."""
     return re.sub(r"[^0-9a-z]+", "_", team.lower()).strip("_")
+
+
+def is_folder(team: str | Path) -> bool:
+    """Whether `--team` means a folder with a method.py: only with a separator in it. A bare name is the catalogue's, whatever
+    lies in the working directory.
+    """
+    return isinstance(team, Path) or "/" in team or team in (".", "..")
 
 
 def folders() -> list[str]:
@@ -67,7 +74,9 @@ def find(team: str, track: str, variant: str | None = None) -> type[Method]:
             if one.track in able and module_name(one.team) == module_name(team):
                 raise UserError(f"{one.team} on track {one.track} cannot be run: {one.note}")
         names = [method.team for folder in able for method in methods(folder)]
-        raise UserError(_unknown(f"team on track {track}", team, names))
+        here = (Path(team) / "method.py").is_file()
+        hint = f" There is a folder {team} with a method.py here: --team ./{team} runs its code." if here else ""
+        raise UserError(_unknown(f"team on track {track}", team, names) + hint)
     if variant is None:
         return of_team[0]
     for method in of_team:
@@ -91,7 +100,7 @@ def unpublished(track: str | None = None) -> list[Unpublished]:
 def load(folder: Path) -> type[Method]:
     """The one `Method` of a folder with a `method.py`, such as a submission's `method/`.
 
-    This runs the code in it: for code that is not your own, use `--sandbox`. Raises UserError if there is no such
+    This runs the code in it: code that is not your own belongs in a sandbox. Raises UserError if there is no such
     file, if it does not import, or if it declares no method or several.
     """
     file = folder / "method.py"
@@ -109,18 +118,7 @@ def load(folder: Path) -> type[Method]:
 
 def declared_in(file: Path) -> list[type[Method]]:
     """Import a file, which runs it, and list the methods that it declares; raises whatever the code raises."""
-    folder = str(file.parent.resolve())
-    # The folder's own modules are imported by plain names, at import time or later.
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    name = f"ntire_method_{module_name(folder)}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is no module of Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return _declared_in(module)
+    return _declared_in(load_file(file))
 
 
 def folder_of(method: type[Method]) -> Path | None:
@@ -141,7 +139,7 @@ def _declared_in(module: ModuleType) -> list[type[Method]]:
         for value in vars(module).values()
         if isinstance(value, type)
         and issubclass(value, Method)
-        and value.__module__.startswith(module.__name__)
+        and f"{value.__module__}.".startswith(f"{module.__name__}.")
         and hasattr(value, "team")
     ]
 

@@ -215,7 +215,8 @@ def _validation(method: type[Method]) -> dict[str, Any] | None:
     """What the card of weights that ship says of their quality on pictures that were held out."""
     for weights in method.weights:
         path, state = locate(weights, folder_of(method))
-        if state == "shipped":
+        # Somebody's own folder may have weights without a card.
+        if state == "shipped" and path.with_suffix(".toml").is_file():
             validation: dict[str, Any] = tomllib.loads(path.with_suffix(".toml").read_text())["validation"]
             return validation
     return None

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from ntire import UserError, __version__
-from ntire.entry.archive import PASSED_OVER, Limits
+from ntire.entry.archive import PASSED_OVER, ArchiveLimits
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import Manifest, Submission
 from ntire.files import sha256_of
-from ntire.picture.image import SUFFIXES
+from ntire.picture.image import SUFFIXES, UnreadableImage
 from ntire.review.check import copies_in, examine
 from ntire.review.image_check_workers import decoders
-from ntire.review.image_checks import Bad, Seen, Wanted, bytes_of, constant
+from ntire.review.image_checks import BadImage, SeenImage, Wanted, bytes_of, constant
 from ntire.scoring.cache import Cache, key_of
-from ntire.scoring.score import Picture, Refused, Scored, Status
+from ntire.scoring.score import AskedFor, Picture, RefusedPicture, Scored, Status
 from ntire.scoring.track import Track
 
 BASELINE = "Copy"
@@ -88,30 +88,47 @@ class Entrance:
                 found[name] = path
         return found
 
-    def open(self, submission: Submission, path: Path, size: tuple[int, int], lq: Picture | None) -> Picture | Refused:
-        """See `ntire.scoring.score.Source`."""
-        name = path.relative_to(submission.root).as_posix()
-        wanted = Wanted(path, name, size=size, root=submission.root)
+    def open(self, submission: Submission, path: Path, asked: AskedFor) -> Picture | RefusedPicture:
+        """See `Source`."""
+        wanted = Wanted(path, path.relative_to(submission.root).as_posix(), size=asked.size, root=submission.root)
+        plain = tuple(asked.results) == ("png8",)
         try:
-            data = bytes_of(wanted, size)
-        except Bad as bad:
+            data = bytes_of(wanted, asked.size, 4 if plain else 16)
+        except BadImage as bad:
             return self._refused(submission, bad.finding)
         sha256 = sha256_of(data)
-        key = key_of("accepted", __version__, sha256, repr(size), lq.sha256 if lq else "")
-        if self._cache.get([key]):
-            return Picture(path, sha256, partial(decoders().decode, path, data))
+        decode = partial(decoders().decode, path, data)
+        key = key_of("accepted", __version__, sha256, repr(asked.size), asked.lq.sha256 if asked.lq else "")
+        if plain and self._cache.get([key]):
+            return Picture(path, sha256, decode)
+        if not plain:
+            return self._of_several_formats(submission, path, data, asked)
         seen = decoders().examine(wanted, data, keep=True)
         serious = [one for one in seen.findings if one.code not in TOLERATED]
         if serious or seen.pixels is None:
             return self._refused(submission, *(serious or seen.findings))
-        honest = self._honest(submission, seen, sha256, lq)
-        if honest:
+        if self._honest(submission, seen, sha256, asked.lq):
             self._cache.note({key: np.ones(1)})
-        return Picture(path, sha256, partial(decoders().decode, path, data), pixels=seen.pixels)
+        return Picture(path, sha256, decode, pixels=seen.pixels)
 
-    def _honest(self, submission: Submission, seen: Seen, sha256: str, lq: Picture | None) -> bool:
+    def _of_several_formats(
+        self, submission: Submission, path: Path, data: bytes, asked: AskedFor
+    ) -> Picture | RefusedPicture:
+        """On tracks that take other files than PNGs of 8 bits."""
+        name = path.relative_to(submission.root).as_posix()
+        try:
+            header, pixels = decoders().open(path, data, asked.size)
+        except UnreadableImage as error:
+            return self._refused(submission, Finding("E307", name, "a picture that can be decoded", str(error)))
+        refused = asked.refuse(header)
+        if refused is not None:
+            expected, _, found = refused.problem.removeprefix("expected ").partition(", found ")
+            return self._refused(submission, Finding(refused.code, name, expected, found))
+        return Picture(path, sha256_of(data), lambda: pixels)
+
+    def _honest(self, submission: Submission, seen: SeenImage, sha256: str, lq: Picture | None) -> bool:
         """Whether it can have come out of a restoration. An input of one colour excuses an output of one colour."""
-        given = lq.decoded() if lq is not None else None
+        given = lq.open() if lq is not None else None
         if given is not None and constant(given):
             return True
         wrong = list(seen.findings)
@@ -123,12 +140,12 @@ class Entrance:
             self._found[submission.root] += wrong
         return not wrong
 
-    def _refused(self, submission: Submission, *findings: Finding) -> Refused:
+    def _refused(self, submission: Submission, *findings: Finding) -> RefusedPicture:
         with self._lock:
             self._found[submission.root] += findings
         first = findings[0]
         problem = f"{first.code} {first.problem}: expected {first.expected}, found {first.found}"
-        return Refused(STATUS.get(first.code, "unreadable"), problem, first.code)
+        return RefusedPicture(STATUS.get(first.code, "unreadable"), problem, first.code)
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -142,7 +159,7 @@ def _listed(folder: Path) -> list[Path]:
     for where, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in PASSED_OVER]
         found += [Path(where, name) for name in (*folders, *files) if _is_picture(name)]
-        if len(found) > Limits().files or len(Path(where).relative_to(folder).parts) > Limits().depth:
+        if len(found) > ArchiveLimits().files or len(Path(where).relative_to(folder).parts) > ArchiveLimits().depth:
             break
     return sorted(found)
 

@@ -24,8 +24,8 @@ from ntire.entry.verdict import VERIFICATION
 from ntire.files import line_of, open_regular, read_regular
 from ntire.review.code_checks import CODE, METHOD, look_at_method
 from ntire.review.image_check_workers import decoders
-from ntire.review.image_checks import SUFFIXES, Seen, Wanted, is_picture, size_in
-from ntire.review.submitted_method import Behind, clean_tree, size_of
+from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, is_picture, size_in
+from ntire.review.submitted_method import SubmittedMethod, clean_tree, size_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Backend
 from ntire.sandbox.limits import Limits
@@ -120,7 +120,7 @@ def copies_in(root: Path) -> list[Finding]:
         heads = {name: _head(root / name, root) for name in images}
         sizes = {found for head in heads.values() if (found := size_in(head)) is not None}
         digests = decoders().digests([root / name for name in images], sizes, root)
-        entry.copies([Seen(name, (), digest=digest) for name, digest in zip(images, digests, strict=True)], sizes)
+        entry.copies([SeenImage(name, (), digest=digest) for name, digest in zip(images, digests, strict=True)], sizes)
     return entry.findings
 
 
@@ -329,7 +329,7 @@ class _Entry:
         elif len(images) != track.count:
             self._add("E313", "", f"{track.count} images", f"{len(images)}")
 
-    def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[Seen]:
+    def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[SeenImage]:
         raw = self.track is not None and self.track.inputs == "raw"
         pairs = [(name, inputs.get(key)) for key, names in images.items() for name in names]
         if raw:
@@ -345,7 +345,7 @@ class _Entry:
         self.findings += [finding for one in seen for finding in one.findings]
         return seen
 
-    def copies(self, seen: Sequence[Seen], sizes: set[tuple[int, int]]) -> None:
+    def copies(self, seen: Sequence[SeenImage], sizes: set[tuple[int, int]]) -> None:
         """Finished images that lie elsewhere in the entry: what code shows instead of what it computes."""
         by_digest = {one.digest: one.name for one in reversed(seen) if one.digest}
         names = {one.name for one in seen}
@@ -365,8 +365,10 @@ class _Entry:
             code = Path(name) / "code"
             code.mkdir(mode=0o755)
             clean_tree(self.root, code)
-            with Behind(sandbox, code, source, Path(name), "cpu", Limits(start_seconds=120.0), {}) as behind:
-                found = behind.load("import")
+            with SubmittedMethod(
+                sandbox, code, source, Path(name), "cpu", Limits(start_seconds=120.0), {}
+            ) as submitted:
+                found = submitted.load("import")
         if found is not None:
             self.findings.append(found)
 

@@ -15,19 +15,31 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ntire import UserError
 from ntire.entry.findings import Finding
 from ntire.files import read_regular
-from ntire.picture.image import Integers, UnreadableImage, decode_integers, read_bytes
-from ntire.review.image_checks import MOST_BYTES, Bad, Seen, Wanted, bytes_of, digest_at, input_of, look_at, size_in
+from ntire.picture.image import Header, Integers, Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.review.image_checks import (
+    MOST_BYTES,
+    BadImage,
+    SeenImage,
+    Wanted,
+    bytes_of,
+    digest_at,
+    input_of,
+    look_at,
+    size_in,
+)
 from ntire.sandbox.child import DECODER, Backend, Child, Place, choose
 from ntire.sandbox.limits import Limits, apply_rlimits
+from ntire.text import printable
 
 LIMITS = Limits(seconds=120.0, memory_bytes=3 << 30, processes=64, files=256, file_bytes=0)
 """A picture of 130 megapixels and its input take 2 GiB while they are compared."""
@@ -47,7 +59,7 @@ def main() -> None:
         sys.stdout.buffer.flush()
 
 
-def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], Integers | None]:
+def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], Pixels | None]:
     if request["op"] == "begin":
         apply_rlimits(Limits(**request["limits"]), gpu=False, alone=False)
         return {"status": "ready", "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0]}, None
@@ -55,8 +67,9 @@ def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], Integers | None
     try:
         if request["op"] == "digest":
             return {"digest": digest_at(path, {(height, width) for height, width in request["sizes"]})}, None
-        if request["op"] == "decode":
-            return {}, decode_integers(path, read_bytes(path))
+        if request["op"] == "open":
+            data = read_bytes(path)
+            return {"header": asdict(header_of(path, data))}, decode(path, data)
         lq, size = request["lq"], request["size"]
         wanted = Wanted(path, request["name"], Path(lq) if lq else None, tuple(size) if size else None)
         seen = look_at(wanted, keep=request["keep"])
@@ -112,7 +125,7 @@ class Decoders:
                 self._backend = "none"
         return self._backend
 
-    def look(self, wanted: Sequence[Wanted]) -> list[Seen]:
+    def look(self, wanted: Sequence[Wanted]) -> list[SeenImage]:
         """What is wrong with each picture, in order. Raises UserError for an input that cannot be read."""
         return self._each(self._look, wanted)
 
@@ -120,7 +133,7 @@ class Decoders:
         """The digest of each file that is a picture of one of the sizes; no link below `root` is followed."""
         return self._each(lambda path: self._digest(path, sizes, root), paths) if sizes else [None] * len(paths)
 
-    def examine(self, wanted: Wanted, data: bytes, *, lq: bytes | None = None, keep: bool = False) -> Seen:
+    def examine(self, wanted: Wanted, data: bytes, *, lq: bytes | None = None, keep: bool = False) -> SeenImage:
         """What is wrong with a picture whose bytes were read, and of its input; `keep` gives the pixels."""
         request = {"op": "look", "name": wanted.name, "size": wanted.size, "keep": keep}
         height, width = wanted.size or (0, 0)
@@ -141,29 +154,31 @@ class Decoders:
             pixels = _pixels(answer, samples) if samples else None
         except (KeyError, ValueError, TypeError):
             problem = f"its decoder {answer.get('problem') or 'ran out of memory'}"
-            return Seen(wanted.name, (Finding("E307", wanted.name, "a picture that can be decoded", problem),))
-        return Seen(wanted.name, findings, size, digest, pixels)
+            return SeenImage(wanted.name, (Finding("E307", wanted.name, "a picture that can be decoded", problem),))
+        return SeenImage(wanted.name, findings, size, digest, pixels)
 
     def decode(self, path: Path, data: bytes) -> Integers:
         """The pixels of a PNG whose bytes were read; `path` is for messages. Raises UnreadableImage."""
-        size = size_in(data) or (0, 0)
-        answer, samples = self._ask({"op": "decode"}, data, None, 6 * size[0] * size[1])
+        return cast("Integers", self.open(path, data, size_in(data) or (0, 0))[1])
+
+    def open(self, path: Path, data: bytes, size: tuple[int, int]) -> tuple[Header, Pixels]:
+        """Header and pixels of a picture of that height and width. Raises UnreadableImage."""
+        answer, samples = self._ask({"op": "open"}, data, None, 12 * size[0] * size[1])
         try:
+            header = Header(**answer["header"])
             pixels = _pixels(answer, samples)
         except (KeyError, ValueError, TypeError):
-            why = answer.get("mistake") or f"its decoder {answer.get('problem') or 'ran out of memory'}"
-            raise UnreadableImage(f"{path}: cannot be decoded: {why}") from None
-        if pixels.shape[:2] != size:
-            found = f"{pixels.shape[0]} x {pixels.shape[1]}"
-            raise UnreadableImage(f"{path}: expected {size[0]} x {size[1]}, found {found}")
-        return pixels
+            mistake = str(answer.get("mistake", "")).partition(": ")[2]
+            why = mistake or f"its decoder {answer.get('problem') or 'ran out of memory'}"
+            raise UnreadableImage(f"{path}: cannot be decoded: {printable(why)}") from None
+        return header, pixels
 
-    def _look(self, wanted: Wanted) -> Seen:
+    def _look(self, wanted: Wanted) -> SeenImage:
         lq, size = input_of(wanted)
         try:
             data = bytes_of(wanted, size)
-        except Bad as bad:
-            return Seen(wanted.name, (bad.finding,))
+        except BadImage as bad:
+            return SeenImage(wanted.name, (bad.finding,))
         return self.examine(wanted, data, lq=lq)
 
     def _digest(self, path: Path, sizes: set[tuple[int, int]], root: Path | None) -> str | None:
@@ -221,9 +236,9 @@ def _put(path: Path, data: bytes) -> None:
         one.chmod(0o755 if one.is_dir() else 0o644)
 
 
-def _pixels(answer: Mapping[str, Any], samples: bytes) -> Integers:
+def _pixels(answer: Mapping[str, Any], samples: bytes) -> Pixels:
     """Samples as RGB (H, W, 3); raises KeyError, ValueError or TypeError if they are not what the answer says."""
     height, width, channels = answer["shape"]
-    if channels != 3 or answer["dtype"] not in ("uint8", "uint16"):
+    if channels != 3 or answer["dtype"] not in ("uint8", "uint16", "float32"):
         raise ValueError
     return np.frombuffer(samples, answer["dtype"]).reshape(int(height), int(width), 3)

@@ -56,7 +56,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenImage:
     """What was found in a picture; without a digest if its pixels were not decoded."""
 
     name: str
@@ -69,7 +69,7 @@ class Seen:
     """Where they were asked for, and nothing stands in their way."""
 
 
-class Bad(Exception):
+class BadImage(Exception):
     """Nothing more can be said of a picture than this."""
 
     def __init__(self, finding: Finding) -> None:
@@ -77,7 +77,7 @@ class Bad(Exception):
         self.finding = finding
 
 
-def look_at(wanted: Wanted, *, keep: bool = False) -> Seen:
+def look_at(wanted: Wanted, *, keep: bool = False) -> SeenImage:
     """Everything that is wrong with one picture; `keep` gives its pixels instead of their digest.
 
     Raises UserError if the input that it is for cannot be read.
@@ -88,14 +88,14 @@ def look_at(wanted: Wanted, *, keep: bool = False) -> Seen:
         found = _size(wanted, data)
         wrong = _as_expected(wanted, data, found, size)
         if wrong:
-            return Seen(wanted.name, tuple(wrong), found)
+            return SeenImage(wanted.name, tuple(wrong), found)
         pixels = _pixels(wanted, data)
-    except Bad as bad:
-        return Seen(wanted.name, (bad.finding,))
+    except BadImage as bad:
+        return SeenImage(wanted.name, (bad.finding,))
     wrong = _dishonest(wanted, data, pixels, given)
     if keep:
-        return Seen(wanted.name, tuple(wrong), found, pixels=pixels)
-    return Seen(wanted.name, tuple(wrong), found, digest_of(pixels))
+        return SeenImage(wanted.name, tuple(wrong), found, pixels=pixels)
+    return SeenImage(wanted.name, tuple(wrong), found, digest_of(pixels))
 
 
 def digest_of(pixels: Pixels) -> str:
@@ -153,24 +153,28 @@ def input_of(wanted: Wanted) -> tuple[bytes | None, tuple[int, int] | None]:
     return data, (header.height, header.width)
 
 
-def bytes_of(wanted: Wanted, size: tuple[int, int] | None) -> bytes:
-    """What the file holds, if it is a regular file of a length that its size justifies; raises Bad."""
-    most = 4 * size[0] * size[1] + SPARE_BYTES if size else MOST_BYTES
+def bytes_of(wanted: Wanted, size: tuple[int, int] | None, each: int = 4) -> bytes:
+    """What the file holds, if it is a regular file of a length that its size justifies, `each` byte a pixel; raises
+    BadImage.
+    """
+    most = each * size[0] * size[1] + SPARE_BYTES if size else MOST_BYTES
     try:
         length = wanted.path.lstat().st_size
         if length > most:
-            raise Bad(Finding("E309", wanted.name, f"at most {most:,} bytes", f"{length:,} bytes"))
+            raise BadImage(Finding("E309", wanted.name, f"at most {most:,} bytes", f"{length:,} bytes"))
         return read_regular(wanted.path, most, wanted.root)
     except OSError as error:
-        raise Bad(Finding("E307", wanted.name, "a file that can be read", error.strerror or str(error))) from None
+        raise BadImage(Finding("E307", wanted.name, "a file that can be read", error.strerror or str(error))) from None
 
 
 def _size(wanted: Wanted, data: bytes) -> tuple[int, int]:
     """Height and width by the file's first chunk, before any library sees it."""
     if not data.startswith(SIGNATURE):
-        raise Bad(Finding("E306", wanted.name, "a PNG by its content", kind(data)))
+        raise BadImage(Finding("E306", wanted.name, "a PNG by its content", kind(data)))
     if len(data) < 33 or data[8:16] != b"\0\0\0\x0dIHDR":
-        raise Bad(Finding("E307", wanted.name, "a PNG that begins with its header", f"{len(data):,} bytes without one"))
+        raise BadImage(
+            Finding("E307", wanted.name, "a PNG that begins with its header", f"{len(data):,} bytes without one")
+        )
     width, height = struct.unpack(">II", data[16:24])
     return height, width
 
@@ -179,7 +183,9 @@ def _as_expected(wanted: Wanted, data: bytes, found: tuple[int, int], size: tupl
     """What its header says that it should not."""
     wrong = []
     if found[0] * found[1] > (max(MOST_PIXELS, size[0] * size[1]) if size else MOST_PIXELS):
-        raise Bad(Finding("E309", wanted.name, _by(size) if size else f"at most {MOST_PIXELS:,} pixels", _by(found)))
+        raise BadImage(
+            Finding("E309", wanted.name, _by(size) if size else f"at most {MOST_PIXELS:,} pixels", _by(found))
+        )
     depth, colour = data[24], data[25]
     if (depth, colour) != (8, 2):
         shown = f"{COLOURS.get(colour, f'colour type {colour}')} of {depth} bits"
@@ -187,7 +193,7 @@ def _as_expected(wanted: Wanted, data: bytes, found: tuple[int, int], size: tupl
     try:
         header = header_of(wanted.path, data)
     except UnreadableImage as error:
-        raise Bad(_damaged(wanted, error)) from None
+        raise BadImage(_damaged(wanted, error)) from None
     if header.frames > 1:
         wrong.append(Finding("E308", wanted.name, "one picture", f"{header.frames} frames"))
     upright = header.height, header.width
@@ -199,11 +205,11 @@ def _as_expected(wanted: Wanted, data: bytes, found: tuple[int, int], size: tupl
 def _pixels(wanted: Wanted, data: bytes) -> Pixels:
     broken = _broken_chunk(data)
     if broken is not None:
-        raise Bad(Finding("E307", wanted.name, "a whole PNG", broken))
+        raise BadImage(Finding("E307", wanted.name, "a whole PNG", broken))
     try:
         return decode(wanted.path, data)
     except UnreadableImage as error:
-        raise Bad(_damaged(wanted, error)) from None
+        raise BadImage(_damaged(wanted, error)) from None
 
 
 def _broken_chunk(data: bytes) -> str | None:

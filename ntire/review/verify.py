@@ -30,7 +30,7 @@ from ntire.review.check import InputsOf, Report, check
 from ntire.review.code_checks import CODE
 from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import MOST_BYTES
-from ntire.review.submitted_method import Behind, clean_tree, look, size_of, weights_at_hand
+from ntire.review.submitted_method import SubmittedMethod, clean_tree, look, size_of, weights_at_hand
 from ntire.runner.device_worker import Input, fingerprint_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Answer, Backend
@@ -57,12 +57,12 @@ ROUNDS = 3
 FLIPPED_PSNR_DB = 40.0
 """How near the result of a picture with one bit flipped stays to that of the picture."""
 
-Scores = Callable[[Submission, Submission, Sequence[str]], "Scored"]
+Scores = Callable[[Submission, Submission, Sequence[str]], "BothScored"]
 """Metrics of the submitted and of the reproduced images of those names."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class BothScored:
     """Both sides of each metric that could be computed, and why the others could not."""
 
     submitted: Mapping[str, float]
@@ -72,7 +72,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Options:
+class VerifyOptions:
     """How to verify, apart from what."""
 
     backend: Backend
@@ -127,7 +127,7 @@ class Verification:
     """Images that the entry has in all."""
     seed: int = 0
     probes: tuple[Probe, ...] = ()
-    scored: Scored | None = None
+    scored: BothScored | None = None
     claimed: Mapping[str, float] = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=dict)
     sandbox: Mapping[str, Any] = field(default_factory=dict)
@@ -157,7 +157,7 @@ def verify(
     track: Track | None,
     inputs_of: InputsOf,
     run_on: InputsOf,
-    options: Options,
+    options: VerifyOptions,
     scores: Scores,
     out: Path,
     key: bytes | None = None,
@@ -177,7 +177,7 @@ def verify(
 
 
 def _verified(
-    entry: Path, report: Report, run_on: InputsOf, options: Options, scores: Scores, out: Path, scratch: Path
+    entry: Path, report: Report, run_on: InputsOf, options: VerifyOptions, scores: Scores, out: Path, scratch: Path
 ) -> Verification:
     if not report.valid:
         return _refused(report, report.findings)
@@ -226,7 +226,13 @@ class _Verifier:
     """One verification; results are collected in the scratch folder."""
 
     def __init__(
-        self, submission: Submission, source: str, report: Report, run_on: InputsOf, options: Options, scratch: Path
+        self,
+        submission: Submission,
+        source: str,
+        report: Report,
+        run_on: InputsOf,
+        options: VerifyOptions,
+        scratch: Path,
     ) -> None:
         self.submission, self.report, self.options = submission, report, options
         self.content = content_of(submission.root)
@@ -244,7 +250,7 @@ class _Verifier:
         (scratch / "code").mkdir(mode=0o755)
         clean_tree(submission.root, scratch / "code")
         weights = weights_at_hand(submission.manifest)
-        self.behind = Behind(
+        self.code = SubmittedMethod(
             options.backend,
             scratch / "code",
             source,
@@ -260,14 +266,14 @@ class _Verifier:
     def verification(self, scores: Scores) -> Verification:
         """Everything in turn; the child is gone when this returns."""
         try:
-            refused = self.behind.load()
+            refused = self.code.load()
             if refused is not None:
                 self.findings.append(refused)
                 return self._result("fail", (), (), None)
             compared = self._compare_all()
             probes = self._probes(compared)
         finally:
-            self.behind.close()
+            self.code.close()
         scored = self._scored(scores, compared)
         if content_of(self.submission.root) != self.content:
             raise UserError(f"{self.submission.root}: changed while it was verified. Verify it again.", exit_code=3)
@@ -289,7 +295,7 @@ class _Verifier:
         return written
 
     def _result(
-        self, verdict: Verdict, compared: Sequence[Compared], probes: Sequence[Probe], scored: Scored | None
+        self, verdict: Verdict, compared: Sequence[Compared], probes: Sequence[Probe], scored: BothScored | None
     ) -> Verification:
         broken = any(one.breaks_a_rule for one in self.findings)
         rules = self.track.reproduction
@@ -306,9 +312,9 @@ class _Verifier:
             scored,
             {printable(name): value for name, value in self.submission.manifest.score.items()},
             {"levels": rules.levels, "share": rules.share, "total": self.track.tolerance},
-            self.behind.wall,
+            self.code.sandbox,
             tuple(self.notes),
-            self.behind.printed,
+            self.code.printed,
             self.content,
         )
 
@@ -359,11 +365,11 @@ class _Verifier:
     def _restored(
         self, item: Input, fingerprint: str, path: Path | None = None, name: str | None = None
     ) -> tuple[Answer, bytes | None]:
-        """The PNG of an input, if it is one of the right size and form; it has been looked at behind another wall."""
-        if self.behind.started <= RESTARTS and not self.behind.running:
-            self.behind.load()
+        """The PNG of an input, if it is one of the right size and form; it has been decoded in a worker."""
+        if self.code.started <= RESTARTS and not self.code.running:
+            self.code.load()
         height, width = size_of(item.path, self.track.inputs)
-        answer = self.behind.restore(path or item.path, fingerprint, 4 * height * width + (1 << 20), name)
+        answer = self.code.restore(path or item.path, fingerprint, 4 * height * width + (1 << 20), name)
         if answer.state != "answered" or answer.fields.get("status") != "done":
             return answer, None
         wrong = look(answer.data, item.name, (height, width), self.probed)
@@ -469,7 +475,7 @@ class _Verifier:
             shutil.copyfile(facts, path.with_suffix(".toml"))
         return path
 
-    def _scored(self, scores: Scores, compared: Sequence[Compared]) -> Scored | None:
+    def _scored(self, scores: Scores, compared: Sequence[Compared]) -> BothScored | None:
         ran = [one.image for one in compared if one.status in ("identical", "close", "different")]
         if len(ran) != len(compared) or not ran:
             return None
@@ -478,7 +484,7 @@ class _Verifier:
         ours = Submission(self.reproduced, self.submission.manifest)
         return scores(self.submission, ours, ran)
 
-    def _verdict(self, compared: Sequence[Compared], scored: Scored | None) -> Verdict:
+    def _verdict(self, compared: Sequence[Compared], scored: BothScored | None) -> Verdict:
         whole = len(compared) == len(self.submitted)
         if scored is not None and whole:
             self._claimed(scored)
@@ -506,7 +512,7 @@ class _Verifier:
             )
         return "fail"
 
-    def _claimed(self, scored: Scored) -> None:
+    def _claimed(self, scored: BothScored) -> None:
         """The values that the team claims beside ours: a total within the track's tolerance, a metric within 1 %."""
         values = {**scored.reproduced, **({"total": scored.totals[1]} if scored.totals else {})}
         for name, claimed in self.submission.manifest.score.items():

@@ -15,6 +15,7 @@ from torch import Tensor
 from ntire import UserError
 from ntire.files import sha256_of
 from ntire.method import Frame, Method, as_floats
+from ntire.method.contract import enhanced
 from ntire.method.face_alignment import Finder, restore_faces
 from ntire.picture import image as images
 from ntire.picture import raw
@@ -81,7 +82,7 @@ class Device:
 
     effect: Effect | None = None
 
-    def __init__(self, method: Method, options: Options, turns: "Turns", find: Finder | None = None) -> None:
+    def __init__(self, method: Method, options: Options, turns: "RandomTurns", find: Finder | None = None) -> None:
         """With `find`, pictures are whole ones: each face that it finds is restored and put back, the rest stays as it is."""
         self.method, self.options, self.turns, self.find = method, options, turns, find
         speed_up(method, options)
@@ -133,7 +134,7 @@ class Device:
             restored, faces = restore_faces(images.as_image(frame), self.find, method.enhance)
             notes = (*notes, f"{faces} face(s) restored, the rest left as it is")
         else:
-            restored = method.enhance_to_integers(frame, rounding)
+            restored = enhanced(method, frame, rounding)
         height, width = _checked(restored, frame)
         integers = rounding(restored) if restored.dtype.is_floating_point else restored
         pixels = self.lane.download((integers, rounding.finite), began)
@@ -255,7 +256,7 @@ def _sow(device: torch.device, seed: int) -> None:
         torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(seed)
 
 
-class Turns:
+class RandomTurns:
     """Devices share the random numbers of the host: methods that draw from them take turns, so that each image gets its own.
 
     The first image, on its own, shows whether a method does.

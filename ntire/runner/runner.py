@@ -20,19 +20,19 @@ import torch
 
 from ntire import UserError, __version__
 from ntire.entry.journal import Journal
-from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, WeightsUsed, write_manifest
+from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, write_manifest
 from ntire.environment import environment
 from ntire.files import sha256_of, sweep, writable_folder, write_atomically
 from ntire.method import Method
 from ntire.method.face_alignment import Finder
 from ntire.picture import image as images
 from ntire.picture import raw
-from ntire.runner.device_worker import Decoded, Device, DeviceLost, Restored, Turns, fingerprint_of, finish, why
+from ntire.runner.device_worker import Decoded, Device, DeviceLost, RandomTurns, Restored, fingerprint_of, finish, why
 from ntire.runner.device_worker import Input as Input
 from ntire.runner.device_worker import Result as Result
 from ntire.runner.host_device_copy import pinned
-from ntire.runner.pipeline import LeftAtOnce, Pipeline, Settled, Stage, StageUse
-from ntire.runner.prepare import Options, code_sha256, weights_used
+from ntire.runner.pipeline import LeftAtOnce, Pipeline, Settled, StageUse, Station
+from ntire.runner.prepare import Options, Prepared
 from ntire.runner.speedups import Effect
 
 AHEAD = 1
@@ -112,11 +112,10 @@ def find_inputs(given: Sequence[Path], track: str) -> list[Input]:
 
 
 def run(
-    method: Method,
+    prepared: Prepared,
     inputs: Sequence[Input],
     out: Path,
     track: str,
-    options: Options,
     report: Callable[[Result, bool], None] = lambda result, computed: None,
     find: Finder | None = None,
 ) -> Summary:
@@ -129,7 +128,7 @@ def run(
     """
     began = time.monotonic()
     sweep(writable_folder(writable_folder(out) / IMAGES), below=True)
-    used = weights_used(method, options)
+    method, options = prepared.method, prepared.options
     results: dict[str, Result] = {}
     kept, seconds = 0, 0.0
 
@@ -144,17 +143,17 @@ def run(
         results[result.image] = result
         report(result, computed)
 
-    turns = Turns()
+    turns = RandomTurns()
     devices = [Device(copied, options, turns, find) for copied in _copies(method, options)]
-    header = _header(method, track, options, used) | ({"whole": True} if find else {})
+    header = _header(prepared, track) | ({"whole": True} if find else {})
     with Journal(out / JOURNAL, header, fresh=options.fresh) as journal:
         if options.fresh or not (out / MANIFEST).exists():
-            write_manifest(out, _manifest(method, track, options, used, out.name))
+            write_manifest(out, _manifest(prepared, track, out.name))
         finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
         stages = (
-            Stage("read", [partial(_read, method, finished, out)] * _threads(1)),
-            Stage("restore", [device.restore for device in devices]),
-            Stage("write", [partial(_write, out)] * _threads(4), ready=_arrived),
+            Station("read", [partial(_read, method, finished, out)] * _threads(1)),
+            Station("restore", [device.restore for device in devices]),
+            Station("write", [partial(_write, out)] * _threads(4), ready=_arrived),
         )
         flow: Pipeline[Result | _Kept] = Pipeline(inputs, stages, AHEAD)
         with flow:
@@ -272,16 +271,17 @@ def _intact(out: Path, line: dict[str, Any]) -> bool:
     return path.is_file() and sha256_of(path) == line["output_sha256"]
 
 
-def _header(method: Method, track: str, options: Options, used: Sequence[WeightsUsed]) -> dict[str, Any]:
-    """What must be the same for a run to go on: all that can change a byte of the output."""
+def _header(prepared: Prepared, track: str) -> dict[str, Any]:
+    """What must be the same for a run to be resumed: all that can change a byte of the output."""
+    method, options = prepared.method, prepared.options
     return {
         "ntire": __version__,
         "torch": torch.__version__,
         "team": method.team,
         "track": track,
         "variant": method.variant,
-        "code": code_sha256(type(method)),
-        "weights": [weights.sha256 for weights in used],
+        "code": prepared.code_sha256,
+        "weights": [weights.sha256 for weights in prepared.weights_used],
         # Whether one device or several like it: the bytes are the same.
         "device": " and ".join(sorted({environment(device)["device"] for device in options.devices})),
         "precision": options.precision,
@@ -292,7 +292,8 @@ def _header(method: Method, track: str, options: Options, used: Sequence[Weights
     }
 
 
-def _manifest(method: Method, track: str, options: Options, used: tuple[WeightsUsed, ...], entry: str) -> Manifest:
+def _manifest(prepared: Prepared, track: str, entry: str) -> Manifest:
+    method, options = prepared.method, prepared.options
     claimed = method.claimed
     claims = (
         Claims()
@@ -313,7 +314,10 @@ def _manifest(method: Method, track: str, options: Options, used: tuple[WeightsU
         date=date.today(),
         claims=claims,
         method=MethodUsed(
-            name=type(method).__name__, variant=method.variant, settings=dict(options.settings), weights=used
+            name=type(method).__name__,
+            variant=method.variant,
+            settings=dict(options.settings),
+            weights=prepared.weights_used,
         ),
         environment=environment(options.devices[0]),
     )

@@ -101,6 +101,45 @@ def test_the_track_data_folder_is_used_where_it_is_set(ntire, pair, monkeypatch)
     assert "raim-2025-raw/lq" in ran.err
 
 
+def test_a_folder_named_like_a_team_is_not_the_team(ntire, pair):
+    """A stranger's folder that lies in the working directory under a team's name runs only by its path."""
+    Path("MiAlgo").mkdir()
+    Path("MiAlgo/method.py").write_text("from pathlib import Path; Path('ran').touch()")
+    assert ntire("cost", "--team", "MiAlgo", "--track", "srgb").code == 0
+    assert not Path("ran").exists()
+    Path("MiAlgo").rename("Nobody")
+    ran = ntire("cost", "--team", "Nobody", "--track", "srgb")
+    assert (ran.code, "--team ./Nobody" in ran.err, Path("ran").exists()) == (2, True, False)
+    ran = ntire("cost", "--team", "./Nobody", "--track", "srgb")
+    assert "its method.py runs with all your rights" in ran.err
+    assert Path("ran").exists(), "the tests trust their folders"
+
+
+@pytest.mark.parametrize("command", ["run", "cost", "bench", "train"])
+def test_without_trust_and_without_a_sandbox_a_folder_s_code_does_not_run(ntire, plugin, pair, monkeypatch, command):
+    import ntire.sandbox.child as sandbox
+
+    monkeypatch.delenv("NTIRE_TRUST")
+    monkeypatch.setattr(sandbox, "why_not", lambda backend: "bwrap is not installed")
+    folder = plugin()
+    (folder / "method.py").write_text("from pathlib import Path; Path(__file__).with_name('ran').touch()")
+    inputs = {"cost": [], "train": ["--data", pair / "gt"]}.get(command, [pair / "lq"])
+    ran = ntire(command, "--team", folder, "--track", "srgb", *inputs)
+    assert ran.code == (2 if command == "train" else 3)
+    assert "--trust" in ran.err
+    assert ("apt-get install bubblewrap" in ran.err) is (command != "train")
+    assert not (folder / "ran").exists()
+
+
+def test_what_does_not_go_in_a_sandbox_is_told_at_once(ntire, plugin, pair, monkeypatch):
+    monkeypatch.delenv("NTIRE_TRUST")
+    ran = ntire("run", "--team", plugin(), "--track", "srgb", pair / "lq", "--compile", "--set", "a=b")
+    assert ran.code == 2
+    assert "without --set, --compile" in ran.err
+    ran = ntire("run", "--team", "Copy", "--track", "srgb", pair / "lq", "--sandbox")
+    assert (ran.code, "./Copy" in ran.err) == (2, True)
+
+
 def test_a_folder_with_a_method_runs_like_a_team(ntire, plugin, pair):
     ran = ntire("run", "--team", plugin(), "--track", "srgb", pair / "lq", "--device", "cpu")
     assert ran.code == 0
@@ -299,6 +338,7 @@ def test_drifted_libraries_refuse_to_rank(ntire, pair, monkeypatch):
 
 def test_faces_without_a_table_of_landmarks_are_looked_for_and_that_is_said(ntire, pair, monkeypatch, tmp_path):
     from ntire.scoring import random_weights
+    from ntire.scoring.identity import Face
 
     monkeypatch.setenv("NTIRE_WEIGHTS", str(tmp_path / "weights"))
     random_weights.write("adaface")
@@ -311,7 +351,7 @@ def test_faces_without_a_table_of_landmarks_are_looked_for_and_that_is_said(ntir
     assert ran.code == 3
     assert "detection_Resnet50_Final.pth" in ran.err
     points = ((20.0, 20.0), (45.0, 21.0), (32.0, 35.0), (22.0, 48.0), (44.0, 49.0))
-    monkeypatch.setattr("ntire.scoring.detect.retinaface", lambda device: lambda path: points)
+    monkeypatch.setattr("ntire.scoring.detect.retinaface", lambda device: lambda path: Face(points))
     ran = ntire(*words, "--json")
     assert ran.code == 0, ran.err
     assert "RetinaFace's are used, which are not the organisers'" in ran.err

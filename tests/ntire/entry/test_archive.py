@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ntire import UserError
-from ntire.entry.archive import Limits, survey, unpack
+from ntire.entry.archive import ArchiveLimits, survey, unpack
 
-SMALL = Limits(files=30, file_bytes=1 << 18, total_bytes=1 << 20, ratio=10, slack_bytes=1 << 16, depth=5)
+SMALL = ArchiveLimits(files=30, file_bytes=1 << 18, total_bytes=1 << 20, ratio=10, slack_bytes=1 << 16, depth=5)
 CALM = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 

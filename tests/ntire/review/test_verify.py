@@ -14,7 +14,7 @@ from ntire.entry.manifest import content_of
 from ntire.picture.image import read_pixels
 from ntire.review import verify as verification
 from ntire.review.check import check
-from ntire.review.verify import Options, Scored, compare, verify
+from ntire.review.verify import BothScored, VerifyOptions, compare, verify
 from ntire.sandbox.child import why_not
 from ntire.sandbox.limits import Limits
 from tests.made import scene, write_png
@@ -94,7 +94,7 @@ class Case:
     root: Path
     lq: Path
     entry: Path
-    options: Options
+    options: VerifyOptions
     out: Path
     shift: float = 0.0
     """Of the reproduced total, as if metrics said so."""
@@ -112,8 +112,8 @@ class Case:
 
     def scores(self, submitted, reproduced, names):
         if self.missing:
-            return Scored({}, {}, None, self.missing)
-        return Scored({"psnr": 30.0}, {"psnr": 30.0 + self.shift}, (30.0, 30.0 + self.shift))
+            return BothScored({}, {}, None, self.missing)
+        return BothScored({"psnr": 30.0}, {"psnr": 30.0 + self.shift}, (30.0, 30.0 + self.shift))
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def case(tmp_path, monkeypatch) -> Case:
         write_png(root / "images" / f"{name}.png", pixels // 2 + 40)
     (root / "submission.toml").write_text(MANIFEST)
     limits = Limits(seconds=5, start_seconds=30, memory_bytes=1 << 29, processes=64, printed_bytes=1 << 20)
-    made = Case(root, lq, root, Options("bubblewrap", seed=3, limits=limits), tmp_path / "out")
+    made = Case(root, lq, root, VerifyOptions("bubblewrap", seed=3, limits=limits), tmp_path / "out")
     made.code()
     return made
 
@@ -418,9 +418,10 @@ def test_the_example_verifies_from_the_command_line(ntire, tmp_path):
     assert ntire("check", EXAMPLE / "median", "--lq", EXAMPLE / "lq").code == 0
 
 
-def test_submitted_code_runs_behind_the_wall_into_an_entry(ntire, tmp_path):
+def test_submitted_code_runs_in_a_sandbox_into_an_entry(ntire, tmp_path, monkeypatch):
+    monkeypatch.delenv("NTIRE_TRUST")
     out = tmp_path / "mine"
-    words = ["--team", EXAMPLE / "median" / "method", "--track", "demo-srgb", EXAMPLE / "lq", "-o", out, "--sandbox"]
+    words = ["--team", EXAMPLE / "median" / "method", "--track", "demo-srgb", EXAMPLE / "lq", "-o", out]
     assert ntire("run", *words, "--device", "cpu").code == 0
     for path in (EXAMPLE / "median" / "images").iterdir():
         assert (out / "images" / path.name).read_bytes() == path.read_bytes()
@@ -431,6 +432,39 @@ def test_submitted_code_runs_behind_the_wall_into_an_entry(ntire, tmp_path):
     words[1] = tmp_path / "bad"
     ran = ntire("run", *words)
     assert (ran.code, "E410" in ran.err) == (1, True)
+    assert "is a folder: its method.py runs in a sandbox" in ran.err
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"weights": "abc"},
+        {"weights": [{"file": 1}]},
+        {"name": "A\0"},
+        {"name": None},
+        {"team": "x" * 5000},
+        {"team": ""},
+        {"track": ["srgb"]},
+        {"variant": {}},
+        {"status": "refused", "code": ["E404"], "problem": {"a": 1}},
+        {"status": []},
+    ],
+)
+def test_a_forged_answer_to_load_is_the_entry_s_mistake(tmp_path, monkeypatch, reply):
+    """M9: code that has taken our child over may answer anything."""
+    from ntire.review.submitted_method import SubmittedMethod
+
+    honest = {"status": "loaded", "name": "A", "team": "T", "track": "srgb", "variant": "", "weights": []}
+    forging = (
+        "import sys; sys.path[:0] = sys.argv[2:]\nfrom ntire.review import submitted_method_child as inside\n"
+        f"inside._Server._load = lambda self, request: {honest | reply!r}\ninside.main()"
+    )
+    monkeypatch.setattr(sandbox, "RUN_INSIDE", lambda module: forging)
+    (tmp_path / "code").mkdir()
+    with SubmittedMethod("none", tmp_path / "code", "method.py", tmp_path, "cpu", Limits(), {}) as submitted:
+        refused = submitted.load()
+    assert refused is not None
+    assert refused.code in CODES
 
 
 def test_without_a_sandbox_verify_says_how_to_get_one(ntire, monkeypatch):
