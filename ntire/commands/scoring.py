@@ -285,7 +285,8 @@ def references_of(track: Track, given: References) -> References:
 
     root = os.environ.get("NTIRE_DATA")
     folder = Path(root) / track.name if root else None
-    if folder is None and track.samples:
+    if folder is None and track.samples and given.gt is None and given.lq is None:
+        # Where the user has named pictures, those of the sample set are others.
         folder = sample_set() / track.inputs
 
     def found(name: str) -> Path | None:

@@ -101,6 +101,8 @@ class Decoders:
         self._exchange.mkdir(mode=0o755)
         self._exchange.parent.chmod(0o755)
         self._count = min(4, os.cpu_count() or 1)
+        # A sandbox ends with the thread that started it, so that one has to stay.
+        self._starter = ThreadPoolExecutor(1)
         # The last one that answered goes first: a few pictures need no second process.
         self._idle: queue.LifoQueue[Child | None] = queue.LifoQueue()
         for _ in range(self._count):
@@ -113,6 +115,7 @@ class Decoders:
             if child is not None:
                 child.close()
             self._idle.put(None)
+        self._starter.shutdown()
         self._scratch.cleanup()
 
     @property
@@ -193,24 +196,28 @@ class Decoders:
         self, request: dict[str, Any], data: bytes, lq: tuple[str, bytes] | None, most: int
     ) -> tuple[Mapping[str, Any], bytes]:
         """The answer of an idle process on copies of a picture and its input; one that ends over it is replaced."""
-        child = self._idle.get()
-        answered = False
         folder = self._exchange / secrets.token_hex(8)
+        child = self._idle.get()
         try:
-            child = child or self._started()
             _put(folder / "picture.png", data)
             if lq is not None:
                 _put(folder / "lq" / lq[0], lq[1])
-            inside = {"path": child.path_of(f"{folder.name}/picture.png")}
-            inside["lq"] = child.path_of(f"{folder.name}/lq/{lq[0]}") if lq else ""
-            answer = child.ask({**request, **inside}, LIMITS.seconds, most)
-            answered = answer.state == "answered"
-            return (answer.fields, answer.data) if answered else ({"problem": answer.problem}, b"")
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            if child is not None and not answered:
+            # One that waited may have ended for a reason of its own, which is no fault of the picture's.
+            for _ in range(2):
+                waited = child is not None
+                child = child or self._starter.submit(self._started).result()
+                inside = {"path": child.path_of(f"{folder.name}/picture.png")}
+                inside["lq"] = child.path_of(f"{folder.name}/lq/{lq[0]}") if lq else ""
+                answer = child.ask({**request, **inside}, LIMITS.seconds, most)
+                if answer.state == "answered":
+                    return answer.fields, answer.data
                 child.close()
                 child = None
+                if not waited or answer.state != "died":
+                    break
+            return {"problem": answer.problem}, b""
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
             self._idle.put(child)
 
     def _started(self) -> Child:
