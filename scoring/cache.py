@@ -13,7 +13,7 @@ import numpy as np
 
 from ntire.scoring.instruments import Vector
 
-FORMAT = 2
+FORMAT = 3
 """Raised when what is observed, or how it is stored, changes without a version of a library changing."""
 DIGEST = 16
 """Bytes of checksum in front of a vector."""

@@ -177,7 +177,7 @@ def _cosine(restored: Vector, lq: Vector) -> float:
 
 _WANG = "Wang et al. 2004, 11 x 11 Gaussian of sigma 1.5, valid windows"
 _DECLARED = (
-    Metric("psnr", "gt", True, "RGB, 8 bit, mean of per-image values", "any textbook", _pixels(psnr("rgb"))),
+    Metric("psnr", "gt", True, "RGB, peak 255, mean of per-image values", "any textbook", _pixels(psnr("rgb"))),
     Metric(
         "psnr-y",
         "gt",

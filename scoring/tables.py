@@ -60,11 +60,23 @@ def cells(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     header = ["rank", "entry", "team", "track", "total"]
     header += ["95 %", "ranks"] if intervals else []
     header += [f"{metric} {'↑' if METRICS[metric].higher_is_better else '↓'}" for metric in metrics]
-    subsets = [(metric, subset) for metric, subset in _by_subset(lines) if metric == metrics[0]]
+    by_subset = _by_subset(lines)
+    # An entry with a gap has means of the subsets that are whole, though none of all.
+    subsets = [(metric, subset) for metric, subset in by_subset if metric == by_subset[0][0]]
     header += [subset for _, subset in subsets]
     header += ["failed"] if gates else []
     header += ["images", "remarks"]
     return header, [_cells(line, metrics, subsets, intervals, gates) for line in lines]
+
+
+def legend(lines: Sequence[Line]) -> list[str]:
+    """What columns of `cells` mean that do not say it themselves."""
+    if not any(line.uncertainty for line in lines):
+        return []
+    return [
+        "95 %: where the total would lie, and ranks: the ranks it would get, in 95 of 100 draws of as many images "
+        "(with repeats, the same ones for all entries)."
+    ]
 
 
 def _cells(
@@ -84,7 +96,7 @@ def _cells(
 
 def markdown(lines: Sequence[Line]) -> str:
     """The table, how ranks move when one metric is left out, and the margins at the gates."""
-    parts = [_table(*cells(lines))]
+    parts = [_table(*cells(lines)), *(f"\n{one}\n" for one in legend(lines))]
     for name in dict.fromkeys(line.track.name for line in lines):
         of_track = [line for line in lines if line.track.name == name]
         means = {line.entry: line.means for line in of_track if line.rank is not None}

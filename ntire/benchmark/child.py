@@ -21,8 +21,8 @@ from ntire.environment import choose_device, environment
 from ntire.files import sha256_of
 from ntire.method import Method, catalogue
 from ntire.picture.image import Pixels
-from ntire.runner.device_worker import Device, Turns, restore_one
-from ntire.runner.prepare import Options, code_sha256, prepare, weights_used
+from ntire.runner.device_worker import Device, RandomTurns, restore_one
+from ntire.runner.prepare import Options, prepare
 from ntire.sandbox.confinement import confinement
 from ntire.sandbox.limits import Limits, apply_rlimits
 
@@ -57,11 +57,12 @@ class Timed:
     def __init__(self, setup: Setup) -> None:
         torch.set_num_threads(setup.threads)
         self.options = setup.run_options()
-        self.method = prepare(setup.method(), self.options)
+        self.prepared = prepare(setup.method(), self.options)
+        self.method = self.prepared.method
         self.on_gpu = self.method.device.type == "cuda"
         self.forwards: list[Callable[[], float]] = []
         self.method.forward = self._around(self.method.forward)  # type: ignore[method-assign, assignment]
-        self.device = Device(self.method, self.options, Turns())
+        self.device = Device(self.method, self.options, RandomTurns())
         self.pixels: Pixels | None = None
         self.peak_mb = 0.0
         self.synchronise()
@@ -108,8 +109,8 @@ class Timed:
             },
             "autocast": torch.is_autocast_enabled(self.method.device.type),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
-            "weights": [one.sha256 for one in weights_used(self.method, self.options)],
-            "code": code_sha256(type(self.method)),
+            "weights": [one.sha256 for one in self.prepared.weights_used],
+            "code": self.prepared.code_sha256,
         }
 
     def synchronise(self) -> None:

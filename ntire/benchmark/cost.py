@@ -53,7 +53,7 @@ def cost_in_full(
 
 def _reach_of(method: type[Method], tile: int) -> dict[str, Any]:
     try:
-        filled, weights = prepare(method, Options()), "its own"
+        filled, weights = prepare(method, Options()).method, "its own"
     except UserError:
         filled, weights = method().eval(), "random"
     far = reach_of(filled)

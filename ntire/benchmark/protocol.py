@@ -73,7 +73,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchReport:
     """What was found; times are absolute, ratios are this side over the other."""
 
     side: Side
@@ -143,7 +143,7 @@ def bench(
     timeout: float = 600.0,
     say: Callable[[str], None] = lambda line: None,
     start: "Callable[[Side, float], Child] | None" = None,
-) -> Report:
+) -> BenchReport:
     """Measure a method, and in turn with it another one, on pictures. `start` makes the process of a side: one of our own, or
     one in a sandbox.
 
@@ -163,43 +163,59 @@ def bench(
             for child in children:
                 say(f"{child.side.name}: loaded in {child.side.load_s:.2f} s; warming up")
                 child.warm_up(made, protocol)
-            order = random.Random(seed)
-            began = time.perf_counter()
-            pairs: list[tuple[float, float]] = []
-            cpu_pairs: list[tuple[float, float]] = []
-            passes = turns = 0
-            while protocol.more(passes, time.perf_counter() - began, len(pairs) if against else None):
-                for picture in order.sample(list(pictures), len(pictures)):
-                    taken = [child.timed(picture) for child in (children if turns % 2 == 0 else children[::-1])]
-                    turns += 1
-                    if against:
-                        this, other = taken if turns % 2 else taken[::-1]
-                        pairs.append((this[0], other[0]))
-                        cpu_pairs.append((this[1], other[1]))
-                passes += 1
+            passes = _Passes(pictures, children, random.Random(seed))
+            while protocol.more(passes.made, passes.seconds, len(passes.wall) if against else None):
+                passes.make_one()
                 states.append(nvidia.state(device))
-                say(f"pass {passes}: {time.perf_counter() - began:.1f} s")
-            seconds = time.perf_counter() - began
+                say(f"pass {passes.made}: {passes.seconds:.1f} s")
             for child in children:
                 child.note_peaks("timed")
         finally:
             for child in children:
                 child.end()
     problems = [problem for side in sides for problem in _problems(side, scored if side is sides[0] else {})]
-    return Report(
+    return BenchReport(
         sides[0],
         sides[1] if against else None,
         protocol,
         seed,
-        passes,
-        seconds,
-        Ratio.of(pairs) if pairs else None,
-        Ratio.of(cpu_pairs) if cpu_pairs else None,
+        passes.made,
+        passes.seconds,
+        Ratio.of(passes.wall) if passes.wall else None,
+        Ratio.of(passes.cpu) if passes.cpu else None,
         compared=sum(name in scored for name in sides[0].hashes),
         gpu={key: [one[key] for one in states if one] for key in states[0]},
         problems=tuple(problems),
         warnings=(*warnings, *_warnings(states)),
     )
+
+
+class _Passes:
+    """Passes over the pictures in shuffled order; the sides take turns in being first."""
+
+    def __init__(self, pictures: Sequence[Picture], children: "Sequence[Child]", order: random.Random) -> None:
+        self._pictures, self._children, self._order = list(pictures), list(children), order
+        self._began = time.perf_counter()
+        self._turns = 0
+        self.made = 0
+        self.seconds = 0.0
+        """From the first picture to the end of the latest pass."""
+        self.wall: list[tuple[float, float]] = []
+        """Of each picture, this side and the other; empty without another."""
+        self.cpu: list[tuple[float, float]] = []
+
+    def make_one(self) -> None:
+        """Time every picture once on each side."""
+        for picture in self._order.sample(self._pictures, len(self._pictures)):
+            forwards = self._turns % 2 == 0
+            taken = [child.timed(picture) for child in (self._children if forwards else self._children[::-1])]
+            self._turns += 1
+            if len(taken) == 2:
+                this, other = taken if forwards else taken[::-1]
+                self.wall.append((this[0], other[0]))
+                self.cpu.append((this[1], other[1]))
+        self.made += 1
+        self.seconds = time.perf_counter() - self._began
 
 
 def scored_pixels(entry: Path, pictures: Sequence[Picture], digests: Mapping[str, str | None]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from ntire.files import writable_folder
 from ntire.method.method_table import Declared
 from ntire.method.weights_files import cache_folder, verify
 from ntire.picture import image as images
-from ntire.picture import raw
+from ntire.picture.suffixes import RAW
 from ntire.sandbox.child import BACKENDS, ESCAPES, INSTALL, Child, Place, describe, why_not
 from ntire.sandbox.limits import Limits, means
 from ntire.scoring.calibration import CHECKED, can_be_checked, drifted
@@ -87,7 +87,7 @@ def _pictures() -> tuple[State, str]:
 def _raw_frames() -> tuple[State, str]:
     import rawpy
 
-    return "ok", f"LibRaw {'.'.join(map(str, rawpy.libraw_version))}; reads {' '.join(sorted(raw.SUFFIXES))}"
+    return "ok", f"LibRaw {'.'.join(map(str, rawpy.libraw_version))}; reads {' '.join(sorted(RAW))}"
 
 
 def _calibration() -> tuple[State, str]:

@@ -40,18 +40,17 @@ from ntire.commands.screen import (
 
 if TYPE_CHECKING:
     from ntire.benchmark.child import Setup
-    from ntire.benchmark.protocol import Child, Side
-    from ntire.benchmark.protocol import Report as Timed
+    from ntire.benchmark.protocol import BenchReport, Child, Side
     from ntire.benchmark.statistics import Protocol
     from ntire.commands.restoring import Say
     from ntire.runner.prepare import Options
     from ntire.runner.runner import Input
-    from ntire.scoring.bench import Report
+    from ntire.scoring.bench import ScorerReport
     from ntire.scoring.budgets import Spent
     from ntire.scoring.track import Track
 
 
-def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -> Report:
+def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -> ScorerReport:
     """Compare the scorer with the plain loop in caches of its own; see `ntire.scoring.bench`."""
     import torch
 
@@ -95,7 +94,7 @@ def bench_method(
     limit: int | None,
     options: BenchOptions,
     say: Say,
-) -> tuple[Timed, list[Spent]]:
+) -> tuple[BenchReport, list[Spent]]:
     """Time a method by the protocol of `ntire.benchmark`, and hold it against its track's budgets of runtime and memory.
 
     Raises UserError as `plan` and `ntire.benchmark.protocol.bench` do, and if the run that is compared with fails.
@@ -157,7 +156,8 @@ def _what_to_time(
     if options.run.weights is not None:
         raise UserError(f"{team} is a folder, and in a sandbox its weights lie in weights/ beside method.py. {TRUST}")
     track = load_track(track_name)
-    return inputs_of_track(track, given, track.inputs, limit, say)
+    track, inputs, _ = inputs_of_track(track, given, track.inputs, limit, say)
+    return track, inputs
 
 
 @contextlib.contextmanager

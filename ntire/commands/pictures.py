@@ -47,7 +47,7 @@ def load(
     method = chosen_method(team, load_track(str(track)), variant, trust=trust)
     chosen = tuple(sorted((settings or {}).items()))
     weights_file = Path(weights) if weights else None
-    return prepare(method, Options(choose_device(device), precision, weights=weights_file, settings=chosen))
+    return prepare(method, Options(choose_device(device), precision, weights=weights_file, settings=chosen)).method
 
 
 def restore(
@@ -72,7 +72,7 @@ def restore(
     Raises UserError as `load` does, for a file that cannot be read, and for an array that is no such picture; RuntimeError
     if the method fails.
     """
-    from ntire.runner.device_worker import Device, Turns
+    from ntire.runner.device_worker import Device, RandomTurns
     from ntire.runner.prepare import Options
 
     if (method is None) == (team is None or track is None):
@@ -82,7 +82,7 @@ def restore(
         method = load(team, track, variant=variant, device=device, weights=weights)
     kind = _kind_of(picture)
     depth: Literal[8, 16] = {"uint8": 8, "uint16": 16}.get(kind, bits)  # type: ignore[assignment]
-    worker = Device(method, Options(str(method.device), tile=tile, bits=depth), Turns())
+    worker = Device(method, Options(str(method.device), tile=tile, bits=depth), RandomTurns())
     with tempfile.TemporaryDirectory(prefix="ntire-picture-") as scratch:
         decoded = _decoded(picture, kind, method, Path(scratch))
         if kind in FLOATS:

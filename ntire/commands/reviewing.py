@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from ntire.review.check import InputsOf
     from ntire.review.check import Report as Checked
     from ntire.review.pack import Packed
-    from ntire.review.verify import Scored as BothScored
-    from ntire.review.verify import Verification
+    from ntire.review.verify import BothScored, Verification
     from ntire.scoring.references import References
     from ntire.scoring.score import Scored
     from ntire.scoring.track import Track
@@ -77,7 +76,7 @@ def verify(
     import secrets
 
     from ntire.environment import choose_device
-    from ntire.review.verify import Options
+    from ntire.review.verify import VerifyOptions
     from ntire.review.verify import verify as verify_entry
     from ntire.sandbox.child import choose
     from ntire.sandbox.limits import Limits
@@ -88,7 +87,7 @@ def verify(
     chosen, backend = secrets.randbelow(2**31) if seed is None else seed, choose(sandbox)
     say(f"seed {chosen}, sandbox {backend}{': the code runs with all your rights' if backend == 'none' else ''}")
     limits = Limits(seconds=time_limit, start_seconds=max(time_limit, 300.0), memory_bytes=int(memory_gib * 2**30))
-    options = Options(backend, sample, chosen, choose_device(device), limits, strict=strict)
+    options = VerifyOptions(backend, sample, chosen, choose_device(device), limits, strict=strict)
     if not entry.exists():
         raise UserError(f"{entry}: expected a folder, .zip, .tar or .tar.gz, found no such file.")
     inputs_of = _inputs_of(lq)
@@ -119,14 +118,16 @@ def _given_to_code(inputs_of: InputsOf, track: Track) -> Path | None:
     if folder is None or not track.noise:
         return folder
     clean = {item.name: item.path for item in find_inputs([folder], track.inputs)}
-    return add_noise(clean, track.noise.sigma, track.noise.seed)
+    noise = track.noise
+    noisy = add_noise(clean, noise.sigma, noise.seed, noise.protocol, noise.multiple)
+    return next(iter(noisy.values())).parents[next(iter(noisy)).count("/")]
 
 
 def _score_both(
     submitted: Submission, reproduced: Submission, names: Sequence[str], given: References, device: str, say: Say
 ) -> BothScored:
     """Every metric that can be computed here, of both sides over the same images."""
-    from ntire.review.verify import Scored as BothScored
+    from ntire.review.verify import BothScored
     from ntire.scoring.cache import Cache, default_path
     from ntire.scoring.score import Scorer
     from ntire.scoring.track import load_track

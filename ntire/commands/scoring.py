@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ntire.commands.restoring import Say
     from ntire.entry.manifest import Submission
+    from ntire.scoring.detect import DetectorName
     from ntire.scoring.leaderboard import Line
     from ntire.scoring.references import Expected, References
     from ntire.scoring.score import Scored, Scorer
@@ -101,6 +102,7 @@ def score(
     device: str = "auto",
     cache: bool = True,
     as_published: bool = False,
+    detector: DetectorName = "retinaface",
     report: Callable[[int, int], None] = lambda done, total: None,
     say: Say = lambda line: None,
 ) -> Board:
@@ -132,7 +134,7 @@ def score(
     scored: list[tuple[Scored, tuple[str, ...]]] = []
     with Cache(default_path() if cache else None) as known:
         scorers = [Scorer(one_track, chosen_metrics(one_track, metrics), device, known) for one_track, _ in by_track]
-        expected = [expected_of(scorer, references, say) for scorer in scorers]
+        expected = [expected_of(scorer, references, say, detector) for scorer in scorers]
         total = sum(len(images) * len(of) for images, (_, of) in zip(expected, by_track, strict=True))
         done = itertools.count(1)
         for scorer, images, (one_track, of) in zip(scorers, expected, by_track, strict=True):
@@ -166,12 +168,19 @@ def _by_track(given: Sequence[Path], track_name: str | None, say: Say) -> list[t
     return [(wanted, entries)]
 
 
-def leaderboard(tables: str | Path | Sequence[str | Path] = (), *, track: str | Path, published: bool = False) -> Board:
+def leaderboard(
+    tables: str | Path | Sequence[str | Path] = (),
+    *,
+    track: str | Path,
+    published: bool = False,
+    say: Say = lambda line: None,
+) -> Board:
     """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched.
 
     With `published`, the rows of papers that ship with the track stand among them. Raises UserError if there are none.
     """
-    from ntire.scoring.leaderboard import line_of_scores, lines_of_table, ranked
+    from ntire.scoring.leaderboard import ranked
+    from ntire.scoring.read_back import lines_of
     from ntire.scoring.track import load_track, published_rows
 
     given = paths_of(tables)
@@ -180,8 +189,7 @@ def leaderboard(tables: str | Path | Sequence[str | Path] = (), *, track: str | 
     rules = load_track(str(track))
     lines: list[Line] = []
     for path in [*given, *([published_rows(rules)] if published else [])]:
-        with_images = path.is_file() and path.read_bytes().startswith(b"image,")
-        lines += [line_of_scores(path, rules)] if with_images else lines_of_table(path, rules)
+        lines += lines_of(path, rules, say)
     return Board(tuple(ranked(lines)))
 
 
@@ -201,7 +209,7 @@ def references_of(track: Track, given: References) -> References:
     return References(given.gt or found("gt"), given.lq or found("lq"), given.landmarks or found("landmarks.csv"))
 
 
-def expected_of(scorer: Scorer, given: References, say: Say) -> list[Expected]:
+def expected_of(scorer: Scorer, given: References, say: Say, detector: DetectorName = "retinaface") -> list[Expected]:
     """The images that every entry must have. Raises UserError for references that are not there."""
     from ntire.scoring.references import expected_images
 
@@ -210,26 +218,28 @@ def expected_of(scorer: Scorer, given: References, say: Say) -> list[Expected]:
     metrics = [metric.name for metric in scorer.metrics]
     # A metric that compares faces needs to know where they are.
     if "adaface" in metrics and references.landmarks is None and references.lq is not None:
-        references = replace(references, landmarks=_found_landmarks(track, references.lq, scorer.device, say))
+        found = _found_landmarks(track, references.lq, scorer.device, detector, say)
+        references = replace(references, landmarks=found)
     return expected_images(track, references, metrics)
 
 
-def _found_landmarks(track: Track, lq: Path, device: str, say: Say) -> Path:
+def _found_landmarks(track: Track, lq: Path, device: str, name: DetectorName, say: Say) -> Path:
     """A table of landmarks made by a detector, kept in the cache for the next time."""
     from ntire.files import sha256_of, writable_folder
     from ntire.scoring.cache import default_path
-    from ntire.scoring.detect import find_landmarks, retinaface
+    from ntire.scoring.detect import detector, find_landmarks
     from ntire.scoring.identity import write_landmarks
     from ntire.scoring.references import inputs_by_subset
 
     inputs = inputs_by_subset(track, lq)
     known = sha256_of(repr(sorted((stem, sha256_of(path)) for stem, (_, path) in inputs.items())).encode())
-    path = default_path().with_name(f"landmarks-{known[:16]}.csv")
+    path = default_path().with_name(f"landmarks-{name}-{known[:16]}.csv")
     if not path.is_file():
-        table = find_landmarks(inputs, retinaface(device))
+        table = find_landmarks(inputs, detector(name, device))
         writable_folder(path.parent)
         write_landmarks(path, table)
-    say(f"no table of landmarks was given: RetinaFace's are used, which are not the organisers' ({path})")
+    spelled = {"retinaface": "RetinaFace", "scrfd": "SCRFD"}[name]
+    say(f"no table of landmarks was given: {spelled}'s are used, which are not the organisers' ({path})")
     return path
 
 
@@ -255,6 +265,10 @@ def score_command(
     landmarks: Annotated[
         Path | None, typer.Option(help="Table of landmarks. Default: $NTIRE_DATA/<track>/landmarks.csv.")
     ] = None,
+    detector: Annotated[
+        Literal["retinaface", "scrfd"],
+        typer.Option(help="What finds faces where no table is given: facexlib's RetinaFace or insightface's SCRFD."),
+    ] = "retinaface",
     folder: Out = None,
     metrics: Annotated[str, typer.Option(help="Only these, separated by commas; then there is no total.")] = "",
     device: Device = "auto",
@@ -271,8 +285,9 @@ def score_command(
     with progress() as bars:
         task = bars.add_task("scoring")
         board = score(
-            submissions, track, gt=gt, lq=lq, landmarks=landmarks, metrics=wanted, device=device, cache=not no_cache,
-            as_published=as_published, report=lambda done, total: bars.update(task, completed=done, total=total), say=say,
+            submissions, track, gt=gt, lq=lq, landmarks=landmarks, detector=detector, metrics=wanted, device=device,
+            cache=not no_cache, as_published=as_published, say=say,
+            report=lambda done, total: bars.update(task, completed=done, total=total),
         )  # fmt: skip
     written = board.write(folder)
     if as_json:
@@ -306,7 +321,7 @@ def leaderboard_command(
     """Rank scores or published means by a track's rules; no image is touched."""
     from ntire.scoring.tables import as_json as lines_as_json
 
-    board = leaderboard(tables or [], track=track, published=published)
+    board = leaderboard(tables or [], track=track, published=published, say=say)
     if file:
         board.write(file.parent, file.stem)
     if as_json:

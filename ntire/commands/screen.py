@@ -16,7 +16,7 @@ from ntire.runner.pipeline import LeftAtOnce
 from ntire.text import printable, printable_json
 
 if TYPE_CHECKING:
-    from ntire.benchmark.protocol import Report as BenchReport
+    from ntire.benchmark.protocol import BenchReport
     from ntire.entry.findings import Finding
     from ntire.review.check import Report
     from ntire.review.verify import Verification
@@ -267,6 +267,8 @@ def print_verification(found: "Verification") -> None:
 
 
 def print_leaderboard(lines: "Sequence[Line]") -> None:
-    from ntire.scoring.tables import cells
+    from ntire.scoring.tables import cells, legend
 
     print_table(*cells(lines))
+    for one in legend(lines):
+        out.print(one, markup=False)

@@ -22,11 +22,11 @@ from ntire.commands.screen import (
 
 if TYPE_CHECKING:
     from ntire.method import Method
-    from ntire.method.recipe import Loss
+    from ntire.method.recipe import Loss, Opponent
     from ntire.method.weights_files import Weights
     from ntire.training import Recipe
     from ntire.training.loop import Settings, Step
-    from ntire.training.losses import Aids, Compare, Opponent
+    from ntire.training.losses import Aids, Compare
 
 
 def train_method(
@@ -57,6 +57,7 @@ def train_method(
     import torch
 
     from ntire.scoring.track import load_track
+    from ntire.training.loop import start_from
     from ntire.training.loop import train as run_training
 
     track = load_track(track_name)
@@ -69,7 +70,7 @@ def train_method(
     torch.manual_seed(settings.seed)
     method = method_class()
     if weights is not None:
-        method.begin_from(weights)
+        start_from(method, weights)
     return run_training(method, recipe, settings, report, _aids(method, recipe, teacher, settings.device))
 
 
@@ -80,6 +81,7 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
     """
     from ntire.method import catalogue
     from ntire.method.pyiqa_networks import build
+    from ntire.method.recipe import HasOpponent
     from ntire.method.weights_files import fill, require
     from ntire.scoring.metrics import METRICS
     from ntire.training.discriminator import UNetDiscriminator
@@ -111,7 +113,7 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
         taught.deploy()
         taught.to(device)
     opponents: dict[Loss, Opponent] = {"gan": UNetDiscriminator()} if "gan" in recipe.losses else {}
-    if "vsd" in recipe.losses:
+    if "vsd" in recipe.losses and isinstance(method, HasOpponent):
         opponents["vsd"] = method.opponent()
     return Aids(judges, taught, opponents)
 

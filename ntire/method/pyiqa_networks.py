@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import nn
@@ -77,15 +76,26 @@ def guarded(name: str) -> Iterator[None]:
         raise UserError(f"metric {name}: {url} is not here. Get it with `ntire weights fetch`.", exit_code=3)
 
     with contextlib.ExitStack() as guard:
-        guard.enter_context(mock.patch.object(torch.hub, "download_url_to_file", refuse))
-        guard.enter_context(mock.patch.object(download_util, "download_url_to_file", refuse))
-        guard.enter_context(mock.patch.object(torch, "load", partial(torch.load, weights_only=True)))
+        guard.enter_context(replaced(torch.hub, "download_url_to_file", refuse))
+        guard.enter_context(replaced(download_util, "download_url_to_file", refuse))
+        guard.enter_context(replaced(torch, "load", partial(torch.load, weights_only=True)))
         # MANIQA asks for pretrained ImageNet weights and then overwrites every one of them.
-        guard.enter_context(mock.patch.object(timm, "create_model", _without_pretraining(timm.create_model)))
+        guard.enter_context(replaced(timm, "create_model", _without_pretraining(timm.create_model)))
         guard.enter_context(contextlib.redirect_stdout(io.StringIO()))
         guard.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    """Another value for an attribute of somebody else's module, as long as the context lasts."""
+    own = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, own)
 
 
 def _without_pretraining(create: Any) -> Any:

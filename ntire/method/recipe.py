@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from ntire import UserError
 
@@ -130,3 +130,73 @@ class Recipe:
                 for stage in kept
             ),
         )
+
+
+class Opponent(nn.Module):
+    """A network that is trained against the method: the discriminator of a GAN, the score network of VSD."""
+
+    def against(self, method: nn.Module, restored: Tensor) -> Tensor:
+        """The method's loss."""
+        raise NotImplementedError
+
+    def own(self, method: nn.Module, restored: Tensor, gt: Tensor) -> Tensor:
+        """The opponent's own loss; `restored` carries no gradient."""
+        raise NotImplementedError
+
+
+# What training asks of a method beside `forward`, if it has it: each is a protocol of its own, which a method implements by
+# having the function.
+
+
+@runtime_checkable
+class BeginsStages(Protocol):
+    """A method that trains one part after the other."""
+
+    def begin_stage(self, name: str) -> None:
+        """Called before the first batch of each stage of the recipe."""
+
+
+@runtime_checkable
+class BeginsSteps(Protocol):
+    """A method that learns more from a batch than lq -> gt."""
+
+    def begin_step(self, lq: Tensor, gt: Tensor, rng: Generator) -> None:
+        """Called before each batch of training.
+
+        `rng` follows from the run's seed and the iteration alone: what is drawn from it is drawn again after a stop.
+        """
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A method that must know more than its weights to resume an interrupted training."""
+
+    def memory(self) -> dict[str, Tensor]:
+        """What training must know beside the weights."""
+
+    def remember(self, memory: dict[str, Tensor]) -> None:
+        """Take back what `memory` gave before the stop."""
+
+
+@runtime_checkable
+class BeginsFrom(Protocol):
+    """A method built on others' networks, which may begin from their weights."""
+
+    def begin_from(self, weights: Path) -> None:
+        """Fill the networks before training. Raises UserError for weights that do not fit."""
+
+
+@runtime_checkable
+class HasOwnLoss(Protocol):
+    """A method with losses of its own, `OWN`."""
+
+    def own_loss(self, name: OwnLoss) -> Tensor:
+        """A loss for the last batch that went through `forward` in training."""
+
+
+@runtime_checkable
+class HasOpponent(Protocol):
+    """A method that the loss `vsd` can train."""
+
+    def opponent(self) -> Opponent:
+        """What is trained against it."""

@@ -7,8 +7,8 @@ import numpy as np
 
 from ntire import UserError
 from ntire.picture.header import DAMAGED, Header, Pixels, UnreadableImage, check_size, three_channels, to_full_range
+from ntire.picture.suffixes import NEEDS_PHOTOS
 
-EXTRA = "HEIC needs the package pillow-heif: pip install 'ntire[photos]'"
 BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
 
@@ -37,7 +37,7 @@ def decode(name: object, data: bytes) -> Pixels:
     header = header_of(name, data)
     try:
         samples = np.asarray(_open(name, data))
-    except (*DAMAGED, RuntimeError) as error:
+    except DAMAGED as error:
         raise UnreadableImage(f"{name}: not a whole HEIC image: {error}. Copy the file again.") from None
     return three_channels(to_full_range(samples, header.bits) if header.bits > 8 else samples)
 
@@ -46,8 +46,8 @@ def _open(name: object, data: bytes) -> Any:
     try:
         import pillow_heif
     except ImportError:
-        raise UserError(f"{name}: {EXTRA}.", exit_code=3) from None
+        raise UserError(f"{name}: {NEEDS_PHOTOS}.", exit_code=3) from None
     try:
         return pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)
-    except (*DAMAGED, RuntimeError) as error:
+    except DAMAGED as error:
         raise UnreadableImage(f"{name}: not a whole HEIC image: {error}. Copy the file again.") from None

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 
 from ntire.files import write_atomically
-from ntire.picture import array_files, heif, jxl, pillow_formats, tiff
+from ntire.picture import array_files, heif, jxl, pillow_formats, tiff, unclipped
 from ntire.picture.header import MAX_PIXELS as MAX_PIXELS
 from ntire.picture.header import Depth as Depth
 from ntire.picture.header import Header as Header
@@ -36,31 +36,12 @@ from ntire.picture.header import UnreadableImage as UnreadableImage
 from ntire.picture.header import depth_of as depth_of
 from ntire.picture.pillow_formats import READ as READ
 from ntire.picture.png import encode_png as encode_png
+from ntire.picture.suffixes import PICTURES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".dib",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".jxl",
-        ".mpo",
-        ".npy",
-        ".png",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
+SUFFIXES = PICTURES
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -116,9 +97,18 @@ def _reader(data: bytes) -> Reader:
         return tiff
     if data.startswith(array_files.MAGIC):
         return array_files
+    if data.startswith(unclipped.MAGIC):
+        return unclipped
     if jxl.is_jxl(data):
         return jxl
     return heif if heif.is_heif(data) else pillow_formats
+
+
+def cut_to_multiple(pixels: Pixels, multiple: int) -> Pixels:
+    """Pixels (H, W, 3) cut about their centre to sides of a multiple, as evaluation programs do for networks that need it."""
+    height, width = pixels.shape[:2]
+    top, left = (height % multiple) // 2, (width % multiple) // 2
+    return pixels[top : top + height - height % multiple, left : left + width - width % multiple]
 
 
 def read_image(path: Path) -> "Tensor":

@@ -18,9 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from ntire.files import sha256_of, write_atomically
+from ntire.picture import unclipped
 from ntire.picture.degradations import RawDegradation, gaussian_blur, gaussian_noise, jpeg
-from ntire.picture.image import as_image, as_pixels, encode_png, read_image
+from ntire.picture.image import as_image, as_pixels, cut_to_multiple, encode_png, read_pixels
 from ntire.picture.raw import RawFrame, correct_colours
+from ntire.picture.unclipped import NoiseProtocol
 
 PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
 VERSION = 1
@@ -51,21 +53,35 @@ def sample_set(folder: Path | None = None) -> Path:
     return root
 
 
-def add_noise(pictures: Mapping[str, Path], sigma: float, seed: int) -> Path:
-    """Noisy versions of clean pictures (by name), in the cache: white Gaussian noise, clipped and rounded to 8 bits.
+def add_noise(
+    pictures: Mapping[str, Path], sigma: float, seed: int, protocol: NoiseProtocol = "rounded", multiple: int = 1
+) -> dict[str, Path]:
+    """Noisy versions of clean pictures, by name, in the cache: white Gaussian noise of `sigma` levels of 255.
 
-    `sigma` is in levels of 255. The noise of a picture follows from its pixels and the seed, not from its name or place.
+    They are cut to sides of a `multiple` of pixels first, about their centre. The noise of a picture follows from its bytes
+    and the seed, not from its name or place. The files are PNGs, or for `float` those of `ntire.picture.unclipped`.
     """
     digests = {name: sha256_of(path) for name, path in pictures.items()}
-    root = _cache() / f"noisy-{sha256_of(repr((sigma, seed, digests)).encode())[:16]}"
+    facts = (sigma, seed, digests, *((protocol, multiple) if (protocol, multiple) != ("rounded", 1) else ()))
+    root = _cache() / f"noisy-{sha256_of(repr(facts).encode())[:16]}"
+    made = {name: root / f"{name}{unclipped.SUFFIX if protocol == 'float' else '.png'}" for name in pictures}
     if (root / "complete").is_file():
-        return root
+        return made
     for name, path in pictures.items():
         rng = torch.Generator().manual_seed((int(digests[name][:15], 16) + seed) % 2**63)
-        noisy = gaussian_noise(read_image(path), sigma, rng)
-        _write(root / f"{name}.png", encode_png(as_pixels(noisy)))
+        noisy = gaussian_noise(as_image(cut_to_multiple(read_pixels(path), multiple)), sigma, rng)
+        _write(made[name], _handed(noisy, protocol))
     _write(root / "complete", b"")
-    return root
+    return made
+
+
+def _handed(noisy: torch.Tensor, protocol: NoiseProtocol) -> bytes:
+    """A noisy image (3, H, W) as the file that a network gets."""
+    if protocol == "float":
+        return unclipped.encode(noisy.permute(1, 2, 0).numpy())
+    if protocol == "truncated":
+        return encode_png((noisy.clamp(0, 1) * 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
+    return encode_png(as_pixels(noisy))
 
 
 def _cache() -> Path:

@@ -17,13 +17,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from ntire import UserError
-from ntire.entry.archive import PASSED_OVER, survey, unpack
+from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
 from ntire.files import line_of, open_regular, read_regular
+from ntire.picture.folder import passed_over
 from ntire.review.code_checks import CODE, METHOD, look_at_method
 from ntire.review.image_check_workers import decoders
-from ntire.review.image_checks import SUFFIXES, Seen, Wanted, is_picture
+from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, is_picture
 from ntire.review.submitted_method import SubmittedMethod, clean_tree, size_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Backend
@@ -155,7 +156,7 @@ class _Entry:
         if MANIFEST not in self.files:
             return None
         try:
-            text = read_regular(self.root / MANIFEST, MOST_TEXT).decode()
+            text = read_regular(self.root / MANIFEST, MOST_TEXT).decode("utf-8-sig")
             given = tomllib.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             self._add("E202", MANIFEST, "TOML in UTF-8", str(error) or type(error).__name__)
@@ -242,7 +243,7 @@ class _Entry:
         found: dict[str, list[str]] = {}
         for name in candidates:
             path = PurePosixPath(name)
-            if path.name.startswith(".") or PASSED_OVER & set(path.parts):
+            if any(map(passed_over, path.parts)):
                 continue
             if path.suffix.lower() in SUFFIXES:
                 found.setdefault(str(path.with_suffix("")).removeprefix(prefix), []).append(name)
@@ -289,7 +290,12 @@ class _Entry:
         elif len(images) != track.count:
             self._add("E313", "", f"{track.count} images", f"{len(images)}")
 
-    def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[Seen]:
+    def _multiple(self, key: str) -> int:
+        """Where the track adds the noise itself: what the clean picture is cut to a multiple of before."""
+        noise = self.track.noise_of(key.partition("/")[0]) if self.track is not None else None
+        return noise.multiple if noise else 1
+
+    def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[SeenImage]:
         raw = self.track is not None and self.track.inputs == "raw"
         pairs = [(name, inputs.get(key)) for key, names in images.items() for name in names]
         if raw:
@@ -297,12 +303,18 @@ class _Entry:
             sizes = _in_threads(lambda pair: size_of(pair[1], "raw") if pair[1] else None, pairs)
             wanted = [Wanted(self.root / name, name, size=size) for (name, _), size in zip(pairs, sizes, strict=True)]
         else:
-            wanted = [Wanted(self.root / name, name, lq) for name, lq in pairs]
+            keys = [key for key, names in images.items() for _ in names]
+            wanted = [
+                Wanted(self.root / name, name, size=_cut(lq, multiple))
+                if lq and (multiple := self._multiple(key)) > 1
+                else Wanted(self.root / name, name, lq)
+                for key, (name, lq) in zip(keys, pairs, strict=True)
+            ]
         seen = decoders().look(wanted)
         self.findings += [finding for one in seen for finding in one.findings]
         return seen
 
-    def _copies(self, seen: Sequence[Seen]) -> None:
+    def _copies(self, seen: Sequence[SeenImage]) -> None:
         """Finished images that lie elsewhere in the entry: what code shows instead of what it computes."""
         by_digest = {one.digest: one.name for one in reversed(seen) if one.digest}
         names = {one.name for one in seen}
@@ -383,6 +395,11 @@ def _begins_as_a_picture(path: Path) -> bool:
             return is_picture(file.read(16))
     except OSError:
         return False
+
+
+def _cut(lq: Path, multiple: int) -> tuple[int, int]:
+    height, width = size_of(lq, "general")
+    return height - height % multiple, width - width % multiple
 
 
 def _in_threads(look: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:

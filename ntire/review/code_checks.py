@@ -34,7 +34,7 @@ DIGITS = 8
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredFile:
     """A weights file that the manifest or the class names."""
 
     file: str
@@ -48,7 +48,7 @@ def look_at_method(root: Path, files: Sequence[str], method: MethodUsed) -> list
     if method.file is None and not any(name.startswith(METHOD) for name in files):
         return []
     source = method.file or CODE
-    declared = [Declared(weights.file, weights.sha256, "submission.toml") for weights in method.weights]
+    declared = [DeclaredFile(weights.file, weights.sha256, "submission.toml") for weights in method.weights]
     if source not in files:
         findings = [Finding("E407", source, "the code", "no such file")]
     else:
@@ -85,7 +85,7 @@ def unexplained(root: Path, method: MethodUsed) -> list[Blob]:
     return sorted(found, key=lambda one: (-one.bytes, one.file))
 
 
-def _look_at_code(root: Path, files: Sequence[str], source: str) -> tuple[list[Finding], list[Declared]]:
+def _look_at_code(root: Path, files: Sequence[str], source: str) -> tuple[list[Finding], list[DeclaredFile]]:
     try:
         known = _methods_in(root, source, frozenset(files), frozenset())
     except (SyntaxError, ValueError, RecursionError, MemoryError, OSError) as error:
@@ -95,7 +95,7 @@ def _look_at_code(root: Path, files: Sequence[str], source: str) -> tuple[list[F
         names = ", ".join(node.name for node in classes)
         code = "E405" if classes else "E404"
         return [Finding(code, source, "one subclass of ntire.method.Method", names or "none")], []
-    return [], [Declared(file, sha256, source) for file, sha256 in _weights_in(classes[0])]
+    return [], [DeclaredFile(file, sha256, source) for file, sha256 in _weights_in(classes[0])]
 
 
 def _methods_in(root: Path, source: str, files: frozenset[str], seen: frozenset[str]) -> dict[str, ast.ClassDef | None]:
@@ -171,7 +171,7 @@ def _weights_in(node: ast.ClassDef) -> Iterator[tuple[str, str | None]]:
             yield file, sha256 if isinstance(sha256, str) else None
 
 
-def _look_at_weights(root: Path, files: Sequence[str], declared: Sequence[Declared], beside: str) -> list[Finding]:
+def _look_at_weights(root: Path, files: Sequence[str], declared: Sequence[DeclaredFile], beside: str) -> list[Finding]:
     findings = []
     hashed: dict[str, str] = {}
     for one in declared:

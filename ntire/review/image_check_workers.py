@@ -18,7 +18,7 @@ from typing import Any
 
 from ntire import UserError
 from ntire.entry.findings import Finding
-from ntire.review.image_checks import Seen, Wanted, digest_at, look_at
+from ntire.review.image_checks import SeenImage, Wanted, digest_at, look_at
 from ntire.sandbox.child import DECODER, Child, Place
 from ntire.sandbox.limits import Limits, apply_rlimits
 
@@ -80,7 +80,7 @@ class Decoders:
             self._idle.put(None)
         self._nowhere.cleanup()
 
-    def look(self, wanted: Sequence[Wanted]) -> list[Seen]:
+    def look(self, wanted: Sequence[Wanted]) -> list[SeenImage]:
         """What is wrong with each picture, in order. Raises UserError for an input that cannot be read."""
         return self._each(self._look, wanted)
 
@@ -88,7 +88,7 @@ class Decoders:
         """The digest of each file that is a picture of one of the sizes."""
         return self._each(lambda path: self._digest(path, sizes), paths) if sizes else [None] * len(paths)
 
-    def _look(self, wanted: Wanted) -> Seen:
+    def _look(self, wanted: Wanted) -> SeenImage:
         answer = self._ask(
             {
                 "op": "look",
@@ -112,8 +112,8 @@ class Decoders:
                 raise ValueError
         except (KeyError, ValueError, TypeError):
             problem = f"its decoder {answer.get('problem') or 'ran out of memory'}"
-            return Seen(wanted.name, (Finding("E307", wanted.name, "a picture that can be decoded", problem),))
-        return Seen(wanted.name, findings, size, digest)
+            return SeenImage(wanted.name, (Finding("E307", wanted.name, "a picture that can be decoded", problem),))
+        return SeenImage(wanted.name, findings, size, digest)
 
     def _digest(self, path: Path, sizes: set[tuple[int, int]]) -> str | None:
         digest = self._ask({"op": "digest", "path": str(path.absolute()), "sizes": sorted(sizes)}).get("digest")

@@ -54,7 +54,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenImage:
     """What was found in a picture; without a digest if its pixels were not decoded."""
 
     name: str
@@ -73,7 +73,7 @@ class _Bad(Exception):
         self.finding = finding
 
 
-def look_at(wanted: Wanted) -> Seen:
+def look_at(wanted: Wanted) -> SeenImage:
     """Everything that is wrong with one picture.
 
     Raises UserError if the input that it is for cannot be read.
@@ -84,11 +84,11 @@ def look_at(wanted: Wanted) -> Seen:
         found = _size(wanted, data)
         wrong = _as_expected(wanted, data, found, size)
         if wrong:
-            return Seen(wanted.name, tuple(wrong), found)
+            return SeenImage(wanted.name, tuple(wrong), found)
         pixels = _pixels(wanted, data)
     except _Bad as bad:
-        return Seen(wanted.name, (bad.finding,))
-    return Seen(wanted.name, tuple(_dishonest(wanted, data, pixels, given)), found, digest_of(pixels))
+        return SeenImage(wanted.name, (bad.finding,))
+    return SeenImage(wanted.name, tuple(_dishonest(wanted, data, pixels, given)), found, digest_of(pixels))
 
 
 def digest_of(pixels: Pixels) -> str:

@@ -6,7 +6,6 @@ follow the pixels.
 """
 
 import random
-import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from ntire import UserError
 from ntire.entry.findings import Finding
 from ntire.picture.image import Integers, decode_integers, encode_png, read_bytes
-from ntire.picture.raw import facts_file
+from ntire.picture.raw import facts_file, facts_text
 from ntire.review.fresh_inputs import damage_is_known, fresh_inputs
 from ntire.review.probes import Asked, Gap, cut, gap_of_groups, gap_of_pairs, psnr_db, turned
 from ntire.runner.device_worker import Input
@@ -238,7 +237,7 @@ class Questions:
 
     def _changed(self, item: Input, pixels: Integers) -> Path:
         """A changed input beside what speaks for the real one."""
-        facts = facts_file(item.path)
+        facts = facts_text(item.path)
         suffix = ".npy" if item.path.suffix.lower() == ".npy" else ".png"
         path = self._scratch / f"input{suffix}"
         if suffix == ".npy":
@@ -246,7 +245,7 @@ class Questions:
         else:
             path.write_bytes(encode_png(np.ascontiguousarray(pixels)))
         if facts is not None:
-            shutil.copyfile(facts, path.with_suffix(".toml"))
+            path.with_suffix(".toml").write_bytes(facts)
         return path
 
     def _judge(self, name: str, code: str, item: Input, passed: bool, expected: str, found: str = "") -> bool:

@@ -79,7 +79,7 @@ class _Server:
     def _load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Import the code and, unless it is only asked for that, build the method and fill it."""
         from ntire.method.catalogue import declared_in
-        from ntire.runner.device_worker import Device, Turns
+        from ntire.runner.device_worker import Device, RandomTurns
         from ntire.runner.prepare import Options, prepare
 
         try:
@@ -112,7 +112,7 @@ class _Server:
             settings=tuple(sorted(request["settings"].items())),
         )
         try:
-            self._ready = Device(prepare(found, options), options, Turns())
+            self._ready = Device(prepare(found, options).method, options, RandomTurns())
         except BaseException as error:  # noqa: BLE001
             return {"status": "refused", "code": "E411", "problem": _why(error)}
         return facts

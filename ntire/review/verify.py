@@ -46,12 +46,12 @@ WORST = 4
 """Images of which a patch is shown."""
 RESTARTS = 3
 """Of a child that ended; then the images that are left are not asked for."""
-Scores = Callable[[Submission, Submission, Sequence[str]], "Scored"]
+Scores = Callable[[Submission, Submission, Sequence[str]], "BothScored"]
 """Metrics of the submitted and of the reproduced images of those names."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class BothScored:
     """Both sides of each metric that could be computed, and why the others could not."""
 
     submitted: Mapping[str, float]
@@ -61,7 +61,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Options:
+class VerifyOptions:
     """How to verify, apart from what."""
 
     backend: Backend
@@ -116,7 +116,7 @@ class Verification:
     """How much better submitted inputs are restored than the same ones changed, and than other pictures."""
     data: tuple[Blob, ...] = ()
     """Files of `method/` that no declared weights explain: where answers could lie."""
-    scored: Scored | None = None
+    scored: BothScored | None = None
     claimed: Mapping[str, float] = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=dict)
     sandbox: Mapping[str, Any] = field(default_factory=dict)
@@ -146,7 +146,7 @@ def verify(
     track: Track | None,
     inputs_of: InputsOf,
     run_on: InputsOf,
-    options: Options,
+    options: VerifyOptions,
     scores: Scores,
     out: Path,
     truth_of: InputsOf = lambda track: None,
@@ -169,7 +169,7 @@ def _verified(
     entry: Path,
     report: Report,
     run_on: InputsOf,
-    options: Options,
+    options: VerifyOptions,
     scores: Scores,
     out: Path,
     scratch: Path,
@@ -221,7 +221,7 @@ class _Verifier:
         source: str,
         report: Report,
         run_on: InputsOf,
-        options: Options,
+        options: VerifyOptions,
         scratch: Path,
         truth_of: InputsOf,
     ) -> None:
@@ -287,7 +287,7 @@ class _Verifier:
         return written
 
     def _result(
-        self, verdict: Verdict, compared: Sequence[Compared], probes: Sequence[Probe], scored: Scored | None
+        self, verdict: Verdict, compared: Sequence[Compared], probes: Sequence[Probe], scored: BothScored | None
     ) -> Verification:
         broken = any(one.breaks_a_rule for one in self.findings)
         rules = self.track.reproduction
@@ -400,7 +400,7 @@ class _Verifier:
         near: bool = found["largest"] <= self.track.reproduction.levels
         return near and found["share"] <= self.track.reproduction.share
 
-    def _scored(self, scores: Scores, compared: Sequence[Compared]) -> Scored | None:
+    def _scored(self, scores: Scores, compared: Sequence[Compared]) -> BothScored | None:
         ran = [one.image for one in compared if one.status in ("identical", "close", "different")]
         if len(ran) != len(compared) or not ran:
             return None
@@ -409,7 +409,7 @@ class _Verifier:
         ours = Submission(self.reproduced, self.submission.manifest)
         return scores(self.submission, ours, ran)
 
-    def _verdict(self, compared: Sequence[Compared], scored: Scored | None) -> Verdict:
+    def _verdict(self, compared: Sequence[Compared], scored: BothScored | None) -> Verdict:
         whole = len(compared) == len(self.submitted)
         if scored is not None and whole:
             self._claimed(scored)
@@ -437,7 +437,7 @@ class _Verifier:
             )
         return "fail"
 
-    def _claimed(self, scored: Scored) -> None:
+    def _claimed(self, scored: BothScored) -> None:
         """The values that the team claims beside ours: a total within the track's tolerance, a metric within 1 %."""
         values = {**scored.reproduced, **({"total": scored.totals[1]} if scored.totals else {})}
         for name, claimed in self.submission.manifest.score.items():

@@ -128,7 +128,8 @@ class Planner:
     def set_up(self, frame: Frame | None) -> Plan:
         """Make the method restore this picture as planned."""
         planned = self.plan(frame)
-        self.method.tile, self.method.batch, self.method.same_size = planned.tile, planned.batch, planned.same_size
+        execution = self.method.execution
+        execution.tile, execution.batch, execution.same_size = planned.tile, planned.batch, planned.same_size
         return planned
 
     def learn(self, planned: Plan, tile: int | None) -> tuple[str, ...]:

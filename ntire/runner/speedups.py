@@ -44,20 +44,20 @@ def speed_up(method: Method, options: Options) -> None:
     """
     if options.channels_last:
         method.to(memory_format=torch.channels_last)
-        method.memory_format = torch.channels_last
+        method.execution.memory_format = torch.channels_last
     if options.compiled:
         method.compile(dynamic=False)
     if options.cuda_graphs:
         if method.device.type != "cuda":
             raise UserError(f"--cuda-graphs: expected a CUDA device, found {method.device}. Leave it out there.")
-        method.network = Graphed(method)
+        method.execution.network = Graphed(method)
 
 
 def measure(method: Method, options: Options, restored_by: Callable[[Method], Tensor], image: str) -> Effect:
     """Restore one picture as it will be and exactly, and compare; `restored_by` seeds, and restores it with a method."""
     exact = prepare(
         type(method), Options(device=str(method.device), weights=options.weights, settings=options.settings)
-    )
+    ).method
     exact.tile = method.tile
     expected = restored_by(exact)
     return compare(restored_by(method), expected, options.inexact, image)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from ntire import UserError
 from ntire.files import sha256_of
 from ntire.method.recipe import Degradation, Recipe, Stage
+from ntire.picture.folder import walk
 from ntire.picture.image import SUFFIXES, Pixels, UnreadableImage, as_image, read_header, read_pixels
 from ntire.training.parallel import Group
 
@@ -33,7 +34,7 @@ def clean_images(folder: Path, patch: int) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder of clean pictures to train on, found none.")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = [one.path for one in walk(folder).pictures]
     if not paths:
         raise UserError(f"{folder}: expected pictures ({', '.join(sorted(SUFFIXES))}), found none.")
     _refuse([problem for path in paths if (problem := _unusable(path, patch))], len(paths))
@@ -68,10 +69,10 @@ def _part(folder: Path, part: str) -> dict[str, Path]:
     root = next((folder / name for name in (part, part.upper()) if (folder / name).is_dir()), None)
     if root is None:
         raise UserError(f"{folder}: expected paired pictures in its folders gt and lq, found no {part}.")
-    paths = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
-    if not paths:
+    found = walk(root).pictures
+    if not found:
         raise UserError(f"{root}: expected pictures ({', '.join(sorted(SUFFIXES))}), found none.")
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in paths}
+    return {one.name: one.path for one in found}
 
 
 def _unusable(path: Path, patch: int) -> str:

@@ -18,10 +18,11 @@ from ntire import UserError, __version__
 from ntire.environment import processor
 from ntire.files import sha256_of, writable_folder, write_atomically
 from ntire.method import DTYPES, Method, Precision
-from ntire.method.recipe import Loss, Recipe, Stage
+from ntire.method.recipe import BeginsFrom, BeginsStages, BeginsSteps, Loss, Opponent, Recipe, Remembers, Stage
+from ntire.method.weights_files import fill
 from ntire.picture.raw import demosaic, srgb_encode
 from ntire.training.data import Picture, batches, clean_images, generator, hold_out, paired_images, validation_pairs
-from ntire.training.losses import Aids, Opponent, total_loss
+from ntire.training.losses import Aids, total_loss
 from ntire.training.parallel import Group, process_group
 
 WEIGHTS = "weights.safetensors"
@@ -78,6 +79,17 @@ class _State:
     seconds: float = 0.0
 
 
+def start_from(method: Method, weights: Path) -> None:
+    """Fill a method before its training, from a file of its own or what else it takes.
+
+    Raises UserError for weights that do not fit.
+    """
+    if isinstance(method, BeginsFrom):
+        method.begin_from(weights)
+    else:
+        fill(method, method.read_weights(weights), weights)
+
+
 def train(
     method: Method, recipe: Recipe, settings: Settings, report: Callable[[Step], None], aids: Aids | None = None
 ) -> Path:
@@ -106,7 +118,8 @@ def _train(
         pairs = validation_pairs(held, stage.degradation or recipe.degradation, method.stride, settings.seed)
         plain = sum(psnr(_plain(lq), gt) for lq, gt in pairs) / len(pairs)
         for network in (state.method, state.average):
-            network.begin_stage(stage.name)
+            if isinstance(network, BeginsStages):
+                network.begin_stage(stage.name)
         steps = range(min(max(state.iteration - first_iteration, 0), stage.iterations), stage.iterations)
         loader = batches(training, recipe, stage, first_sample, steps, settings.seed, settings.workers, group)
         for step, (lq, gt) in zip(steps, loader, strict=True):
@@ -180,7 +193,8 @@ def _step(
     device = torch.device(settings.device)
     lq, gt = (x.to(device, memory_format=torch.channels_last, non_blocking=True) for x in (lq, gt))
     dtype = DTYPES[settings.precision]
-    state.method.begin_step(lq, gt, generator(settings.seed, -2, state.iteration))
+    if isinstance(state.method, BeginsSteps):
+        state.method.begin_step(lq, gt, generator(settings.seed, -2, state.iteration))
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         restored = state.method(lq)
     loss = total_loss(stage.losses, state.method, lq, restored, gt, aids)
@@ -274,7 +288,8 @@ def _start(method: Method, recipe: Recipe, settings: Settings, aids: Aids) -> _S
         )
     method.load_state_dict(saved["method"])
     average.load_state_dict(saved["average"])
-    method.remember(saved.get("memory", {}))
+    if isinstance(method, Remembers):
+        method.remember(saved.get("memory", {}))
     optimizer.load_state_dict(saved["optimizer"])
     scaler.load_state_dict(saved["scaler"])
     for name, opponent in opponents.items():
@@ -306,7 +321,7 @@ def _save(path: Path, state: _State, recipe: Recipe, settings: Settings) -> None
             "seconds": state.seconds,
             "method": state.method.state_dict(),
             "average": state.average.state_dict(),
-            "memory": state.method.memory(),
+            "memory": state.method.memory() if isinstance(state.method, Remembers) else {},
             "optimizer": state.optimizer.state_dict(),
             "scaler": state.scaler.state_dict(),
             "opponents": {name: opponent.state_dict() for name, opponent in state.opponents.items()},

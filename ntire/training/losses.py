@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ntire.method.recipe import OWN, Loss
+from ntire.method.recipe import OWN, HasOwnLoss, Loss, Opponent
 
 
 def ssim_loss(restored: Tensor, gt: Tensor) -> Tensor:
@@ -49,18 +48,6 @@ PIXELS: Mapping[Loss, Compare] = {"l1": F.l1_loss, "l2": F.mse_loss, "ssim": ssi
 """The losses that need no network."""
 
 
-class Opponent(nn.Module):
-    """A network that is trained against the method: the discriminator of a GAN, the score network of VSD."""
-
-    def against(self, method: nn.Module, restored: Tensor) -> Tensor:
-        """The method's loss."""
-        raise NotImplementedError
-
-    def own(self, method: nn.Module, restored: Tensor, gt: Tensor) -> Tensor:
-        """The opponent's own loss; `restored` carries no gradient."""
-        raise NotImplementedError
-
-
 @dataclass(frozen=True)
 class Aids:
     """The networks that a recipe's losses need beside the method."""
@@ -74,7 +61,7 @@ class Aids:
 
 
 def total_loss(
-    weights: Mapping[Loss, float], method: Any, lq: Tensor, restored: Tensor, gt: Tensor, aids: Aids
+    weights: Mapping[Loss, float], method: nn.Module, lq: Tensor, restored: Tensor, gt: Tensor, aids: Aids
 ) -> Tensor:
     """The weighted sum of a stage's losses, in float32 whatever the network ran in."""
     restored = restored.float()
@@ -84,7 +71,7 @@ def total_loss(
             term = PIXELS[name](restored, gt)
         elif name in aids.judges:
             term = aids.judges[name](restored, gt).mean()
-        elif name in OWN:
+        elif name in OWN and isinstance(method, HasOwnLoss):
             term = method.own_loss(name)
         elif name in aids.opponents:
             term = aids.opponents[name].against(method, restored)

@@ -31,7 +31,7 @@ WEIGHTS = (
 )  # fmt: skip
 
 
-class OseDiff(nn.Module):
+class OseDiffNetwork(nn.Module):
     """1,290 M parameters of Stable Diffusion 2.1 and its text tower, 4.4 M of the adapters, at full size."""
 
     def __init__(self, width: int = 320, tile: int = TILE) -> None:

@@ -18,7 +18,7 @@ from ntire.teams.parts.restormer import RestormerBlock, restormer
 from ntire.training import Recipe, Stage
 
 
-class Up(nn.Module):
+class UpStep(nn.Module):
     """Double the size, halve the channels, join the encoder's features of that level."""
 
     def __init__(self, width: int) -> None:
@@ -98,9 +98,9 @@ class MiAlgo(Method):
             RestormerBlock(4 * width, heads=4),
             ResBlock(4 * width),
         )
-        self.up2 = Up(2 * width)
+        self.up2 = UpStep(2 * width)
         self.decoder2 = nn.Sequential(ResBlock(2 * width), ResBlock(2 * width))
-        self.up1 = Up(width)
+        self.up1 = UpStep(width)
         self.decoder1 = nn.Sequential(ResBlock(width), ResBlock(width))
         self.tail = nn.Sequential(nn.Conv2d(width, 12, 3, padding=1), nn.PixelShuffle(2))
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.method import Cost, Method
+from ntire.method.recipe import Opponent
+from ntire.method.weights_files import fill
 from ntire.picture.degradations import RawDegradation
 from ntire.picture.tiling import overlapping, pad_reflect
 from ntire.teams.parts.clip_text import TOKENS
@@ -31,7 +33,6 @@ from ntire.teams.parts.stable_diffusion import (
     signal_share,
 )
 from ntire.training import Recipe, Stage
-from ntire.training.losses import Opponent
 
 STEPS = (999, 499)
 LATENT_TILE, LATENT_OVERLAP = 96, 32
@@ -116,7 +117,7 @@ class Xianggkl(Method):
     def begin_from(self, weights: Path) -> None:
         """A file of this method's own weights, or a folder with Stable Diffusion 2.1 base as diffusers keeps it."""
         if not weights.is_dir():
-            super().begin_from(weights)
+            fill(self, self.read_weights(weights), weights)
             return
         missing = missing_parts(weights)
         if missing:

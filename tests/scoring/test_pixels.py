@@ -30,7 +30,7 @@ def measure(name, restored, gt):
 
 
 @given(seed=st.integers(0, 99), sigma=st.floats(0.5, 60))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_psnr_is_what_scikit_image_measures(seed, sigma):
     gt = scene(31, 45, seed=seed)
     restored = distorted(gt, sigma, seed)
@@ -38,7 +38,7 @@ def test_psnr_is_what_scikit_image_measures(seed, sigma):
 
 
 @given(seed=st.integers(0, 99), sigma=st.floats(0.5, 25))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_ssim_is_what_scikit_image_measures_where_no_structure_is_negative(seed, sigma):
     gt = scene(31, 45, seed=seed)
     # A blend with the truth keeps every local correlation positive, so that clipping it changes nothing.

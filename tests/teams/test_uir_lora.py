@@ -471,7 +471,7 @@ def test_a_trained_file_is_all_that_running_needs(tmp_path):
 
     with pytest.raises(UserError, match="no weights are public"):
         prepare(Small, Options())
-    ready = prepare(Small, Options(weights=tmp_path / "weights.safetensors"))
+    ready = prepare(Small, Options(weights=tmp_path / "weights.safetensors")).method
     path = write_png(tmp_path / "picture.png", scene(45, 39))
     assert torch.equal(ready.restore(path), trained.restore(path))
 

@@ -338,6 +338,7 @@ def test_drifted_libraries_refuse_to_rank(ntire, pair, monkeypatch):
 
 def test_faces_without_a_table_of_landmarks_are_looked_for_and_that_is_said(ntire, pair, monkeypatch, tmp_path):
     from ntire.scoring import random_weights
+    from ntire.scoring.identity import Face
 
     monkeypatch.setenv("NTIRE_WEIGHTS", str(tmp_path / "weights"))
     random_weights.write("adaface")
@@ -350,7 +351,7 @@ def test_faces_without_a_table_of_landmarks_are_looked_for_and_that_is_said(ntir
     assert ran.code == 3
     assert "detection_Resnet50_Final.pth" in ran.err
     points = ((20.0, 20.0), (45.0, 21.0), (32.0, 35.0), (22.0, 48.0), (44.0, 49.0))
-    monkeypatch.setattr("ntire.scoring.detect.retinaface", lambda device: lambda path: points)
+    monkeypatch.setattr("ntire.scoring.detect.retinaface", lambda device: lambda path: Face(points))
     ran = ntire(*words, "--json")
     assert ran.code == 0, ran.err
     assert "RetinaFace's are used, which are not the organisers'" in ran.err

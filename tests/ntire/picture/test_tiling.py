@@ -70,7 +70,7 @@ class UNet(nn.Module):
 
 
 @given(height=st.integers(1, 90), width=st.integers(1, 90), tile=st.sampled_from([8, 16, 20, 64]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @torch.no_grad()
 def test_tiles_of_a_local_network_give_the_whole_image_at_any_size(height, width, tile):
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ from ntire.entry.findings import CODES
 from ntire.entry.manifest import content_of
 from ntire.picture.image import read_pixels
 from ntire.review.check import check
-from ntire.review.verify import Options, Scored, compare, verify
+from ntire.review.verify import BothScored, VerifyOptions, compare, verify
 from ntire.sandbox.child import why_not
 from ntire.sandbox.limits import Limits
 from tests.made import scene, write_png
@@ -51,7 +51,7 @@ stand_ins = {
     "ntire.method": {"Method": Method},
     "ntire.method.catalogue": {"declared_in": declared_in},
     "ntire.runner.prepare": {"Options": lambda *given, **settings: given, "prepare": lambda method, options: method()},
-    "ntire.runner.device_worker": {"Device": Device, "Turns": lambda: None, "restore_one": restore_one},
+    "ntire.runner.device_worker": {"Device": Device, "RandomTurns": lambda: None, "restore_one": restore_one},
 }
 for name, members in stand_ins.items():
     sys.modules[name] = types.ModuleType(name)
@@ -93,7 +93,7 @@ class Case:
     root: Path
     lq: Path
     entry: Path
-    options: Options
+    options: VerifyOptions
     out: Path
     shift: float = 0.0
     """Of the reproduced total, as if metrics said so."""
@@ -111,8 +111,8 @@ class Case:
 
     def scores(self, submitted, reproduced, names):
         if self.missing:
-            return Scored({}, {}, None, self.missing)
-        return Scored({"psnr": 30.0}, {"psnr": 30.0 + self.shift}, (30.0, 30.0 + self.shift))
+            return BothScored({}, {}, None, self.missing)
+        return BothScored({"psnr": 30.0}, {"psnr": 30.0 + self.shift}, (30.0, 30.0 + self.shift))
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def case(tmp_path, monkeypatch) -> Case:
         write_png(root / "images" / f"{name}.png", pixels // 2 + 40)
     (root / "submission.toml").write_text(MANIFEST)
     limits = Limits(seconds=5, start_seconds=30, memory_bytes=1 << 29, processes=64, printed_bytes=1 << 20)
-    made = Case(root, lq, root, Options("bubblewrap", seed=3, limits=limits, fresh=0), tmp_path / "out")
+    made = Case(root, lq, root, VerifyOptions("bubblewrap", seed=3, limits=limits, fresh=0), tmp_path / "out")
     made.code()
     return made
 
@@ -408,7 +408,7 @@ def test_an_honest_entry_passes_in_any_form(case, form):
     if form == "zip":
         case.entry = Path(shutil.make_archive(str(case.root), "zip", case.root.parent, case.root.name))
     found = case.verify()
-    assert found.verdict == "pass", found
+    assert found.verdict == "pass", (found, found.printed)
     assert {one.code for one in found.findings} <= {"W106"}
     assert [(one.image, one.status, one.largest) for one in found.images] == [
         ("a", "identical", 0),

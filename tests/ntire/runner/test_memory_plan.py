@@ -5,6 +5,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from ntire.method import Method, catalogue
+from ntire.method.contract import enhanced
 from ntire.picture.tiling import tiled
 from ntire.runner import memory_plan as plan
 from ntire.runner.memory_plan import WORKSPACE, Plan, Planner, footprint
@@ -148,9 +149,7 @@ def test_tiles_take_no_more_memory_than_planned_beyond_the_picture_itself():
     method.tile = 128
     picture = torch.randint(0, 255, (3, 640, 768), dtype=torch.uint8)
     side = 128 + 2 * method.halo
-    peak = observed_peak(
-        lambda lq: method.enhance_to_integers(lq, lambda piece: (piece * 255).to(torch.uint8)), picture
-    )
+    peak = observed_peak(lambda lq: enhanced(method, lq, lambda piece: (piece * 255).to(torch.uint8)), picture)
     # The picture as integers, in and out; nothing else has its size.
     assert peak - 2 * picture.nbytes <= 1.2 * footprint(type(method), torch.float32, side, side).bytes
     whole = tiled(method, picture.float() / 255, tile=None, halo=0, stride=method.stride)

@@ -29,7 +29,7 @@ def restored_by(folder, inputs, out, **options):
     """Run the plugin in `folder`; returns the summary and how often its network was called in all."""
     chosen = Options(**options)
     method = prepare(catalogue.load(folder), chosen)
-    summary = run(method, find_inputs([inputs], "srgb"), out, "raim-2025-srgb", chosen)
+    summary = run(method, find_inputs([inputs], "srgb"), out, "raim-2025-srgb")
     calls = folder / "calls.txt"
     return summary, len(calls.read_text().splitlines()) if calls.exists() else 0
 
@@ -203,7 +203,6 @@ def test_the_memory_of_a_run_does_not_grow_with_the_number_of_pictures(plugin, t
         find_inputs([tmp_path / "in"], "srgb"),
         tmp_path / "out",
         "raim-2025-srgb",
-        options,
     )
     most = sys.modules[method_class.__module__].most
     assert 1 <= most <= runner._threads(1) + runner.AHEAD + 1, (
@@ -357,7 +356,7 @@ def test_a_raw_frame_is_done_again_when_its_facts_change(tmp_path):
     method = prepare(catalogue.find("Copy", "raw"), options)
 
     def go():
-        return run(method, [Input(tmp_path / "a.npy", "a")], tmp_path / "out", "raim-2025-raw", options)
+        return run(method, [Input(tmp_path / "a.npy", "a")], tmp_path / "out", "raim-2025-raw")
 
     assert go().results[0].notes
     assert go().computed == 0
