@@ -130,8 +130,7 @@ RECIPE = Recipe(
             batch=32,
             lr=2e-4,
             lr_end=1e-6,
-            # The authors do not divide the spectrum by its pixels, ours does: 0.1 of theirs at patch 128.
-            losses={"l1": 1.0, "fft": 0.1 * 128**2, "own": 0.01},
+            losses={"l1": 1.0, "fft": 0.1, "own": 0.01},
             warmup=30_000,
         ),
     ),
