@@ -50,7 +50,10 @@ def restore_one(device, path, fingerprint):
 stand_ins = {
     "ntire.method": {"Method": Method},
     "ntire.method.catalogue": {"declared_in": declared_in},
-    "ntire.runner.prepare": {"Options": lambda *given, **settings: given, "prepare": lambda method, options: method()},
+    "ntire.runner.prepare": {
+        "Options": lambda *given, **settings: given,
+        "prepare": lambda method, options: types.SimpleNamespace(method=method()),
+    },
     "ntire.runner.device_worker": {"Device": Device, "RandomTurns": lambda: None, "restore_one": restore_one},
 }
 for name, members in stand_ins.items():
