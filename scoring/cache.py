@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from ntire.environment import own_cache
 from ntire.scoring.instruments import Vector
 
 FORMAT = 3
@@ -25,8 +25,7 @@ DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, 
 
 def default_path() -> Path:
     """Where the cache is unless the user says otherwise."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "ntire" / "observations.sqlite"
+    return own_cache() / "observations.sqlite"
 
 
 def key_of(*parts: str) -> str:

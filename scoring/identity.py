@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ntire import UserError
 from ntire.files import write_atomically
 from ntire.method.face_alignment import Landmarks
-from ntire.method.weights_files import fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
 from ntire.picture.image import SUFFIXES, Pixels
 from ntire.scoring.instruments import NetworkInstrument, Vector, View
 from ntire.scoring.pixels import Failure, MetricError

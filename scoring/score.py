@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from ntire.entry.manifest import Submission
-from ntire.environment import environment, versions
 from ntire.files import sha256_of
 from ntire.method.weights_files import require, verify
 from ntire.picture.image import Header, Pixels, UnreadableImage, cut_to_multiple, decode, header_of, read_bytes
@@ -90,7 +89,7 @@ class Scorer:
         self.cache = cache
         require({one.name: one.weights for one in self.metrics}, {one.name: None for one in self.metrics})
         self._instruments: dict[str, Instrument] = {}
-        self._identities = {metric.name: self._identity(metric) for metric in self.metrics}
+        self._identities = {metric.name: metric.identity(device) for metric in self.metrics}
 
     def identities(self) -> dict[str, str]:
         """For each metric, all that its numbers depend on beside the images: versions, weights, device, precision."""
@@ -257,13 +256,6 @@ class Scorer:
             self._instruments[metric.name] = metric.load(self.device, paths)
         return self._instruments[metric.name]
 
-    def _identity(self, metric: Metric) -> str:
-        installed = versions()
-        packages = [f"{name} {installed.get(name, 'absent')}" for name in metric.packages]
-        files = [f"{name} {_fingerprint(path)}" for name, path in metric.paths().items()]
-        where = [f"{environment(self.device)['device']} fp32"] if files else []
-        return ", ".join([metric.name, metric.protocol, *packages, *files, *where])
-
     def _of_set(self, features: Mapping[str, list[Vector]]) -> dict[str, float]:
         found = {}
         for metric in self.metrics:
@@ -370,13 +362,6 @@ def _inside(image: _Image, border: int) -> Pixels:
     if min(pixels.shape[:2]) <= 2 * border:
         raise MetricError(f"nothing is left of {pixels.shape[0]} x {pixels.shape[1]} inside a border of {border}")
     return pixels[border:-border, border:-border] if border else pixels
-
-
-def _fingerprint(path: Path) -> str:
-    """The first digits of a weights file's sha256; of a repository, the snapshot that is here."""
-    if path.is_dir():
-        return "+".join(sorted(snapshot.name[:12] for snapshot in path.glob("snapshots/*")))
-    return sha256_of(path)[:16]
 
 
 def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

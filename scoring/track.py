@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ntire import UserError
 from ntire.files import read_toml
-from ntire.picture.unclipped import NoiseProtocol
+from ntire.picture.noise_protocol import NoiseProtocol
 from ntire.scoring.budgets import Budgets as Budgets
 from ntire.scoring.budgets import Positive
-from ntire.scoring.metrics import METRICS
-from ntire.scoring.pixels import DEPTH_RULE
+from ntire.scoring.metrics import DEPTH_RULE, METRICS
+from ntire.text import markdown_table
 
 RULES = Path(str(files("ntire.scoring"))) / "tracks"
 PUBLISHED = Path(str(files("ntire.scoring"))) / "published"
@@ -285,7 +285,7 @@ def in_words(track: Track) -> str:
 
 def markdown() -> str:
     """The README's table of tracks."""
-    lines = [["track", "total", "gates and settings", "source"], ["---"] * 4]
+    rows = []
     for track in all_tracks():
         settings = [f"{gate.metric} gate, at most {gate.max_failures} failed images" for gate in track.gates]
         settings += [f"{track.border} px border cut"] if track.border else []
@@ -293,5 +293,5 @@ def markdown() -> str:
         settings += [f"average of {len(track.subsets)} subsets"] if track.average == "subsets" else []
         settings += [] if track.verified else ["formula not verified"]
         named = f"`{track.name}`" + (f" (`--track {track.inputs}`)" if track.default else "")
-        lines.append([named, formula(track), "; ".join(settings), track.title])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        rows.append([named, formula(track), "; ".join(settings), track.title])
+    return markdown_table(["track", "total", "gates and settings", "source"], rows)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ntire import UserError
 from ntire.benchmark.child import Setup
 from ntire.benchmark.cost import Figures, Size
-from ntire.benchmark.protocol import Child, Picture, Side, size_of_input
+from ntire.benchmark.protocol import BenchChild, Picture, Side, size_of_input
 from ntire.environment import environment
 from ntire.files import sha256_of
 from ntire.picture.raw import facts_text
@@ -72,7 +72,7 @@ def cost_in_sandbox(
     return plain
 
 
-class SandboxedChild(Child):
+class SandboxedChild(BenchChild):
     """One side of `ntire bench` in a sandbox: pixels come out within the time that is taken, so both sides should be in one."""
 
     def __init__(self, side: Side, timeout: float, where: Sandbox) -> None:

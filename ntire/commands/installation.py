@@ -99,6 +99,19 @@ def _calibration() -> tuple[State, str]:
     return "ok", f"{', '.join(name for name in CHECKED if name not in skipped)} give their pinned values{note}"
 
 
+def calibration(folder: Path, device: str) -> Iterator[Check]:
+    """One check for each metric: whether it gives, with its weights, the values that are published for pyiqa's pictures.
+
+    Raises UserError if `folder` does not have those pictures.
+    """
+    from ntire.scoring.published_values import SOURCE, calibrate
+
+    states: dict[str, State] = {"proven": "ok", "drifted": "broken", "missing": "absent", "no values": "absent"}
+    for proof in calibrate(folder, device):
+        note = f"; as in {SOURCE}" if proof.state in ("proven", "drifted") else ""
+        yield Check(f"published values: {proof.metric}", states[proof.state], f"{proof.found}{note}")
+
+
 def _weights() -> Iterator[tuple[str, Callable[[], tuple[State, str]]]]:
     """One check for each method, metric or loss: all its files."""
     needed: dict[str, list[Declared]] = {}

@@ -27,7 +27,7 @@ from ntire.commands.options import (
     parsed_size,
     parsed_tile,
 )
-from ntire.commands.restoring import chosen_method, inputs_of_track, plan, refuse_other_inputs
+from ntire.commands.restoring import chosen_method, inputs_of_track, plan, refuse_other_inputs, refuse_unknown
 from ntire.commands.screen import (
     out,
     print_bench,
@@ -40,7 +40,7 @@ from ntire.commands.screen import (
 
 if TYPE_CHECKING:
     from ntire.benchmark.child import Setup
-    from ntire.benchmark.protocol import BenchReport, Child, Side
+    from ntire.benchmark.protocol import BenchChild, BenchReport, Side
     from ntire.benchmark.statistics import Protocol
     from ntire.commands.restoring import Say
     from ntire.runner.prepare import Options
@@ -163,7 +163,7 @@ def _what_to_time(
 @contextlib.contextmanager
 def _start(
     team: str, options: BenchOptions, against: tuple[str, Setup] | None, track: Track
-) -> Iterator[Callable[[Side, float], Child] | None]:
+) -> Iterator[Callable[[Side, float], BenchChild] | None]:
     """How the processes of both sides are made: in sandboxes, both of them, where one is not trusted."""
     if not is_foreign(team, options.trust):
         yield None
@@ -181,7 +181,7 @@ def _start(
         (scratch / "other").mkdir()
         own, theirs = Sandbox(backend, code, scratch), Sandbox(backend, code, scratch / "other", weights=fetched)
 
-        def start(side: Side, timeout: float) -> Child:
+        def start(side: Side, timeout: float) -> BenchChild:
             return SandboxedChild(side, timeout, own if side.setup.team == team else theirs)
 
         yield start
@@ -328,6 +328,7 @@ def bench(
         return
     if team is None or track is None:
         raise UserError("say what to measure: --team T --track K times a method; --scorer times the scorer.")
+    refuse_unknown(team, track, variant)
     from ntire.benchmark.statistics import FULL, QUICK
     from ntire.environment import choose_device
     from ntire.runner.prepare import Options
@@ -385,6 +386,7 @@ def cost_command(
     """Count a method's parameters, multiply-adds by three counters, activations and memory, beside what its report claims
     and its track allows; works without weights or a GPU. Exit code 1 over budget, or when counters disagree.
     """
+    refuse_unknown(team, track, variant)
     announce(team, trust, say)
     found = cost(team, track, variant=variant, at=parsed_size(at), reach=reach, tile=tile, trust=trust)
     if as_json:
@@ -401,16 +403,24 @@ def teams(
     track: Annotated[str | None, typer.Option(help="Only this folder of methods: raw, srgb, ...")] = None,
     as_json: AsJson = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="For developers: count what has changed and write teams/methods.json.")
+    ] = False,
 ) -> None:
     """List every method: what its report claims, what we count, its weights and caveats."""
-    from ntire.method.catalogue import methods, unpublished
+    from ntire.method.catalogue import listed, unpublished
     from ntire.method.method_table import COLUMNS, facts_of, in_short, markdown
 
+    if record:
+        from ntire.method.recording import record as write_anew
+
+        out.print(f"recorded: {write_anew(say)}", markup=False)
+        return
     if as_markdown:
         out.print(markdown(), markup=False, soft_wrap=True)
         return
     with progress() as bars:
-        found = [facts_of(method) for method in bars.track(methods(track), description="counting, once a version")]
+        found = [facts_of(method) for method in bars.track(listed(track), description="counting what is new")]
     if as_json:
         print_json(found)
         return

@@ -231,6 +231,16 @@ def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False) -
     return replace(summary, not_read=job.not_read)
 
 
+def refuse_unknown(team: str | Path, track_name: str, variant: str | None) -> None:
+    """Raise UserError for a track, team or variant that there is not, before anything heavy is imported."""
+    from ntire.method import catalogue
+    from ntire.scoring.track import load_track
+
+    track = load_track(track_name)
+    if not catalogue.is_folder(team):
+        catalogue.look_up(str(team), track.inputs, variant)
+
+
 def chosen_method(team: str | Path, track: Track, variant: str | None, *, trust: bool = False) -> type[Method]:
     """A method of the catalogue, or the one in a folder, whose code then runs in this process: only with `trust`."""
     from ntire.method import catalogue
@@ -345,6 +355,7 @@ def run_command(
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; resumes an interrupted run."""
+    refuse_unknown(team, track, variant)
     announce(team, trust and not sandbox, say)
     with progress() as bars:
         summary = run(

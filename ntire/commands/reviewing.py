@@ -41,12 +41,21 @@ def check(
     Inputs that are not given are looked for where `score` finds them. Its code runs only with `sandbox`: auto, bubblewrap,
     docker, podman, or none, which runs it with your rights. Raises UserError for a path where nothing is.
     """
-    from ntire.review.check import check as check_entry
-    from ntire.sandbox.child import choose
     from ntire.scoring.track import load_track
 
-    backend = choose(sandbox) if sandbox else None
-    return check_entry(Path(entry), load_track(str(track)) if track else None, _inputs_of(lq), backend)
+    _refuse_missing(Path(entry))
+    rules = load_track(str(track)) if track else None
+    inputs = _inputs_of(lq)
+    # What reads entries and pictures is heavy: it is imported when there is something to read.
+    from ntire.review.check import check as check_entry
+    from ntire.sandbox.child import choose
+
+    return check_entry(Path(entry), rules, inputs, choose(sandbox) if sandbox else None)
+
+
+def _refuse_missing(entry: Path) -> None:
+    if not entry.exists():
+        raise UserError(f"{entry}: expected a folder, .zip, .tar or .tar.gz, found no such file.")
 
 
 def verify(
@@ -71,6 +80,7 @@ def verify(
     and `memory_gib`. The verdict is written to verification.json in `out`, by default into the entry's folder or, for an
     archive, into a folder beside it. Raises UserError for wrong usage, and (exit code 3) a sandbox that does not work.
     """
+    _refuse_missing(Path(entry))
     import secrets
 
     from ntire.environment import choose_device
@@ -86,8 +96,6 @@ def verify(
     say(f"seed {chosen}, sandbox {backend}{': the code runs with all your rights' if backend == 'none' else ''}")
     limits = Limits(seconds=time_limit, start_seconds=max(time_limit, 300.0), memory_bytes=int(memory_gib * 2**30))
     options = VerifyOptions(backend, sample, chosen, choose_device(device), limits)
-    if not entry.exists():
-        raise UserError(f"{entry}: expected a folder, .zip, .tar or .tar.gz, found no such file.")
     inputs_of = _inputs_of(lq)
 
     def scores(submitted: Submission, reproduced: Submission, names: Sequence[str]) -> BothScored:
@@ -171,13 +179,13 @@ def _inputs_of(given: str | Path | None) -> InputsOf:
 
     Where the track adds the noise itself, the clean pictures are what an entry is compared with.
     """
-    from ntire.scoring.references import References
-
     lq = Path(given) if given else None
     if lq is not None and not lq.is_dir():
         raise UserError(f"--lq {lq}: expected a folder of inputs, found none.")
 
     def found(track: Track) -> Path | None:
+        from ntire.scoring.references import References
+
         references = references_of(track, References(lq=lq))
         return references.lq or (references.gt if track.noise else None)
 

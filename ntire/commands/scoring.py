@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -141,9 +141,18 @@ def score(
             names = tuple(metric.name for metric in scorer.metrics)
             for one in scorer.score(of, images, lambda: report(next(done), total)):
                 scored.append((one, names))
-                lines.append(line_of(one, one_track, names, scorer.identities(), as_published=as_published))
+                line = line_of(one, one_track, names, scorer.identities(), as_published=as_published)
+                lines.append(replace(line, notes=(*line.notes, *_not_proven(scorer.identities()))))
         observed = known.observed
     return Board(tuple(ranked(lines)), tuple(scored), given[0] if single else given[0].resolve().parent, observed)
+
+
+def _not_proven(identities: Mapping[str, str]) -> tuple[str, ...]:
+    """What a reader must know of metrics whose weights nobody has held against published values here."""
+    from ntire.scoring.published_values import unproven
+
+    names = unproven(identities)
+    return (f"not proven by `ntire doctor --calibrate`: {', '.join(names)}",) if names else ()
 
 
 def _by_track(given: Sequence[Path], track_name: str | None, say: Say) -> list[tuple[Track, list[Submission]]]:
@@ -279,6 +288,10 @@ def score_command(
     as_json: AsJson = False,
 ) -> None:
     """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json."""
+    from ntire.scoring.track import load_track
+
+    if track is not None:
+        load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.scoring.tables import as_json as lines_as_json
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]
@@ -319,6 +332,10 @@ def leaderboard_command(
     as_json: AsJson = False,
 ) -> None:
     """Rank scores or published means by a track's rules; no image is touched."""
+    from ntire.scoring.track import load_track
+
+    if tables or published:
+        load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.scoring.tables import as_json as lines_as_json
 
     board = leaderboard(tables or [], track=track, published=published, say=say)

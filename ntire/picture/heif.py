@@ -37,7 +37,7 @@ def decode(name: object, data: bytes) -> Pixels:
     header = header_of(name, data)
     try:
         samples = np.asarray(_open(name, data))
-    except (*DAMAGED, RuntimeError) as error:
+    except DAMAGED as error:
         raise UnreadableImage(f"{name}: not a whole HEIC image: {error}. Copy the file again.") from None
     return three_channels(to_full_range(samples, header.bits) if header.bits > 8 else samples)
 
@@ -49,5 +49,5 @@ def _open(name: object, data: bytes) -> Any:
         raise UserError(f"{name}: {NEEDS_PHOTOS}.", exit_code=3) from None
     try:
         return pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)
-    except (*DAMAGED, RuntimeError) as error:
+    except DAMAGED as error:
         raise UnreadableImage(f"{name}: not a whole HEIC image: {error}. Copy the file again.") from None

@@ -20,6 +20,7 @@ Inside the program an image is RGB, float32, [0, 1], (3, H, W). The policy for w
 What is dropped, chosen or left unapplied stands in `Header.notes`, and from there in the journal of a run.
 """
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
 
 SUFFIXES = PICTURES
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def psnr_of(mean_square: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error of values in [0, 1]; infinite for 0."""
+    return -10 * math.log10(mean_square) if mean_square else math.inf
 
 
 def read_header(path: Path) -> Header:

@@ -43,7 +43,7 @@ def decode(name: object, data: bytes) -> Pixels:
         )
     try:
         pixels = _deep(image, data, header.bits) if header.bits > 8 else _eight_bit(image, data)
-    except (*DAMAGED, RuntimeError) as error:
+    except DAMAGED as error:
         raise UnreadableImage(f"{name}: not a whole {header.format} image: {error}. Copy the file again.") from None
     return upright(pixels, header.orientation)
 

@@ -17,6 +17,7 @@ import tomli_w
 import torch
 from numpy.typing import NDArray
 
+from ntire.environment import own_cache
 from ntire.files import sha256_of, write_atomically
 from ntire.picture import unclipped
 from ntire.picture.degradations import RawDegradation, gaussian_blur, gaussian_noise, jpeg
@@ -37,7 +38,7 @@ SIGMAS = (10.0, 15.0, 20.0, 25.0)
 
 def sample_set(folder: Path | None = None) -> Path:
     """Make the sample set in `folder` (default: the user's cache) unless it is there; returns its root."""
-    root = folder or _cache() / f"samples-v{VERSION}"
+    root = folder or own_cache() / f"samples-v{VERSION}"
     if (root / "complete").is_file():
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,7 @@ def add_noise(
     """
     digests = {name: sha256_of(path) for name, path in pictures.items()}
     facts = (sigma, seed, digests, *((protocol, multiple) if (protocol, multiple) != ("rounded", 1) else ()))
-    root = _cache() / f"noisy-{sha256_of(repr(facts).encode())[:16]}"
+    root = own_cache() / f"noisy-{sha256_of(repr(facts).encode())[:16]}"
     made = {name: root / f"{name}{unclipped.SUFFIX if protocol == 'float' else '.png'}" for name in pictures}
     if (root / "complete").is_file():
         return made
@@ -82,10 +83,6 @@ def _handed(noisy: torch.Tensor, protocol: NoiseProtocol) -> bytes:
     if protocol == "truncated":
         return encode_png((noisy.clamp(0, 1) * 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
     return encode_png(as_pixels(noisy))
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ntire"
 
 
 def _photograph(name: str) -> NDArray[np.uint8]:

@@ -41,7 +41,7 @@ JPEGS = (7, 34892, 33007)
 """Compressions whose decoder returns RGB where the file has YCbCr."""
 MOST_SAMPLES = 16
 """A pixel; more are no picture."""
-FAILURES = (*DAMAGED, RuntimeError, ImportError, MemoryError)
+FAILURES = (*DAMAGED, ImportError, MemoryError)
 """What tifffile and its codecs raise for files that are broken or beyond them."""
 
 

@@ -4,15 +4,14 @@ A file of ours, made by `add_noise` and read like any picture: MAGIC, then a Num
 """
 
 import io
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ntire.picture.header import DAMAGED, Header, Pixels, UnreadableImage, check_size
+from ntire.picture.noise_protocol import NoiseProtocol as NoiseProtocol
 
-NoiseProtocol = Literal["rounded", "float", "truncated"]
-"""What becomes of noisy values before a network gets them: clipped and rounded to 8 bits, nothing, or clipped and cut off."""
 MAGIC = b"NTIRE unclipped 1\n"
 SUFFIX = ".unclipped"
 

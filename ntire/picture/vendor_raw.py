@@ -145,7 +145,7 @@ def _beyond_the_end(data: bytes) -> str | None:
                 if isinstance(page, tifffile.TiffPage)
                 for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
             ]
-    except (*DAMAGED, RuntimeError):
+    except DAMAGED:
         # Makers' files stretch the standard; LibRaw has read this one.
         return None
     if max(ends, default=0) <= len(data):

@@ -17,10 +17,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from ntire import UserError
-from ntire.entry.archive import PASSED_OVER, survey, unpack
+from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
 from ntire.files import line_of, open_regular, read_regular
+from ntire.picture.folder import passed_over
 from ntire.review.code_checks import CODE, METHOD, look_at_method
 from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, is_picture
@@ -163,7 +164,7 @@ class _Entry:
         if MANIFEST not in self.files:
             return None
         try:
-            text = read_regular(self.root / MANIFEST, MOST_TEXT).decode()
+            text = read_regular(self.root / MANIFEST, MOST_TEXT).decode("utf-8-sig")
             given = tomllib.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             self._add("E202", MANIFEST, "TOML in UTF-8", str(error) or type(error).__name__)
@@ -250,7 +251,7 @@ class _Entry:
         found: dict[str, list[str]] = {}
         for name in candidates:
             path = PurePosixPath(name)
-            if path.name.startswith(".") or PASSED_OVER & set(path.parts):
+            if any(map(passed_over, path.parts)):
                 continue
             if path.suffix.lower() in SUFFIXES:
                 found.setdefault(str(path.with_suffix("")).removeprefix(prefix), []).append(name)

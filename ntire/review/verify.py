@@ -23,7 +23,7 @@ from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission
 from ntire.files import writable_folder, write_atomically
-from ntire.picture.image import Integers, decode_integers, encode_png, read_bytes
+from ntire.picture.image import Integers, decode_integers, encode_png, psnr_of, read_bytes
 from ntire.picture.raw import facts_file, facts_text
 from ntire.review.check import InputsOf, Report, check
 from ntire.review.code_checks import CODE
@@ -213,7 +213,7 @@ def compare(submitted: Integers, reproduced: Integers) -> dict[str, Any]:
     return {
         "largest": int(apart.max(initial=0)),
         "mean": float(apart.mean()),
-        "psnr_db": math.inf if mean_square == 0 else 10 * math.log10(top**2 / mean_square),
+        "psnr_db": psnr_of(mean_square / top**2),
         "share": float((apart > 0).any(axis=2).mean()),
     }
 

@@ -73,6 +73,33 @@ UNSAFE = (
 )  # fmt: skip
 
 
+def test_names_that_begin_with_a_dot_and_a_slash_are_the_names_without_it_in_zips_as_in_tars(tmp_path):
+    make_zip(
+        tmp_path / "a.zip", [("./", b""), ("./submission.toml", b"1"), ("./images/", b""), ("././images/a.png", b"2")]
+    )
+    assert unpack(tmp_path / "a.zip", tmp_path / "out") == []
+    assert files_in(tmp_path / "out") == {"submission.toml": b"1", "images/a.png": b"2"}
+
+
+def zip_of_bytes(path, raw):
+    """A zip whose only member is named by `raw`, without the flag that says UTF-8."""
+    make_zip(path, [("x" * len(raw), b"1")])
+    path.write_bytes(path.read_bytes().replace(b"x" * len(raw), raw))
+
+
+def test_a_name_in_gbk_is_named_as_such_and_one_in_utf_8_without_the_flag_is_read(tmp_path):
+    zip_of_bytes(tmp_path / "gbk.zip", "图片/照1.png".encode("gbk"))
+    (found,) = unpack(tmp_path / "gbk.zip", tmp_path / "one")
+    assert (found.code, found.file) == ("E102", "图片/照1.png")
+    assert "GBK" in found.found
+    zip_of_bytes(tmp_path / "mac.zip", "图片/照1.png".encode())
+    assert unpack(tmp_path / "mac.zip", tmp_path / "two") == []
+    assert files_in(tmp_path / "two") == {"图片/照1.png": b"1"}
+    zip_of_bytes(tmp_path / "dos.zip", "café.png".encode("cp437"))
+    assert unpack(tmp_path / "dos.zip", tmp_path / "three") == []
+    assert files_in(tmp_path / "three") == {"café.png": b"1"}
+
+
 @pytest.mark.parametrize(
     ("kind", "name"), [*(("tar", name) for name in UNSAFE), *(("zip", name) for name in (*UNSAFE, "a\x00b", ""))]
 )

@@ -405,3 +405,44 @@ def test_other_files_are_named_as_what_they_are(tmp_path, data, words):
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(UnreadableImage, match=words):
         read_pixels(tmp_path / "a.png")
+
+
+def every_format(picture):
+    """The same small picture in every format that is read."""
+    import imagecodecs
+
+    made = {"png": made_png(picture), "png16": made_png(picture.astype(np.uint16) * 257)}
+    for kind, options in (("JPEG", {}), ("WEBP", {"lossless": True}), ("BMP", {}), ("AVIF", {}), ("MPO", {})):
+        file = io.BytesIO()
+        more = {"save_all": True, "append_images": [Image.fromarray(picture)]} if kind == "MPO" else {}
+        Image.fromarray(picture).save(file, kind, **options, **more)
+        made[kind] = file.getvalue()
+    for name, options in (("tif", {}), ("lzw", {"compression": "lzw", "predictor": True, "tile": (16, 16)})):
+        file = io.BytesIO()
+        tifffile.imwrite(file, picture, photometric="rgb", **options)
+        made[name] = file.getvalue()
+    file = io.BytesIO()
+    np.save(file, picture)
+    made["npy"] = file.getvalue()
+    made["jxl"] = imagecodecs.jpegxl_encode(picture)
+    return made
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", every_format(scene(16, 24)))
+def test_a_damaged_file_is_refused_in_words_or_read_and_header_and_pixels_agree(tmp_path, kind):
+    data = every_format(scene(16, 24))[kind]
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        broken = bytearray(data)
+        for at in rng.integers(0, len(data), rng.integers(1, 6)):
+            broken[at] = rng.integers(0, 256)
+        broken = broken[: rng.integers(1, len(data))] if rng.random() < 0.3 else broken
+        path = tmp_path / "a"
+        path.write_bytes(broken)
+        try:
+            header, pixels = read_header(path), read_pixels(path)
+        except UnreadableImage:
+            continue
+        assert pixels.shape == (header.height, header.width, 3)
+        assert depth_of(pixels) == header.depth
