@@ -5,6 +5,7 @@ import errno
 import importlib
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -75,6 +76,8 @@ NOTHING_LOST = "What is finished stays; make room, or choose another folder with
 
 def main() -> NoReturn:
     """The entry point: a user's mistake is one message and an exit code, anything else keeps its traceback."""
+    # Pillow warns of damaged metadata, which is passed over.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         app()
     except UserError as error:

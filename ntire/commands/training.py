@@ -165,10 +165,13 @@ def train(
     """
     refuse_unknown(team, track, variant)
     from ntire.environment import choose_device
+    from ntire.picture.folder import in_lines, walk
     from ntire.training.loop import Settings
 
     if trust:
         announce(team, trust, say)
+    for line in in_lines(walk(data).not_read):
+        say(line)
     settings = Settings(
         data=data,
         out=folder or Path("training") / "-".join(part for part in (Path(team).resolve().name, track, variant) if part),

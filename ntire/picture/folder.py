@@ -60,14 +60,11 @@ def walk(root: Path, suffixes: Collection[str] = PICTURES, *, links: bool = True
     found = Walk()
     for name, path, problem in _entries(root, links):
         suffix = path.suffix.lower()
-        shown = name.encode("utf-8", "backslashreplace").decode()
         problem = problem or why_not(suffix, suffixes)
-        if problem is None and shown != name:
-            problem = "its name is not UTF-8; rename it"
         if problem is None:
             found.pictures.append(Found(path, unicodedata.normalize("NFC", name.removesuffix(path.suffix))))
         elif suffix not in quiet:
-            found.not_read.append(NotRead(shown, problem))
+            found.not_read.append(NotRead(name.encode("utf-8", "backslashreplace").decode(), problem))
     found.pictures.sort(key=lambda one: one.path)
     return found
 

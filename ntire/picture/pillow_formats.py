@@ -23,7 +23,7 @@ from ntire.picture.repairs import ended_jpeg, only_pixels, png_chunk
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "AVIF")
 READ = "PNG, JPEG, TIFF, WebP, BMP, AVIF, JPEG XL, HEIC or .npy"
 """All that is read, here and elsewhere, in words."""
-LONGEST_EXIF = 1 << 17
+LONGEST_EXIF = 1 << 16
 """Where EXIF data behind a PNG's pixels is looked for: it begins in the last bytes of the file."""
 TRANSPARENT = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 

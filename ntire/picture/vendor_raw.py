@@ -4,7 +4,6 @@ LibRaw decodes what there is of a damaged file, tells of it on stderr if at all,
 read, the strips of a TIFF-like file are looked for, and rows without any light at the end are taken for what they are.
 """
 
-import io
 import os
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntire.picture.header import DAMAGED, UnreadableImage
+from ntire.picture.tiff import opened
 
 if TYPE_CHECKING:
     import rawpy
@@ -137,7 +137,7 @@ def _beyond_the_end(data: bytes) -> str | None:
     if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return None
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
+        with opened(data) as file:
             pages = [page for first in file.pages for page in (first, *(first.pages or ()))]
             ends = [
                 offset + count

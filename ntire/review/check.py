@@ -298,6 +298,11 @@ class _Entry:
         elif len(images) != track.count:
             self._add("E313", "", f"{track.count} images", f"{len(images)}")
 
+    def _depths(self) -> tuple[int, ...]:
+        """Bits a sample of the PNGs that the track takes."""
+        taken = self.track.results if self.track is not None else ()
+        return tuple(bits for result, bits in (("png8", 8), ("png16", 16)) if result in taken) or (8,)
+
     def _multiple(self, key: str) -> int:
         """Where the track adds the noise itself: what the clean picture is cut to a multiple of before."""
         noise = self.track.noise_of(key.partition("/")[0]) if self.track is not None else None
@@ -309,13 +314,16 @@ class _Entry:
         if raw:
             # The user's own frames: what they are read with has no place where strangers' pictures are.
             sizes = _in_threads(lambda pair: size_of(pair[1], "raw") if pair[1] else None, pairs)
-            wanted = [Wanted(self.root / name, name, size=size) for (name, _), size in zip(pairs, sizes, strict=True)]
+            wanted = [
+                Wanted(self.root / name, name, size=size, depths=self._depths())
+                for (name, _), size in zip(pairs, sizes, strict=True)
+            ]
         else:
             keys = [key for key, names in images.items() for _ in names]
             wanted = [
-                Wanted(self.root / name, name, size=_cut(lq, multiple))
+                Wanted(self.root / name, name, size=_cut(lq, multiple), depths=self._depths())
                 if lq and (multiple := self._multiple(key)) > 1
-                else Wanted(self.root / name, name, lq)
+                else Wanted(self.root / name, name, lq, depths=self._depths())
                 for key, (name, lq) in zip(keys, pairs, strict=True)
             ]
         seen = decoders().look(wanted)
