@@ -145,19 +145,11 @@ class _Entry:
 
     def _unwrap(self) -> None:
         """Step into the one folder that everything lies in, if it has around it what an entry has in it."""
-        visible = [name for name in self.files if not name.startswith(".")]
-        tops = {name.partition("/")[0] for name in visible}
-        if len(tops) != 1 or visible == [*tops]:
-            return
-        (top,) = tops
-        inside = [name.removeprefix(f"{top}/") for name in visible]
-        firsts = {name.partition("/")[0].lower() for name in inside}
-        own = {MANIFEST, README, IMAGES, *(subset.lower() for subset in (self.track.subsets if self.track else ()))}
-        if not firsts & own:
-            return
-        self.root /= top
-        self.files = inside
-        self._add("W106", "", "the entry itself", f"one folder {top} around it")
+        top = _wrapper(self.files, self.track)
+        if top:
+            self.root /= top
+            self.files = [name.removeprefix(f"{top}/") for name in self.files if not name.startswith(".")]
+            self._add("W106", "", "the entry itself", f"one folder {top} around it")
 
     def _manifest(self) -> Manifest | None:
         """The manifest, if it is in order; settles the track, too."""
@@ -369,6 +361,22 @@ class _Entry:
                 self._add("E503", MANIFEST, spent.rule, other)
             elif spent.margin is not None and spent.over:
                 self._add("E502", MANIFEST, spent.rule, f"{spent.value:.10g}, {-spent.margin:.3%} over")
+
+
+def inner_folder(root: Path, track: Track | None) -> Path:
+    """The folder with the manifest: `root`, or the one folder in it that `check` tolerates around an entry."""
+    return root / _wrapper(survey(root)[0], track)
+
+
+def _wrapper(files: Sequence[str], track: Track | None) -> str:
+    visible = [name for name in files if not name.startswith(".")]
+    tops = {name.partition("/")[0] for name in visible}
+    if len(tops) != 1 or visible == [*tops]:
+        return ""
+    (top,) = tops
+    firsts = {name.removeprefix(f"{top}/").partition("/")[0].lower() for name in visible}
+    own = {MANIFEST, README, IMAGES, *(subset.lower() for subset in (track.subsets if track else ()))}
+    return top if firsts & own else ""
 
 
 def _readme_lines(text: str) -> dict[str, str]:
