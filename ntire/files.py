@@ -220,7 +220,7 @@ def read_toml(path: Path, model: type[Model], below: Path | None = None) -> Mode
     `below`: the folder of a stranger that it lies in, see `open_regular`.
     """
     try:
-        text = (read_regular(path, MOST_TOML, below) if below else path.read_bytes()).decode()
+        text = (read_regular(path, MOST_TOML, below) if below else path.read_bytes()).decode("utf-8-sig")
         return model.model_validate(tomllib.loads(text))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}.") from None

@@ -3,6 +3,7 @@
 import json
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 FORMULA = ("=", "+", "-", "@")
@@ -44,3 +45,8 @@ def markdown_cell(text: str) -> str:
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
     # GitHub makes links of bare addresses.
     return re.sub(r"(?i)://|\bwww\.", lambda found: found[0].replace(":", "&#58;").replace(".", "&#46;"), escaped)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of cells that are Markdown themselves: what strangers wrote goes through `markdown_cell` first."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))

@@ -32,11 +32,10 @@ from ntire.scoring.track import Gate, Track
 
 SIDE = 512
 FACE = ((193.0, 240.0), (320.0, 241.0), (257.0, 314.0), (202.0, 371.0), (309.0, 371.0))
-DEFAULT = ("niqe", "clipiqa", "musiq", "fid", "adaface")
 
 
 @dataclass(frozen=True)
-class Part:
+class BenchedPart:
     """One metric, or all together."""
 
     name: str
@@ -53,7 +52,7 @@ class Part:
 class ScorerReport:
     """What `ntire bench --scorer` found."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[BenchedPart, ...]
     again_s: float
     """Wall seconds for scoring all entries a second time."""
     harness_share: float
@@ -71,7 +70,7 @@ def bench_scorer(folder: Path, names: Sequence[str], images: int, entries: int, 
         field = _Field.make(folder, names, images, entries)
         parts = [_part(field, name, rounds) for name in names]
         plain, ours = (sum(getattr(part, side) for part in parts) for side in ("plain_s", "ours_s"))
-        parts.append(Part("all", plain, ours, plain / ours, max(part.difference for part in parts)))
+        parts.append(BenchedPart("all", plain, ours, plain / ours, max(part.difference for part in parts)))
         share, again = field.overhead()
     return ScorerReport(tuple(parts), again, share, images, entries, rounds)
 
@@ -164,7 +163,7 @@ def _instant_set(metric: Metric) -> Metric:
     return replace(metric, of_set=lambda vectors, paths: 0.0) if metric.of_set else metric
 
 
-def _part(field: _Field, name: str, rounds: int) -> Part:
+def _part(field: _Field, name: str, rounds: int) -> BenchedPart:
     """Both sides in turn, the second round in the other order; models are loaded before the clock starts."""
     plain = _PLAIN.get(name, _plain_iqa)(field, name)
     times: dict[str, list[float]] = {"plain": [], "ours": []}
@@ -184,7 +183,7 @@ def _part(field: _Field, name: str, rounds: int) -> Part:
             times[side].append(time.process_time() - began)
     difference = max(abs(values["plain"][key] - values["ours"][key]) for key in values["ours"])
     ratio = median(one / other for one, other in zip(times["plain"], times["ours"], strict=True))
-    return Part(name, median(times["plain"]), median(times["ours"]), ratio, difference)
+    return BenchedPart(name, median(times["plain"]), median(times["ours"]), ratio, difference)
 
 
 def _plain_iqa(field: _Field, name: str) -> Callable[[], dict[tuple[str, str, str], float]]:

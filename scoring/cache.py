@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from typing import Self
 
 import numpy as np
 
+from ntire.environment import own_cache
 from ntire.scoring.instruments import Vector
 
 FORMAT = 3
@@ -26,8 +26,7 @@ DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, 
 
 def default_path() -> Path:
     """Where the cache is unless the user says otherwise."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "ntire" / "observations.sqlite"
+    return own_cache() / "observations.sqlite"
 
 
 def key_of(*parts: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.method.pyiqa_networks import build, replaced
-from ntire.method.weights_files import read_state_dict
+from ntire.method.state_dict import read_state_dict
 from ntire.scoring.instruments import NetworkInstrument, Vector, View
 from ntire.scoring.pixels import MetricError
 

@@ -3,14 +3,13 @@
 Whatever a file's depth, values are compared as levels of 255 (see `levels`), so the peak is 255.
 """
 
-import math
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ntire.picture.image import Pixels, depth_of
+from ntire.picture.image import Pixels, depth_of, psnr_of
 
 On = Literal["rgb", "ycbcr", "yiq"]
 """What is compared: all three channels, BT.601 Y with foot- and headroom as MATLAB's rgb2ycbcr, or full-range Y."""
@@ -18,11 +17,6 @@ Measure = Callable[[Pixels, Pixels], float]
 """Takes RGB (H, W, 3) in levels of 255 twice, the restored image first."""
 
 
-DEPTH_RULE = "16 bits count as value / 257, floats as 255 x value, not rounded; floats outside of [0, 1] are refused"
-"""How another depth than 8 bits is brought to levels of 255.
-
-Rounding a 16-bit truth to 8 bits would add an error of its own: 0.02 dB at 36 dB, 1.2 dB at 54 dB.
-"""
 Failure = Literal["metric failed", "no crop"]
 """What the row of an image is called for which a metric has no value."""
 
@@ -35,7 +29,7 @@ class MetricError(Exception):
 
 
 def levels(pixels: Pixels) -> Pixels:
-    """Pixels of any depth in levels of 255: 8-bit integers as they are, others by DEPTH_RULE as float32."""
+    """Pixels of any depth in levels of 255: 8-bit integers as they are, others by `metrics.DEPTH_RULE` as float32."""
     white = depth_of(pixels).white
     if white == 255:
         return pixels
@@ -52,7 +46,7 @@ def psnr(on: On, epsilon: float = 0.0) -> Measure:
 
     def measure(restored: Pixels, gt: Pixels) -> float:
         error = float(np.mean((_samples(restored, on) - _samples(gt, on)) ** 2)) / 255**2 + epsilon
-        return -10 * math.log10(error) if error else math.inf
+        return psnr_of(error)
 
     return measure
 

@@ -17,7 +17,7 @@ from ntire.scoring.leaderboard import GateResult, Line, line_of, problems_of
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row, Scored, Status
 from ntire.scoring.spreadsheet import Table, read_table
-from ntire.scoring.track import Track
+from ntire.scoring.track import PROTOCOLS, Track
 
 NOTHING = ("", "-", "--", "–", "—", "n/a", "na", "nan", "none")
 """What stands in a cell that has no value, in lower case."""
@@ -114,6 +114,11 @@ def _line(row: Mapping[str, str], cells: Mapping[str, float], track: Track) -> L
     gates = tuple(GateResult(gate, int(count)) for gate, count in failed if count is not None)
     lacking = [term.metric for term in track.terms if term.metric not in means]
     where = " for all subsets" if track.average == "subsets" else ""
+    protocol = row.get("protocol", "")
+    own = track.noise.protocol if track.noise else ""
+    measured = next((words for name, words in PROTOCOLS.items() if name == protocol), protocol)
+    other = [f"another protocol, not to be ranked with this track's: noise {measured}"]
+    other = other if protocol and own and protocol != own else []
     reasons = [f"{', '.join(dict.fromkeys(lacking))} not given{where}"] if lacking else []
     reasons += [f"gate {gate.name}: failed images not given" for gate, count in failed if count is None]
     images = int(cells.get("images", track.count or 0))
@@ -123,7 +128,9 @@ def _line(row: Mapping[str, str], cells: Mapping[str, float], track: Track) -> L
     )  # fmt: skip
     # Our own tables say why an entry is not valid; what its numbers say again is not said twice.
     said = _listed(row.get("problems", "")) or (("not valid",) if row.get("valid") == "no" else ())
-    return replace(line, problems=tuple(dict.fromkeys((*said, *([] if said else reasons), *problems_of(line, [])))))
+    return replace(
+        line, problems=tuple(dict.fromkeys((*other, *said, *([] if said else reasons), *problems_of(line, []))))
+    )
 
 
 def _listed(cell: str) -> tuple[str, ...]:

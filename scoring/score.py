@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from ntire.entry.manifest import Submission
-from ntire.environment import environment, versions
 from ntire.files import sha256_of
 from ntire.method.weights_files import require, verify
-from ntire.picture.image import Header, Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.picture.image import Header, Pixels, UnreadableImage, cut_to_multiple, decode, header_of, read_bytes
 from ntire.scoring.cache import Cache, key_of
 from ntire.scoring.identity import Face
 from ntire.scoring.instruments import Instrument, PixelInstrument, Vector, View
@@ -69,11 +68,13 @@ class Picture:
     """Raises UnreadableImage."""
     landmarks: Face | None = None
     pixels: Pixels | None = None
+    multiple: int = 1
+    """Cut to sides of a multiple of it before anything else."""
 
     def open(self) -> Pixels:
         """Decode it, once. Raises UnreadableImage."""
         if self.pixels is None:
-            self.pixels = levels(self.decode())
+            self.pixels = cut_to_multiple(levels(self.decode()), self.multiple)
         return self.pixels
 
     def view(self, border: int, reference: "Picture | None" = None) -> View:
@@ -150,7 +151,7 @@ class Scorer:
         self.cache = cache
         require({one.name: one.weights for one in self.metrics}, {one.name: None for one in self.metrics})
         self._instruments: dict[str, Instrument] = {}
-        self._identities = {metric.name: self._identity(metric) for metric in self.metrics}
+        self._identities = {metric.name: metric.identity(device) for metric in self.metrics}
 
     def identities(self) -> dict[str, str]:
         """For each metric, all that its numbers depend on beside the images: versions, weights, device, precision."""
@@ -252,7 +253,8 @@ class Scorer:
         if metric.apart and reference is not None:
             points = repr(image.landmarks)
             return key_of(*common, image.sha256, points), key_of(*common, reference.sha256, points)
-        return key_of(*common, image.sha256, reference.sha256 if reference else ""), ""
+        beside = f"{reference.sha256} / {reference.multiple}" if reference else ""
+        return key_of(*common, image.sha256, beside), ""
 
     def _observe(
         self, metric: Metric, wanted: Mapping[str, tuple[Picture, Picture | None]], pool: ThreadPoolExecutor
@@ -317,13 +319,6 @@ class Scorer:
             self._instruments[metric.name] = metric.load(self.device, paths)
         return self._instruments[metric.name]
 
-    def _identity(self, metric: Metric) -> str:
-        installed = versions()
-        packages = [f"{name} {installed.get(name, 'absent')}" for name in metric.packages]
-        files = [f"{name} {_fingerprint(path)}" for name, path in metric.paths().items()]
-        where = [f"{environment(self.device)['device']} fp32"] if files else []
-        return ", ".join([metric.name, metric.protocol, *packages, *files, *where])
-
     def _of_set(self, features: Mapping[str, list[Vector]]) -> dict[str, float]:
         found = {}
         for metric in self.metrics:
@@ -346,19 +341,21 @@ class _References:
 
 
 def _references(track: Track, one: Expected) -> _References:
-    gt, lq = (_opened(path, one.landmarks) if path else None for path in (one.gt, one.lq))
+    gt, lq = (_opened(path, one.landmarks, one.multiple) if path else None for path in (one.gt, one.lq))
     sized = gt or lq
     if sized is None:
         raise ValueError(f"{one.name} has no reference")
     # Where the track adds the noise itself, the clean picture is what an entry must not be equal to.
-    given = lq or (gt if track.noise else None)
-    asked = AskedFor((sized[1].height, sized[1].width), track.results, given[0] if given else None)
+    given = lq or (gt if track.noise_of(one.subset) else None)
+    height, width = (side - side % one.multiple for side in (sized[1].height, sized[1].width))
+    asked = AskedFor((height, width), track.results, given[0] if given else None)
     return _References(gt[0] if gt else None, lq[0] if lq else None, asked)
 
 
-def _opened(path: Path, landmarks: Face | None = None) -> tuple[Picture, Header]:
+def _opened(path: Path, landmarks: Face | None = None, multiple: int = 1) -> tuple[Picture, Header]:
     data = read_bytes(path)
-    return Picture(path, sha256_of(data), partial(decode, path, data), landmarks), header_of(path, data)
+    found = Picture(path, sha256_of(data), partial(decode, path, data), landmarks, multiple=multiple)
+    return found, header_of(path, data)
 
 
 def _submitted(pictures: dict[str, Path], track: Track) -> tuple[dict[str, Path], set[str]]:
@@ -422,13 +419,6 @@ def _inside(image: Picture, border: int) -> Pixels:
     if min(pixels.shape[:2]) <= 2 * border:
         raise MetricError(f"nothing is left of {pixels.shape[0]} x {pixels.shape[1]} inside a border of {border}")
     return pixels[border:-border, border:-border] if border else pixels
-
-
-def _fingerprint(path: Path) -> str:
-    """The first digits of a weights file's sha256; of a repository, the snapshot that is here."""
-    if path.is_dir():
-        return "+".join(sorted(snapshot.name[:12] for snapshot in path.glob("snapshots/*")))
-    return sha256_of(path)[:16]
 
 
 def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

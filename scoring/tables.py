@@ -13,7 +13,7 @@ from ntire.scoring.leaderboard import BINS, Line
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row
 from ntire.scoring.statistics import sensitivity
-from ntire.text import markdown_cell, printable_json, spreadsheet_cell
+from ntire.text import markdown_cell, markdown_table, printable_json, spreadsheet_cell
 
 Cell = str | bool | int | float | None
 COUNTS = ("rank", "rank_low", "rank_high", "images", "scored")
@@ -243,8 +243,7 @@ def _finite(value: float | None) -> float | str | None:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown; names cannot break out of their cell."""
-    shown = [header, ["---"] * len(header), *([markdown_cell(cell) for cell in row] for row in rows)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in shown)
+    return markdown_table(header, ([markdown_cell(cell) for cell in row] for row in rows)) + "\n"
 
 
 def _csv(table: pd.DataFrame) -> str:

@@ -10,10 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from tests.made import scene, write_png
+
+# An example takes as long as the machine is busy: how long says nothing about the code.
+hypothesis.settings.register_profile("ntire", deadline=None)
+hypothesis.settings.load_profile("ntire")
 
 # PyTorch's and pyiqa's caches are fixed when they are imported, so all tests of a process share one, which is not the user's.
 os.environ["TORCH_HOME"] = tempfile.mkdtemp(prefix="ntire-tests-")

@@ -3,6 +3,7 @@
 import ast
 from collections import defaultdict
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,34 @@ def test_what_is_for_tests_stays_in_tests(module):
         or (isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == module)
     }
     assert importing == set()
+
+
+def test_no_module_imports_itself_in_a_circle_not_even_inside_its_functions():
+    names = {dotted(path): tree for path, tree in trees()}
+    graph = {
+        name: {found for found in imported(tree, names) if found in names and found not in (name, "ntire")}
+        for name, tree in names.items()
+    }
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError, which shows the circle
+
+
+def dotted(path):
+    parts = path.with_suffix("").parts
+    return ".".join(parts if parts[0] == "ntire" else ("ntire", *parts)).removesuffix(".__init__")
+
+
+def imported(node, names):
+    """Modules of ours that code imports when it runs; what only the type checker sees is left out, and so is `ntire` itself,
+    from which everybody takes UserError.
+    """
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        if isinstance(child, ast.ImportFrom) and child.module:
+            for one in child.names:
+                whole = f"{child.module}.{one.name}"
+                yield whole if whole in names else child.module
+        elif isinstance(child, ast.Import):
+            yield from (one.name for one in child.names)
+        else:
+            yield from imported(child, names)

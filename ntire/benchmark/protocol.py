@@ -142,7 +142,7 @@ def bench(
     seed: int = 0,
     timeout: float = 600.0,
     say: Callable[[str], None] = lambda line: None,
-    start: "Callable[[Side, float], Child] | None" = None,
+    start: "Callable[[Side, float], BenchChild] | None" = None,
 ) -> BenchReport:
     """Measure a method, and in turn with it another one, on pictures. `start` makes the process of a side: one of our own, or
     one in a sandbox.
@@ -156,10 +156,10 @@ def bench(
     states = [nvidia.state(device)]
     with tempfile.TemporaryDirectory() as name:
         made = _warm_ups(pictures, setup.track, Path(name))
-        children: list[Child] = []
+        children: list[BenchChild] = []
         try:
             for side in sides:
-                children.append((start or Child)(side, timeout))
+                children.append((start or BenchChild)(side, timeout))
             for child in children:
                 say(f"{child.side.name}: loaded in {child.side.load_s:.2f} s; warming up")
                 child.warm_up(made, protocol)
@@ -193,7 +193,7 @@ def bench(
 class _Passes:
     """Passes over the pictures in shuffled order; the sides take turns in being first."""
 
-    def __init__(self, pictures: Sequence[Picture], children: "Sequence[Child]", order: random.Random) -> None:
+    def __init__(self, pictures: Sequence[Picture], children: "Sequence[BenchChild]", order: random.Random) -> None:
         self._pictures, self._children, self._order = list(pictures), list(children), order
         self._began = time.perf_counter()
         self._turns = 0
@@ -237,7 +237,7 @@ def scored_pixels(entry: Path, pictures: Sequence[Picture], digests: Mapping[str
     return found
 
 
-class Child:
+class BenchChild:
     """A process that answers; whatever goes wrong in it is a UserError with what it said."""
 
     def __init__(self, side: Side, timeout: float) -> None:

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from ntire import UserError
 from ntire.benchmark.child import Setup
 from ntire.benchmark.cost import Figures, Size
-from ntire.benchmark.protocol import Child, Picture, Side, size_of_input
+from ntire.benchmark.protocol import BenchChild, Picture, Side, size_of_input
 from ntire.environment import environment
 from ntire.files import sha256_of
-from ntire.picture.raw import facts_file
+from ntire.picture.raw import facts_text
 from ntire.runner.device_worker import fingerprint_of
 from ntire.sandbox import child as sandbox
 from ntire.sandbox.child import Answer, Backend, Place, describe
@@ -72,7 +72,7 @@ def cost_in_sandbox(
     return plain
 
 
-class SandboxedChild(Child):
+class SandboxedChild(BenchChild):
     """One side of `ntire bench` in a sandbox: pixels come out within the time that is taken, so both sides should be in one."""
 
     def __init__(self, side: Side, timeout: float, where: Sandbox) -> None:
@@ -122,7 +122,7 @@ class SandboxedChild(Child):
         kind = self.side.setup.track
         height, width = size_of_input(picture.path, kind)
         most = height * width * 3 * self._bits // 8
-        with self._exchange.showing(picture.path, facts_file(picture.path)) as name:
+        with self._exchange.showing(picture.path, facts_text(picture.path)) as name:
             request = {"do": "restore", "path": self._child.path_of(name), "pixels": True}
             request["fingerprint"] = fingerprint_of(picture.path, kind)
             cpu = self._cpu_ns()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +27,7 @@ from ntire.commands.options import (
     parsed_size,
     parsed_tile,
 )
-from ntire.commands.restoring import chosen_method, inputs_of_track, plan, refuse_other_inputs
+from ntire.commands.restoring import chosen_method, inputs_of_track, plan, refuse_other_inputs, refuse_unknown
 from ntire.commands.screen import (
     out,
     print_bench,
@@ -40,7 +40,7 @@ from ntire.commands.screen import (
 
 if TYPE_CHECKING:
     from ntire.benchmark.child import Setup
-    from ntire.benchmark.protocol import BenchReport, Child, Side
+    from ntire.benchmark.protocol import BenchChild, BenchReport, Side
     from ntire.benchmark.statistics import Protocol
     from ntire.commands.restoring import Say
     from ntire.runner.prepare import Options
@@ -156,13 +156,14 @@ def _what_to_time(
     if options.run.weights is not None:
         raise UserError(f"{team} is a folder, and in a sandbox its weights lie in weights/ beside method.py. {TRUST}")
     track = load_track(track_name)
-    return inputs_of_track(track, given, track.inputs, limit, say)
+    track, inputs, _ = inputs_of_track(track, given, track.inputs, limit, say)
+    return track, inputs
 
 
 @contextlib.contextmanager
 def _start(
     team: str, options: BenchOptions, against: tuple[str, Setup] | None, track: Track
-) -> Iterator[Callable[[Side, float], Child] | None]:
+) -> Iterator[Callable[[Side, float], BenchChild] | None]:
     """How the processes of both sides are made: in sandboxes, both of them, where one is not trusted."""
     if not is_foreign(team, options.trust):
         yield None
@@ -180,7 +181,7 @@ def _start(
         (scratch / "other").mkdir()
         own, theirs = Sandbox(backend, code, scratch), Sandbox(backend, code, scratch / "other", weights=fetched)
 
-        def start(side: Side, timeout: float) -> Child:
+        def start(side: Side, timeout: float) -> BenchChild:
             return SandboxedChild(side, timeout, own if side.setup.team == team else theirs)
 
         yield start
@@ -327,6 +328,7 @@ def bench(
         return
     if team is None or track is None:
         raise UserError("say what to measure: --team T --track K times a method; --scorer times the scorer.")
+    refuse_unknown(team, track, variant)
     from ntire.benchmark.statistics import FULL, QUICK
     from ntire.environment import choose_device
     from ntire.runner.prepare import Options
@@ -384,6 +386,7 @@ def cost_command(
     """Count a method's parameters, multiply-adds by three counters, activations and memory, beside what its report claims
     and its track allows; works without weights or a GPU. Exit code 1 over budget, or when counters disagree.
     """
+    refuse_unknown(team, track, variant)
     announce(team, trust, say)
     found = cost(team, track, variant=variant, at=parsed_size(at), reach=reach, tile=tile, trust=trust)
     if as_json:
@@ -395,21 +398,61 @@ def cost_command(
         raise UserError("\n".join(f"{team}: {problem}" for problem in problems), exit_code=1)
 
 
-@app.command(epilog="Examples: [bold]ntire teams --track raw[/]; [bold]ntire teams --json[/]")
+def _print_fidelity(track: str | None, team: str | None, *, as_json: bool, as_markdown: bool) -> None:
+    """The tables of what reports state. Raises UserError where there is none for the track and team."""
+    from ntire.method.fidelity import counts, markdown, passages
+
+    chosen = [one for one in passages() if track in (None, one.track) and team in (None, one.team)]
+    if not chosen:
+        known = ", ".join(f"{one.team} ({one.track})" for one in passages())
+        raise UserError(f"there is no table of statements for {team or track}; there are: {known}.")
+    if as_json:
+        print_json([asdict(one) for one in chosen])
+    elif as_markdown:
+        out.print(markdown(chosen), markup=False, soft_wrap=True, end="")
+    else:
+        for one in chosen:
+            rows = [[row.sentences, row.says, f"{row.status}{': ' if row.reason else ''}{row.reason}", row.code]
+                    for row in one.statements]  # fmt: skip
+            summary = ", ".join(f"{count} {status}" for status, count in counts(one.statements).items() if count)
+            out.print(f"\n{one.team} {one.track}: {one.source}; {summary}", markup=False)
+            print_table(["sentences", "statement", "status", "code"], rows)
+
+
+@app.command(
+    epilog="Examples: [bold]ntire teams --track raw[/]; [bold]ntire teams --json[/]; "
+    "[bold]ntire teams --fidelity --team IID-AI[/]"
+)
 def teams(
     track: Annotated[str | None, typer.Option(help="Only this folder of methods: raw, srgb, ...")] = None,
     as_json: AsJson = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    fidelity: Annotated[
+        bool,
+        typer.Option("--fidelity", help="Print what each report states, statement by statement, and what is here."),
+    ] = False,
+    team: Annotated[str | None, typer.Option(help="With --fidelity: only this team.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="For developers: count what has changed and write teams/methods.json.")
+    ] = False,
 ) -> None:
     """List every method: what its report claims, what we count, its weights and caveats."""
-    from ntire.method.catalogue import methods, unpublished
+    if fidelity:
+        _print_fidelity(track, team, as_json=as_json, as_markdown=as_markdown)
+        return
+    from ntire.method.catalogue import listed, unpublished
     from ntire.method.method_table import COLUMNS, facts_of, in_short, markdown
 
+    if record:
+        from ntire.method.recording import record as write_anew
+
+        out.print(f"recorded: {write_anew(say)}", markup=False)
+        return
     if as_markdown:
         out.print(markdown(), markup=False, soft_wrap=True)
         return
     with progress() as bars:
-        found = [facts_of(method) for method in bars.track(methods(track), description="counting, once a version")]
+        found = [facts_of(method) for method in bars.track(listed(track), description="counting what is new")]
     if as_json:
         print_json(found)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,6 +25,7 @@ from ntire.text import printable
 
 if TYPE_CHECKING:
     from ntire.method import Method, Precision
+    from ntire.picture.folder import NotRead
     from ntire.runner.device_worker import Result
     from ntire.runner.prepare import Options
     from ntire.runner.runner import Input, Summary
@@ -44,6 +45,8 @@ class Job:
     track: Track
     inputs: tuple[Input, ...]
     out: Path
+    not_read: tuple[NotRead, ...] = ()
+    """What lies beside the inputs, with the reasons."""
 
 
 def run(
@@ -136,36 +139,38 @@ def plan(
 
     track = load_track(track_name)
     method = chosen_method(team, track, variant, trust=trust)
-    track, inputs = inputs_of_track(track, given, method.track, limit, say)
+    track, inputs, not_read = inputs_of_track(track, given, method.track, limit, say)
     typed = track.name if track_name.endswith(".toml") else track_name
     name = "-".join(filter(None, (method.team, typed, variant or "")))
-    return Job(method, track, inputs, out or Path("submissions") / name.replace("/", "_"))
+    return Job(method, track, inputs, out or Path("submissions") / name.replace("/", "_"), not_read)
 
 
 def inputs_of_track(
     track: Track, given: Sequence[Path], kind: str, limit: int | None, say: Say
-) -> tuple[Track, tuple[Input, ...]]:
-    """What is to be restored, and for which track: the sample set is one of its own."""
+) -> tuple[Track, tuple[Input, ...], tuple[NotRead, ...]]:
+    """What is to be restored, and for which track: the sample set is one of its own; and what lies there and is not read."""
+    from ntire.picture.folder import in_lines
     from ntire.picture.samples import add_noise
-    from ntire.runner.runner import find_inputs
+    from ntire.runner.runner import look_for_inputs
 
     folders = list(given)
     if not given:
         track, folder = _default_inputs(track)
         folders = [folder]
         say(f"no input given: restoring {folder} ({track.title})")
-    inputs = find_inputs(folders, kind)[:limit]
-    if track.noise:
-        noisy = add_noise({item.name: item.path for item in inputs}, track.noise.sigma, track.noise.seed)
-        say(f"noise of sigma {track.noise.sigma:g} added to {len(inputs)} clean picture(s): {noisy}")
-        inputs = find_inputs([noisy], kind)
-    for subset, noise in track.noises.items():
-        clean = [item for item in inputs if item.name.startswith(f"{subset}/")]
-        if clean:
-            noisy = add_noise({item.name: item.path for item in clean}, noise.sigma, noise.seed)
-            say(f"{subset}: noise of sigma {noise.sigma:g} added to {len(clean)} clean picture(s): {noisy}")
-            inputs = [*(item for item in inputs if item not in clean), *find_inputs([noisy], kind)]
-    return track, tuple(inputs)
+    found = look_for_inputs(folders, kind)
+    for line in in_lines(found.not_read):
+        say(line)
+    inputs = list(found.inputs[:limit])
+    for subset, noise in [("", track.noise), *track.noises.items()]:
+        clean = [item for item in inputs if noise and (not subset or item.name.startswith(f"{subset}/"))]
+        if noise and clean:
+            paths = {item.name: item.path for item in clean}
+            noisy = add_noise(paths, noise.sigma, noise.seed, noise.protocol, noise.multiple)
+            where = f"{subset}: " if subset else ""
+            say(f"{where}noise of sigma {noise.sigma:g} added to {len(clean)} clean picture(s), {noise.handed()}")
+            inputs = [replace(item, path=noisy[item.name]) if item in clean else item for item in inputs]
+    return track, tuple(inputs), found.not_read
 
 
 def _run_in_sandbox(
@@ -202,10 +207,11 @@ def _run_in_sandbox(
                 raise UserError(f"{team}: {why}", exit_code=1)
             method = as_method(submitted, submitted.facts, Path(team), scratch)
             refuse_other_inputs(team, method.track, track)
-            track, inputs = inputs_of_track(track, given, method.track, limit, say)
+            track, inputs, not_read = inputs_of_track(track, given, method.track, limit, say)
             target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
             report = watch(f"{method.team} {track.name}", len(inputs))
-            return run_method(described(method, options), inputs, target, track.name, report)
+            summary = run_method(described(method, options), inputs, target, track.name, report)
+            return replace(summary, not_read=not_read)
 
 
 def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False) -> Summary:
@@ -221,7 +227,18 @@ def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False) -
     if whole and (job.method.track != "face" or job.method.restore is not Method.restore):
         raise UserError(f"--whole finds faces in pictures; {job.method.team} on track {job.track.name} takes no faces.")
     find = face_finder(options.device) if whole else None
-    return run_method(prepare(job.method, options), job.inputs, job.out, job.track.name, report, find)
+    summary = run_method(prepare(job.method, options), job.inputs, job.out, job.track.name, report, find)
+    return replace(summary, not_read=job.not_read)
+
+
+def refuse_unknown(team: str | Path, track_name: str, variant: str | None) -> None:
+    """Raise UserError for a track, team or variant that there is not, before anything heavy is imported."""
+    from ntire.method import catalogue
+    from ntire.scoring.track import load_track
+
+    track = load_track(track_name)
+    if not catalogue.is_folder(team):
+        catalogue.look_up(str(team), track.inputs, variant)
 
 
 def chosen_method(team: str | Path, track: Track, variant: str | None, *, trust: bool = False) -> type[Method]:
@@ -338,6 +355,7 @@ def run_command(
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; resumes an interrupted run."""
+    refuse_unknown(team, track, variant)
     announce(team, trust and not sandbox, say)
     with progress() as bars:
         summary = run(

@@ -41,12 +41,21 @@ def check(
     Inputs that are not given are looked for where `score` finds them. Its code runs only with `sandbox`: auto, bubblewrap,
     docker, podman, or none, which runs it with your rights. Raises UserError for a path where nothing is.
     """
-    from ntire.review.check import check as check_entry
-    from ntire.sandbox.child import choose
     from ntire.scoring.track import load_track
 
-    backend = choose(sandbox) if sandbox else None
-    return check_entry(Path(entry), load_track(str(track)) if track else None, _inputs_of(lq), backend)
+    _refuse_missing(Path(entry))
+    rules = load_track(str(track)) if track else None
+    inputs = _inputs_of(lq)
+    # What reads entries and pictures is heavy: it is imported when there is something to read.
+    from ntire.review.check import check as check_entry
+    from ntire.sandbox.child import choose
+
+    return check_entry(Path(entry), rules, inputs, choose(sandbox) if sandbox else None)
+
+
+def _refuse_missing(entry: Path) -> None:
+    if not entry.exists():
+        raise UserError(f"{entry}: expected a folder, .zip, .tar or .tar.gz, found no such file.")
 
 
 def verify(
@@ -62,17 +71,19 @@ def verify(
     device: str = "auto",
     time_limit: float = 300.0,
     memory_gib: float = 8.0,
+    strict: bool = False,
     out: str | Path | None = None,
     key: str | Path | None = None,
     say: Say = lambda line: None,
 ) -> Verification:
     """Run an entry's code in a sandbox and hold what it makes against the images that were submitted.
 
-    `sample` images are run instead of all; `seed` chooses them, a new one by default. Code has `time_limit` seconds an image
-    and `memory_gib`. The verdict is written to `<entry>/verification.json` below `out`, by default below the results folder
-    beside the entries, and signed if the organiser's `key`, a file, is given. Raises UserError for wrong usage, and (exit
-    code 3) a sandbox that does not work.
+    `sample` images are run instead of all; `seed` chooses them and the probes, a new one by default. Code has `time_limit`
+    seconds an image and `memory_gib`; with `strict` each image has a process of its own. The verdict is written to
+    `<entry>/verification.json` below `out`, by default below the results folder beside the entries, and signed if the
+    organiser's `key`, a file, is given. Raises UserError for wrong usage, and (exit code 3) a sandbox that does not work.
     """
+    _refuse_missing(Path(entry))
     import secrets
 
     from ntire.entry.results import entry_name, place_of, results_of_entry
@@ -90,9 +101,7 @@ def verify(
     chosen, backend = secrets.randbelow(2**31) if seed is None else seed, choose(sandbox)
     say(f"seed {chosen}, sandbox {backend}{': the code runs with all your rights' if backend == 'none' else ''}")
     limits = Limits(seconds=time_limit, start_seconds=max(time_limit, 300.0), memory_bytes=int(memory_gib * 2**30))
-    options = VerifyOptions(backend, sample, chosen, choose_device(device), limits)
-    if not entry.exists():
-        raise UserError(f"{entry}: expected a folder, .zip, .tar or .tar.gz, found no such file.")
+    options = VerifyOptions(backend, sample, chosen, choose_device(device), limits, strict=strict)
     inputs_of = _inputs_of(lq)
 
     def scores(submitted: Submission, reproduced: Submission, names: Sequence[str]) -> BothScored:
@@ -101,7 +110,17 @@ def verify(
     place = place_of(Path(out) if out else results_of_entry(entry), entry_name(entry))
     outside_of([entry] if entry.is_dir() else [], place)
     rules = load_track(str(track)) if track else None
-    return verify_entry(entry, rules, inputs_of, partial(_given_to_code, inputs_of), options, scores, place, secret)
+    return verify_entry(
+        entry,
+        rules,
+        inputs_of,
+        partial(_given_to_code, inputs_of),
+        options,
+        scores,
+        place,
+        lambda rules: references_of(rules, references).gt,
+        secret,
+    )
 
 
 def _given_to_code(inputs_of: InputsOf, track: Track) -> Path | None:
@@ -113,7 +132,9 @@ def _given_to_code(inputs_of: InputsOf, track: Track) -> Path | None:
     if folder is None or not track.noise:
         return folder
     clean = {item.name: item.path for item in find_inputs([folder], track.inputs)}
-    return add_noise(clean, track.noise.sigma, track.noise.seed)
+    noise = track.noise
+    noisy = add_noise(clean, noise.sigma, noise.seed, noise.protocol, noise.multiple)
+    return next(iter(noisy.values())).parents[next(iter(noisy)).count("/")]
 
 
 def _score_both(
@@ -174,13 +195,13 @@ def _inputs_of(given: str | Path | None) -> InputsOf:
 
     Where the track adds the noise itself, the clean pictures are what an entry is compared with.
     """
-    from ntire.scoring.references import References
-
     lq = Path(given) if given else None
     if lq is not None and not lq.is_dir():
         raise UserError(f"--lq {lq}: expected a folder of inputs, found none.")
 
     def found(track: Track) -> Path | None:
+        from ntire.scoring.references import References
+
         references = references_of(track, References(lq=lq))
         return references.lq or (references.gt if track.noise else None)
 
@@ -232,6 +253,9 @@ def verify_command(
     device: Device = "auto",
     time_limit: TimeLimit = 300.0,
     memory: Memory = 8.0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A fresh process for every picture: nothing can be kept between two.")
+    ] = False,
     folder: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="Below it goes <entry>/verification.json. Default: beside the entries."),
@@ -242,7 +266,7 @@ def verify_command(
     """Run an entry's code in a sandbox and see whether it makes the images that were submitted."""
     found = verify(
         entry, track=track, sample=sample, lq=lq, gt=gt, landmarks=landmarks, seed=seed, sandbox=sandbox, device=device,
-        time_limit=time_limit, memory_gib=memory, out=folder, key=key, say=say,
+        time_limit=time_limit, memory_gib=memory, strict=strict, out=folder, key=key, say=say,
     )  # fmt: skip
     if as_json:
         print_json(found.as_json())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -173,11 +173,20 @@ def score(
             )
             for scorer, one, names in scored
         ]  # fmt: skip
+        lines = [replace(line, notes=(*line.notes, *_not_proven(line.versions))) for line in lines]
         lines += [refused_line(entry_name(root), by_track[0][0], entrance.refused_at(root)) for root in broken]
         for remark in known.remarks:
             say(remark)
     folder = results_of_entry(given[0]) if _is_entry(given[0]) else results_folder(given[0])
     return Board(tuple(ranked(lines)), tuple((one, names) for _, one, names in scored), folder, known.observed)
+
+
+def _not_proven(identities: Mapping[str, str]) -> tuple[str, ...]:
+    """What a reader must know of metrics whose weights nobody has held against published values here."""
+    from ntire.scoring.published_values import unproven
+
+    names = unproven(identities)
+    return (f"not proven by `ntire doctor --calibrate`: {', '.join(names)}",) if names else ()
 
 
 @dataclass(frozen=True)
@@ -258,11 +267,13 @@ def leaderboard(
     *,
     track: str | Path,
     published: bool = False,
+    phase3: str | Path | None = None,
     say: Say = lambda line: None,
 ) -> Board:
     """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched.
 
-    With `published`, the rows of papers that ship with the track stand among them. Raises UserError if there are none.
+    With `published`, the rows of papers that ship with the track stand among them; with `phase3`, a table of marks, the total
+    is the final of both phases. Raises UserError if there are no such rows, or the marks do not fit.
     """
     from ntire.scoring.leaderboard import ranked
     from ntire.scoring.read_back import lines_of
@@ -275,7 +286,11 @@ def leaderboard(
     lines: list[Line] = []
     for path in [*given, *([published_rows(rules)] if published else [])]:
         lines += lines_of(path, rules, say)
-    return Board(tuple(ranked(lines)))
+    if phase3 is None:
+        return Board(tuple(ranked(lines)))
+    from ntire.scoring.phase3 import read_marks, with_phase3
+
+    return Board(tuple(with_phase3(lines, read_marks(Path(phase3), rules))))
 
 
 def references_of(track: Track, given: References) -> References:
@@ -366,6 +381,10 @@ def score_command(
     as_json: AsJson = False,
 ) -> None:
     """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json beside the entries."""
+    from ntire.scoring.track import load_track
+
+    if track is not None:
+        load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.scoring.tables import as_json as lines_as_json
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]
@@ -403,12 +422,19 @@ def leaderboard_command(
         Path | None, typer.Option("-o", "--out", help="Write it here, and .md and .json beside it.")
     ] = None,
     published: Annotated[bool, typer.Option("--published", help="Beside what papers report on this track.")] = False,
+    phase3: Annotated[
+        Path | None, typer.Option(help="A CSV with the marks of phase 3, for the final: team, user_study, efficiency.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rank scores or published means by a track's rules; no image is touched."""
+    from ntire.scoring.track import load_track
+
+    if tables or published:
+        load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.scoring.tables import as_json as lines_as_json
 
-    board = leaderboard(tables or [], track=track, published=published, say=say)
+    board = leaderboard(tables or [], track=track, published=published, phase3=phase3, say=say)
     if file:
         board.write(file.parent, file.stem)
     if as_json:

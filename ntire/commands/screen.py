@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from ntire.runner.pipeline import LeftAtOnce
 from ntire.text import printable, printable_json
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from ntire.benchmark.protocol import BenchReport
     from ntire.entry.findings import Finding
     from ntire.review.check import Report
@@ -38,6 +37,8 @@ def print_json(value: Any) -> None:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.table import Table
+
     table = Table(*header, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
@@ -45,8 +46,19 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
+def progress() -> "Iterator[Progress]":
     """Progress bars on a terminal; Ctrl-C inside says that nothing is lost and exits with 130."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from ntire.runner.pipeline import LeftAtOnce
+
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -69,7 +81,7 @@ def progress() -> Iterator[Progress]:
         raise typer.Exit(130) from None
 
 
-def watch_pictures(bars: Progress, title: str, total: int | None) -> "Callable[[Result, bool], None]":
+def watch_pictures(bars: "Progress", title: str, total: int | None) -> "Callable[[Result, bool], None]":
     """A bar on a terminal, one plain line an image elsewhere."""
     task = bars.add_task(escape(title), total=total)
 
@@ -104,7 +116,7 @@ def print_summary(summary: "Summary") -> None:
         print_table(["image", "status", "problem"], rows)
 
 
-def watch_training(bars: Progress) -> "Callable[[Step], None]":
+def watch_training(bars: "Progress") -> "Callable[[Step], None]":
     """A bar with loss and rate on a terminal; elsewhere a line at every validation and every 100 iterations."""
     task = bars.add_task("training")
 
@@ -234,8 +246,10 @@ def print_verification(found: "Verification") -> None:
     if rows:
         print_table(["image", "status", "largest", "mean", "PSNR, dB", "pixels", "seconds", "problem"], rows)
     for probe in found.probes:
-        state = {True: "passed", False: "FAILED", None: "not asked"}[probe.passed]
-        out.print(f"{probe.name:16} {state:10} {probe.found}", markup=False)
+        state = {True: "passed", False: "FAILED", None: "open"}[probe.passed]
+        out.print(f"{probe.name:28} {state:8} {printable(probe.found)}", markup=False)
+    for blob in found.data[:20]:
+        out.print(f"data that no declared weights explain: {blob.file} ({blob.bytes:,} bytes)", markup=False)
     if found.scored is not None:
         both = [(name, found.scored.submitted[name], found.scored.reproduced[name]) for name in found.scored.submitted]
         both += [("total", *found.scored.totals)] if found.scored.totals else []
@@ -260,7 +274,8 @@ def print_verification(found: "Verification") -> None:
     for note in found.notes:
         out.print(f"note: {note}", markup=False)
     ran = f"{len(found.images)} of {found.of} image(s), seed {found.seed}"
-    out.print(f"{found.entry}: {found.verdict} ({ran}); {found.file}", markup=False)
+    says = {True: "the code reproduces the images", False: "the images are not shown to be reproduced"}[found.passed]
+    out.print(f"{found.entry}: {found.verdict}: {says} ({ran}); {found.file}", markup=False)
 
 
 def print_leaderboard(lines: "Sequence[Line]") -> None:

@@ -12,7 +12,7 @@ import typer
 from ntire import UserError
 from ntire.commands.foreign_code import Trust, announce
 from ntire.commands.options import Device, PrecisionName, Team, TrackName, Variant, app, command_line, parsed_folders
-from ntire.commands.restoring import chosen_method
+from ntire.commands.restoring import chosen_method, refuse_unknown
 from ntire.commands.screen import (
     out,
     progress,
@@ -45,6 +45,7 @@ def train_method(
     patch: int | None,
     lr: float | None,
     pairs: Mapping[str, Path] | None = None,
+    pictures: Mapping[str, Path] | None = None,
     trust: bool = False,
 ) -> Path:
     """Train a method by its recipe, scaled by what is not None, some stages on pairs; see `ntire.training.loop.train`.
@@ -64,7 +65,7 @@ def train_method(
     method_class = chosen_method(team, track, variant, trust=trust)
     if method_class.recipe is None:
         raise UserError(f"{team} on track {track_name} has no recipe: it cannot be trained here.")
-    recipe = method_class.recipe.with_pairs(pairs or {}).scaled(
+    recipe = method_class.recipe.with_folders(pairs or {}, pictures).scaled(
         stages=stages, without=without, iterations=iterations, batch=batch, patch=patch, lr=lr
     )
     torch.manual_seed(settings.seed)
@@ -82,11 +83,12 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
     from ntire.method import catalogue
     from ntire.method.pyiqa_networks import build
     from ntire.method.recipe import HasOpponent
-    from ntire.method.weights_files import fill, require
+    from ntire.method.state_dict import fill
+    from ntire.method.weights_files import VGG19, require
     from ntire.scoring.metrics import METRICS
     from ntire.training.discriminator import UNetDiscriminator
     from ntire.training.losses import Aids
-    from ntire.training.perceptual import VGG19, perceptual_loss
+    from ntire.training.perceptual import perceptual_loss
 
     if "distill" in recipe.losses and teacher is None:
         raise UserError(
@@ -118,9 +120,7 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
     return Aids(judges, taught, opponents)
 
 
-@app.command(
-    epilog="Example: [bold]ntire train --team MiAlgo --track srgb --data photos/ --stage l1 --iterations 20000[/]"
-)
+@app.command(epilog="Example: [bold]ntire train --team NJUST-KMG --track srgb --data photos/ --iterations 20000[/]")
 def train(
     team: Team,
     track: TrackName,
@@ -140,7 +140,14 @@ def train(
     without: Annotated[list[str] | None, typer.Option(help="Leave this loss out; may be repeated.")] = None,
     pairs: Annotated[
         list[str] | None,
-        typer.Option(metavar="STAGE=DIR", help="Train a stage on the pictures of DIR/lq and DIR/gt; may be repeated."),
+        typer.Option(
+            metavar="STAGE=DIR",
+            help="Train a stage, or a part of one (STAGE/PART or PART), on the pictures of DIR/lq and DIR/gt; may be repeated.",
+        ),
+    ] = None,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PART=DIR", help="Clean pictures of its own for a stage or part; may be repeated."),
     ] = None,
     device: Device = "auto",
     precision: PrecisionName = "fp32",
@@ -156,11 +163,15 @@ def train(
 
     Several GPUs: `torchrun --nproc-per-node 4 --no-python ntire train ...`
     """
+    refuse_unknown(team, track, variant)
     from ntire.environment import choose_device
+    from ntire.picture.folder import in_lines, walk
     from ntire.training.loop import Settings
 
     if trust:
         announce(team, trust, say)
+    for line in in_lines(walk(data).not_read):
+        say(line)
     settings = Settings(
         data=data,
         out=folder or Path("training") / "-".join(part for part in (Path(team).resolve().name, track, variant) if part),
@@ -179,7 +190,7 @@ def train(
         written = train_method(
             team, track, variant, settings, watch_training(bars), weights, teacher,
             stages=tuple(stage or ()), without=tuple(without or ()), iterations=iterations, batch=batch, patch=patch, lr=lr,
-            pairs=parsed_folders(pairs or ()), trust=trust,
+            pairs=parsed_folders(pairs or ()), pictures=parsed_folders(pictures or ()), trust=trust,
         )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # the others of a `torchrun` have nothing to add
         out.print(f"weights: {written}\ncard: {written.with_name('card.toml')}", markup=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ntire import UserError
-from ntire.commands.options import AsJson, Names, OfTrack
+from ntire.commands.options import AsJson, Names, OfTrack, app
 from ntire.commands.screen import (
     log,
     out,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 weights_app = typer.Typer(
     no_args_is_help=True, help="Weights files: what is needed, what is here, how to get the rest."
 )
+app.add_typer(weights_app, name="weights")
 
 
 def declared_weights(names: Sequence[str], track_name: str | None) -> list[Declared]:
@@ -33,10 +34,9 @@ def declared_weights(names: Sequence[str], track_name: str | None) -> list[Decla
     """
     from ntire.method import catalogue
     from ntire.method.method_table import Declared, weights_of_methods
-    from ntire.method.weights_files import locate
+    from ntire.method.weights_files import VGG19, locate
     from ntire.scoring.metrics import METRICS
     from ntire.scoring.track import load_track
-    from ntire.training.perceptual import VGG19
 
     track = load_track(track_name) if track_name else None
     found = weights_of_methods(catalogue.serving(track.inputs) if track else None)

@@ -5,7 +5,7 @@ Codes that begin with E break a rule; W are remarks. A code is never given anoth
 
 from dataclasses import dataclass
 
-from ntire.text import printable
+from ntire.text import markdown_table, printable
 
 LONGEST = 300
 """Characters of anything from an entry that are shown; a hostile name may have any length."""
@@ -134,6 +134,5 @@ class Finding:
 
 def markdown() -> str:
     """The table of codes in submissions/README.md."""
-    rows = [["code", "problem", "what to do"], ["---"] * 3]
-    rows += [[code, what.problem, what.do] for code, what in CODES.items()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [[code, what.problem, what.do] for code, what in CODES.items()]
+    return markdown_table(["code", "problem", "what to do"], rows)

@@ -1,15 +1,17 @@
 """The contract: a method is a class that declares its facts, holds its networks, and restores a picture from a path."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ntire.method.checkpoints import read_state_dict
 from ntire.method.execution import Execution
-from ntire.method.weights_files import Weights, read_state_dict
+from ntire.method.facts import Cost as Cost
+from ntire.method.facts import Unpublished as Unpublished
+from ntire.method.weights_files import Weights
 from ntire.picture.image import as_image, read_integers
 from ntire.picture.raw import RawFrame, balanced_rggb, correct_colours, demosaic, read_raw, srgb_encode
 
@@ -22,43 +24,6 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Frame = Tensor | RawFrame
 """What `Method.read` returns: a picture (3, H, W), as integers from a file (uint8, uint16) or as an image (float32, [0, 1]);
 or a raw frame on the raw track."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a method costs, claimed by a report or counted by us; None where the report is silent.
-
-    1 MAC is one multiply-add; FLOPs are 2 MACs.
-    """
-
-    source: str
-    """Where the figures stand."""
-    params_m: float | None = None
-    """Millions of parameters."""
-    macs_g: float | None = None
-    """10^9 multiply-adds for one image of size `at`."""
-    at: tuple[int, int] | None = None
-    """Height and width of the full-size picture (for raw: of the mosaic)."""
-    runtime_ms: float | None = None
-    runtime_at: tuple[int, int] | None = None
-    device: str | None = None
-    reading: str = ""
-    """What a report's figures must mean for ours to meet them, such as "GFLOPs are MACs"."""
-    trained_only: bool = False
-    """Whether `params_m` counts only the parameters that training changes."""
-    unmatched: tuple[str, ...] = ()
-    """Figures of a claim that no natural reading of the report meets; the method's caveats say how far off ours are."""
-
-
-@dataclass(frozen=True)
-class Unpublished:
-    """A team of which nothing can be run, as its `entry` in a module of its own: what is known, and why it does not run."""
-
-    team: str
-    """As the report spells it."""
-    track: str
-    cite: str
-    note: str
 
 
 class Method(nn.Module):

@@ -9,13 +9,13 @@ import io
 import warnings
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from ntire import UserError
 from ntire.method.weights_files import Weights
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PYIQA_FILES = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
 _RN50 = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
@@ -55,6 +55,7 @@ def build(name: str, **options: str | int) -> Any:
     """
     try:
         import pyiqa
+        import torch
     except ImportError as error:
         raise UserError(
             f"metric {name} needs pyiqa: {error}. Install it with `pip install 'ntire[iqa]'` (non-commercial licence).",
@@ -99,7 +100,7 @@ def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
 
 
 def _without_pretraining(create: Any) -> Any:
-    def created(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+    def created(name: str, pretrained: bool = False, **options: Any) -> "nn.Module":
         model: nn.Module = create(name, pretrained=False, **options)
         return model
 

@@ -4,28 +4,26 @@ A file is looked for in `weights/` beside the module that declares it (so do pro
 submissions), then in the cache: `$NTIRE_WEIGHTS`, by default `~/.cache/ntire/weights`.
 """
 
-import logging
+import importlib
 import os
 import shlex
-from collections.abc import Mapping
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
-
-import torch
-from torch import Tensor, nn
+from typing import Any, Literal
 
 from ntire import UserError
+from ntire.environment import own_cache, user_cache
 from ntire.files import sha256_of
-from ntire.method.checkpoints import contents, fitted, kind_of_file
-from ntire.method.checkpoints import read_state_dict as read_state_dict
-from ntire.method.downloads import Progress, download
 
-LOG = logging.getLogger("ntire.weights")
 State = Literal["shipped", "here", "missing"]
 Home = Literal["ntire", "pyiqa", "torchvision", "clip", "huggingface"]
 """Whose cache a file is kept in: a library looks for its own files in its own place."""
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that are here and the bytes in all, where the server says."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +50,25 @@ class Weights:
     home: Home = "ntire"
 
 
+VGG19 = Weights(
+    "vgg19-dcbb9e9d.pth",
+    sha256="dcbb9e9d",
+    license="BSD-3-Clause; ImageNet terms",
+    provenance="official",
+    urls=("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",),
+    size=575_000_000,
+    home="torchvision",
+)
+"""Of the training loss `perceptual`."""
+
+
 def cache_folder(home: Home = "ntire") -> Path:
     """Where fetched weights are kept."""
     if home == "ntire":
-        return Path(os.environ.get("NTIRE_WEIGHTS") or Path.home() / ".cache" / "ntire" / "weights")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return Path(os.environ.get("NTIRE_WEIGHTS") or own_cache() / "weights")
     if home == "huggingface":
-        return Path(os.environ.get("HF_HOME") or cache / "huggingface") / "hub"
-    hub = Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub"
+        return Path(os.environ.get("HF_HOME") or user_cache() / "huggingface") / "hub"
+    hub = Path(os.environ.get("TORCH_HOME") or user_cache() / "torch") / "hub"
     return hub / {"pyiqa": "pyiqa", "torchvision": "checkpoints", "clip": "clip"}[home]
 
 
@@ -118,6 +127,8 @@ def verify(weights: Weights, path: Path) -> None:
         return
     found = digest_of(path)
     if not found.startswith(weights.sha256):
+        from ntire.method.checkpoints import kind_of_file
+
         kind = kind_of_file(path)
         raise UserError(
             f"{path}: expected sha256 {weights.sha256}, found {found}. It is {kind or 'damaged or another file'}: "
@@ -155,9 +166,21 @@ def fetch(weights: Weights, progress: Progress | None = None) -> Path:
         raise UserError(f"{weights.file}: it ships with its method's code and has no address. Restore that folder.")
     if weights.home == "huggingface":
         return _fetch_repository(weights, path)
-    answers = download(weights.urls, path, weights.size, partial(verify, weights), progress)
-    if not answers:
-        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    answers = []
+    for url in weights.urls:
+        part = path.with_name(f"{path.name}.part")
+        try:
+            _download(url, part, progress)
+            verify(weights, part)
+        except (urllib.error.URLError, OSError) as error:
+            answers.append(f"  {url}: {error}")
+        except UserError as error:
+            part.unlink()
+            answers.append(f"  {url}: {error}")
+        else:
+            part.replace(path)
+            return path
     raise UserError(
         f"{weights.file} ({weights.license}): none of its addresses gave the file.\n"
         + "\n".join([*answers, *([f"  {weights.by_hand}"] if weights.by_hand else [])])
@@ -180,67 +203,35 @@ def _fetch_repository(weights: Weights, path: Path) -> Path:
     return path
 
 
-@runtime_checkable
-class TakesFile(Protocol):
-    """A part of a method that reads its published file itself: other names than ours, or no tensors at all."""
+def _download(url: str, part: Path, progress: Progress | None) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing lies beyond what is here: the hash will tell whether it is the whole file
+            return
+        raise
+    with response:
+        resumed = response.status == 206
+        length = response.headers.get("Content-Length")
+        total = int(length) + (have if resumed else 0) if length else None
+        with part.open("ab" if resumed else "wb") as file:
+            have = have if resumed else 0
+            while block := response.read(1 << 20):
+                file.write(block)
+                have += len(block)
+                if progress:
+                    progress(have, total)
+    if total is not None and have < total:
+        raise OSError(f"the connection ended after {have} of {total} bytes; run the command again to go on")
 
-    def take(self, path: Path, prefix: str) -> None:
-        """Fill from the file; `prefix` is `Weights.prefix`. Raises UserError for a file that does not fit."""
+
+_MOVED = {"read_state_dict": "checkpoints", "TakesFile": "state_dict", "fill": "state_dict", "fill_from": "state_dict"}
 
 
-def fill_from(part: nn.Module, weights: Weights, path: Path) -> tuple[str, ...]:
-    """Fill the part of a method that `weights.into` names from its file; returns what was chosen in it.
-
-    Raises UserError for one that does not fit.
-    """
-    if isinstance(part, TakesFile):
-        part.take(path, weights.prefix)
-        return ()
-    return fill(part, read_state_dict(path, weights.prefix), path)
-
-
-def fill(module: nn.Module, given_tensors: Mapping[str, Tensor], source: Path) -> tuple[str, ...]:
-    """Copy tensors into `module`: the same names (see `fitted`), the same shapes, nothing missing, nothing left over.
-
-    Values are converted to the module's own dtypes; a value that is the module's own already stays, whatever it is.
-    Returns what was chosen in the file, if there was a choice, and logs it. Raises UserError that lists all differences at
-    once, and what is there.
-    """
-    own = module.state_dict()
-    state_dict = fitted(given_tensors, own)
-    # The meta device holds names and shapes only.
-    given = {
-        name: value
-        for name, value in state_dict.items()
-        if not value.is_meta and (name not in own or value.data_ptr() != own[name].data_ptr())
-    }
-    kinds = (
-        [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in state_dict],
-        [f"unexpected {name} {tuple(state_dict[name].shape)}" for name in state_dict if name not in own],
-        [
-            f"{name}: expected {tuple(own[name].shape)}, found {tuple(state_dict[name].shape)}"
-            for name in own
-            if name in state_dict and own[name].shape != state_dict[name].shape
-        ],
-        [
-            f"{name}: contains NaN or infinity"
-            for name, value in given.items()
-            if value.is_floating_point() and not bool(torch.isfinite(value).all())
-        ],
-    )
-    found = sum(map(len, kinds))
-    if found:
-        shown = [
-            line for kind in kinds for line in [*kind[:8], *([f"and {len(kind) - 8} more"] if len(kind) > 8 else [])]
-        ]
-        raise UserError(
-            f"{source}: these are not the weights of this {type(module).__name__}, {found} difference(s):\n  "
-            + "\n  ".join(shown)
-            + f"\nThe file holds {contents(dict(given_tensors))}."
-            + "".join(f"\nOf it: {note}." for note in state_dict.notes)
-            + "\nUse the file that belongs to this team, track and variant."
-        )
-    module.load_state_dict(dict(state_dict), strict=True)
-    for note in state_dict.notes:
-        LOG.warning("%s: %s", source, note)
-    return state_dict.notes
+def __getattr__(name: str) -> Any:
+    """What this module offered in 0.1 and is now in others, which need PyTorch."""
+    if name in _MOVED:
+        return getattr(importlib.import_module(f"ntire.method.{_MOVED[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

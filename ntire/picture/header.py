@@ -1,6 +1,7 @@
 """What a picture's file says of itself before any pixel is decoded, and how its samples are counted."""
 
 import struct
+import tokenize
 import zlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,7 +14,19 @@ from ntire import UserError
 MAX_PIXELS = 2**28
 """Refuse larger pictures before decoding them; a 4K frame enlarged four times has half as many pixels."""
 
-DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error)
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    tokenize.TokenError,
+)
 """What decoders raise for files that are broken, or made to break them."""
 
 Pixels = NDArray[np.uint8 | np.uint16 | np.float32]

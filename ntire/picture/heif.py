@@ -7,8 +7,8 @@ import numpy as np
 
 from ntire import UserError
 from ntire.picture.header import DAMAGED, Header, Pixels, UnreadableImage, check_size, three_channels, to_full_range
+from ntire.picture.suffixes import NEEDS_PHOTOS
 
-EXTRA = "HEIC needs the package pillow-heif: pip install 'ntire[photos]'"
 BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
 
@@ -23,7 +23,10 @@ def is_heif(data: bytes) -> bool:
 
 def header_of(name: object, data: bytes) -> Header:
     """The header of a HEIC file's bytes. Raises UnreadableImage, and UserError (exit code 3) without pillow-heif."""
-    file = _open(name, data)
+    return _header(name, _open(name, data))
+
+
+def _header(name: object, file: Any) -> Header:
     width, height = file.size
     check_size(name, height, width)
     mode = file.mode.partition(";")[0]
@@ -34,10 +37,13 @@ def header_of(name: object, data: bytes) -> Header:
 
 def decode(name: object, data: bytes) -> Pixels:
     """The upright pixels of a HEIC file's bytes. Raises as `header_of`."""
-    header = header_of(name, data)
+    file = _open(name, data)
+    header = _header(name, file)
     try:
-        samples = np.asarray(_open(name, data))
-    except (*DAMAGED, RuntimeError) as error:
+        samples = np.asarray(file)
+        if samples.shape[:2] != (header.height, header.width):
+            raise ValueError(f"of {header.height} x {header.width} pixels, {samples.shape[:2]} are there")
+    except DAMAGED as error:
         raise UnreadableImage(f"{name}: not a whole HEIC image: {error}. Copy the file again.") from None
     return three_channels(to_full_range(samples, header.bits) if header.bits > 8 else samples)
 
@@ -46,8 +52,11 @@ def _open(name: object, data: bytes) -> Any:
     try:
         import pillow_heif
     except ImportError:
-        raise UserError(f"{name}: {EXTRA}.", exit_code=3) from None
+        raise UserError(f"{name}: {NEEDS_PHOTOS}.", exit_code=3) from None
     try:
-        return pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)
-    except (*DAMAGED, RuntimeError) as error:
+        file = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)
+        if not len(file):
+            raise ValueError("there is no picture in it")
+        return file
+    except DAMAGED as error:
         raise UnreadableImage(f"{name}: not a whole HEIC image: {error}. Copy the file again.") from None

@@ -20,13 +20,14 @@ Inside the program an image is RGB, float32, [0, 1], (3, H, W). The policy for w
 What is dropped, chosen or left unapplied stands in `Header.notes`, and from there in the journal of a run.
 """
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
 from ntire.files import write_atomically
-from ntire.picture import array_files, heif, jxl, pillow_formats, tiff
+from ntire.picture import array_files, heif, jxl, pillow_formats, tiff, unclipped
 from ntire.picture.header import MAX_PIXELS as MAX_PIXELS
 from ntire.picture.header import Depth as Depth
 from ntire.picture.header import Header as Header
@@ -36,32 +37,18 @@ from ntire.picture.header import UnreadableImage as UnreadableImage
 from ntire.picture.header import depth_of as depth_of
 from ntire.picture.pillow_formats import READ as READ
 from ntire.picture.png import encode_png as encode_png
+from ntire.picture.suffixes import PICTURES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".dib",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".jxl",
-        ".mpo",
-        ".npy",
-        ".png",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
+SUFFIXES = PICTURES
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def psnr_of(mean_square: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error of values in [0, 1]; infinite for 0."""
+    return -10 * math.log10(mean_square) if mean_square else math.inf
 
 
 def read_header(path: Path) -> Header:
@@ -116,9 +103,18 @@ def _reader(data: bytes) -> Reader:
         return tiff
     if data.startswith(array_files.MAGIC):
         return array_files
+    if data.startswith(unclipped.MAGIC):
+        return unclipped
     if jxl.is_jxl(data):
         return jxl
     return heif if heif.is_heif(data) else pillow_formats
+
+
+def cut_to_multiple(pixels: Pixels, multiple: int) -> Pixels:
+    """Pixels (H, W, 3) cut about their centre to sides of a multiple, as evaluation programs do for networks that need it."""
+    height, width = pixels.shape[:2]
+    top, left = (height % multiple) // 2, (width % multiple) // 2
+    return pixels[top : top + height - height % multiple, left : left + width - width % multiple]
 
 
 def read_image(path: Path) -> "Tensor":

@@ -45,7 +45,7 @@ def decode(name: object, data: bytes) -> Pixels:
         import imagecodecs
 
         samples = imagecodecs.jpegxl_decode(data)
-    except (*DAMAGED, RuntimeError, ImportError) as error:
+    except (*DAMAGED, ImportError) as error:
         raise UnreadableImage(f"{name}: not a whole JPEG XL image: {error}. Copy the file again.") from None
     if samples.shape[:2] != (header.height, header.width):
         raise UnreadableImage(f"{name}: expected one picture, found an array {samples.shape}. Save the one you mean.")

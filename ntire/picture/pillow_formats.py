@@ -23,7 +23,7 @@ from ntire.picture.repairs import ended_jpeg, only_pixels, png_chunk
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "AVIF")
 READ = "PNG, JPEG, TIFF, WebP, BMP, AVIF, JPEG XL, HEIC or .npy"
 """All that is read, here and elsewhere, in words."""
-LONGEST_EXIF = 1 << 17
+LONGEST_EXIF = 1 << 16
 """Where EXIF data behind a PNG's pixels is looked for: it begins in the last bytes of the file."""
 TRANSPARENT = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 
@@ -43,7 +43,7 @@ def decode(name: object, data: bytes) -> Pixels:
         )
     try:
         pixels = _deep(image, data, header.bits) if header.bits > 8 else _eight_bit(image, data)
-    except (*DAMAGED, RuntimeError) as error:
+    except DAMAGED as error:
         raise UnreadableImage(f"{name}: not a whole {header.format} image: {error}. Copy the file again.") from None
     return upright(pixels, header.orientation)
 

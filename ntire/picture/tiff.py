@@ -7,6 +7,7 @@ by it again. Signed samples, integers of 32 bits and CIELAB have no stated white
 
 import io
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from ntire.picture.header import (
 )
 
 if TYPE_CHECKING:
-    from tifffile import TiffPage
+    from tifffile import TiffFile, TiffPage
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6
 MODES = {WHITE_IS_ZERO: "L", BLACK_IS_ZERO: "L", RGB: "RGB", PALETTE: "P", SEPARATED: "CMYK", YCBCR: "RGB"}
@@ -41,7 +42,7 @@ JPEGS = (7, 34892, 33007)
 """Compressions whose decoder returns RGB where the file has YCbCr."""
 MOST_SAMPLES = 16
 """A pixel; more are no picture."""
-FAILURES = (*DAMAGED, RuntimeError, ImportError, MemoryError)
+FAILURES = (*DAMAGED, ImportError, MemoryError)
 """What tifffile and its codecs raise for files that are broken or beyond them."""
 
 
@@ -66,15 +67,22 @@ def decode(name: object, data: bytes) -> Pixels:
     return upright(three_channels(colours), header.orientation)
 
 
+def opened(data: bytes) -> "TiffFile":
+    """A TIFF-like file's bytes, for tifffile to look into; raises one of FAILURES."""
+    import tifffile
+
+    # It tells of every odd tag on stderr, which is no place for it.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    return tifffile.TiffFile(io.BytesIO(data))
+
+
 @contextmanager
 def _picture(name: object, data: bytes) -> "Iterator[tuple[TiffPage, int]]":
     """The first page that is no reduced version of another, and how many pages there are."""
     import tifffile
 
-    # It tells of every odd tag on stderr, which is no place for it.
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())
     try:
-        file = tifffile.TiffFile(io.BytesIO(data))
+        file = opened(data)
         with file:
             first = file.pages.first
             pages = (page for page in file.pages if isinstance(page, tifffile.TiffPage))
@@ -121,14 +129,15 @@ def _header(name: object, page: "TiffPage", frames: int) -> Header:
 
 def _check_whole(name: object, page: "TiffPage", length: int) -> None:
     """Whether all strips or tiles lie within the file: the decoder takes what is there and fills up with black."""
-    ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
-    beyond = sum(end > length for end in ends)
-    empty = sum(not count or not offset for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False))
+    placed = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    there = sum(bool(offset and count) and offset + count <= length for offset, count in placed)
+    # Uncompressed strips that follow each other count as one.
+    wanted = len(placed) if page.is_contiguous else math.prod(page.chunked)
     short = page.compression == 1 and sum(page.databytecounts) * 8 < page.size * page.bitspersample
-    if beyond or empty or short or not ends:
+    if there < max(wanted, 1) or short:
         raise UnreadableImage(
-            f"{name}: not a whole TIFF image: {max(beyond, empty, 1)} of {len(ends)} strips or tiles lie beyond its end or "
-            f"are not there, the file has {length:,} bytes. Copy the file again."
+            f"{name}: not a whole TIFF image: {there} of {max(wanted, 1)} strips or tiles are there and whole in its "
+            f"{length:,} bytes. Copy the file again."
         )
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from ntire import UserError, __version__
-from ntire.entry.archive import PASSED_OVER, ArchiveLimits
+from ntire.entry.archive import ArchiveLimits
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import Manifest, Submission
 from ntire.files import sha256_of
+from ntire.picture.folder import passed_over
 from ntire.picture.image import SUFFIXES, UnreadableImage
 from ntire.review.check import copies_in, examine
 from ntire.review.image_check_workers import decoders
@@ -157,7 +158,7 @@ def _listed(folder: Path) -> list[Path]:
         return []
     found: list[Path] = []
     for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in PASSED_OVER]
+        folders[:] = [name for name in folders if not passed_over(name)]
         found += [Path(where, name) for name in (*folders, *files) if _is_picture(name)]
         if len(found) > ArchiveLimits().files or len(Path(where).relative_to(folder).parts) > ArchiveLimits().depth:
             break

@@ -17,11 +17,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from ntire import UserError
-from ntire.entry.archive import PASSED_OVER, survey, unpack
+from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
 from ntire.entry.verdict import VERIFICATION
 from ntire.files import line_of, open_regular, read_regular
+from ntire.picture.folder import passed_over
 from ntire.review.code_checks import CODE, METHOD, look_at_method
 from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, is_picture, size_in
@@ -172,26 +173,18 @@ class _Entry:
 
     def _unwrap(self) -> None:
         """Step into the one folder that everything lies in, if it has around it what an entry has in it."""
-        visible = [name for name in self.files if not name.startswith(".")]
-        tops = {name.partition("/")[0] for name in visible}
-        if len(tops) != 1 or visible == [*tops]:
-            return
-        (top,) = tops
-        inside = [name.removeprefix(f"{top}/") for name in visible]
-        firsts = {name.partition("/")[0].lower() for name in inside}
-        own = {MANIFEST, README, IMAGES, *(subset.lower() for subset in (self.track.subsets if self.track else ()))}
-        if not firsts & own:
-            return
-        self.root /= top
-        self.files = inside
-        self._add("W106", "", "the entry itself", f"one folder {top} around it")
+        top = _wrapper(self.files, self.track)
+        if top:
+            self.root /= top
+            self.files = [name.removeprefix(f"{top}/") for name in self.files if not name.startswith(".")]
+            self._add("W106", "", "the entry itself", f"one folder {top} around it")
 
     def manifest(self) -> Manifest | None:
         """The manifest, if it is in order; settles the track, too."""
         if MANIFEST not in self.files:
             return None
         try:
-            text = read_regular(self.root / MANIFEST, MOST_TEXT, self.root).decode()
+            text = read_regular(self.root / MANIFEST, MOST_TEXT, self.root).decode("utf-8-sig")
             given = tomllib.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             self._add("E202", MANIFEST, "TOML in UTF-8", str(error) or type(error).__name__)
@@ -278,7 +271,7 @@ class _Entry:
         found: dict[str, list[str]] = {}
         for name in candidates:
             path = PurePosixPath(name)
-            if path.name.startswith(".") or PASSED_OVER & set(path.parts):
+            if any(map(passed_over, path.parts)):
                 continue
             if path.suffix.lower() in SUFFIXES:
                 found.setdefault(str(path.with_suffix("")).removeprefix(prefix), []).append(name)
@@ -329,6 +322,16 @@ class _Entry:
         elif len(images) != track.count:
             self._add("E313", "", f"{track.count} images", f"{len(images)}")
 
+    def _depths(self) -> tuple[int, ...]:
+        """Bits a sample of the PNGs that the track takes."""
+        taken = self.track.results if self.track is not None else ()
+        return tuple(bits for result, bits in (("png8", 8), ("png16", 16)) if result in taken) or (8,)
+
+    def _multiple(self, key: str) -> int:
+        """Where the track adds the noise itself: what the clean picture is cut to a multiple of before."""
+        noise = self.track.noise_of(key.partition("/")[0]) if self.track is not None else None
+        return noise.multiple if noise else 1
+
     def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[SeenImage]:
         raw = self.track is not None and self.track.inputs == "raw"
         pairs = [(name, inputs.get(key)) for key, names in images.items() for name in names]
@@ -336,11 +339,17 @@ class _Entry:
             # The user's own frames: what they are read with has no place where strangers' pictures are.
             sizes = _in_threads(lambda pair: size_of(pair[1], "raw") if pair[1] else None, pairs)
             wanted = [
-                Wanted(self.root / name, name, size=size, root=self.root)
+                Wanted(self.root / name, name, size=size, depths=self._depths(), root=self.root)
                 for (name, _), size in zip(pairs, sizes, strict=True)
             ]
         else:
-            wanted = [Wanted(self.root / name, name, lq, root=self.root) for name, lq in pairs]
+            keys = [key for key, names in images.items() for _ in names]
+            wanted = [
+                Wanted(self.root / name, name, size=_cut(lq, multiple), depths=self._depths(), root=self.root)
+                if lq and (multiple := self._multiple(key)) > 1
+                else Wanted(self.root / name, name, lq, depths=self._depths(), root=self.root)
+                for key, (name, lq) in zip(keys, pairs, strict=True)
+            ]
         seen = decoders().look(wanted)
         self.findings += [finding for one in seen for finding in one.findings]
         return seen
@@ -386,6 +395,22 @@ class _Entry:
                 self._add("E502", MANIFEST, spent.rule, f"{spent.value:.10g}, {-spent.margin:.3%} over")
 
 
+def inner_folder(root: Path, track: Track | None) -> Path:
+    """The folder with the manifest: `root`, or the one folder in it that `check` tolerates around an entry."""
+    return root / _wrapper(survey(root)[0], track)
+
+
+def _wrapper(files: Sequence[str], track: Track | None) -> str:
+    visible = [name for name in files if not name.startswith(".")]
+    tops = {name.partition("/")[0] for name in visible}
+    if len(tops) != 1 or visible == [*tops]:
+        return ""
+    (top,) = tops
+    firsts = {name.removeprefix(f"{top}/").partition("/")[0].lower() for name in visible}
+    own = {MANIFEST, README, IMAGES, *(subset.lower() for subset in (track.subsets if track else ()))}
+    return top if firsts & own else ""
+
+
 def _readme_lines(text: str) -> dict[str, str]:
     """The value of each of README_LINES that is there."""
     stated: dict[str, str] = {}
@@ -415,6 +440,11 @@ def _head(path: Path, below: Path | None = None) -> bytes:
             return file.read(24)
     except OSError:
         return b""
+
+
+def _cut(lq: Path, multiple: int) -> tuple[int, int]:
+    height, width = size_of(lq, "general")
+    return height - height % multiple, width - width % multiple
 
 
 def _in_threads(look: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:

@@ -27,7 +27,7 @@ from ntire.review.code_checks import METHOD
 from ntire.runner.prepare import code_sha256
 from ntire.runner.runner import Result
 from ntire.scoring.track import all_tracks
-from ntire.text import markdown_cell
+from ntire.text import markdown_cell, markdown_table
 
 FACTSHEET = "factsheet.md"
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
@@ -215,8 +215,7 @@ def _facts(rows: Sequence[tuple[str, object]]) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([_text(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(header, ([_text(cell) for cell in row] for row in rows))
 
 
 def _text(value: str) -> str:

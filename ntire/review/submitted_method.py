@@ -17,7 +17,7 @@ from ntire.method import Method
 from ntire.method.catalogue import module_name
 from ntire.method.weights_files import Weights, cache_folder
 from ntire.picture.image import as_image, read_header
-from ntire.picture.raw import facts_file, read_raw
+from ntire.picture.raw import facts_text, read_raw
 from ntire.review.code_checks import METHOD
 from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import Wanted
@@ -52,6 +52,7 @@ class Loaded(BaseModel):
     team: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
     track: Word
     variant: Word = ""
+    tiling: Word = ""
     weights: Annotated[tuple[LoadedWeights, ...], Field(max_length=1000)] = ()
 
 
@@ -140,7 +141,7 @@ class SubmittedMethod:
         """The answer for one input, which is all that lies in the exchange folder meanwhile, under `name`."""
         if self._child is None:
             return Answer("died", 0.0, problem="it is not running")
-        with self.exchange.showing(path, facts_file(path), name) as shown:
+        with self.exchange.showing(path, facts_text(path), name) as shown:
             request = {"op": "restore", "path": self._child.path_of(shown), "fingerprint": fingerprint}
             answer = self._child.ask(request, self._limits.seconds, most)
         if answer.state != "answered":

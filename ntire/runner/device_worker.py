@@ -67,6 +67,8 @@ class Decoded:
     item: Input
     fingerprint: str
     frame: Frame | None
+    notes: tuple[str, ...] = ()
+    """What was left out or decided when it was read."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Device:
         height, width = _checked(restored, frame)
         integers = rounding(restored) if restored.dtype.is_floating_point else restored
         pixels = self.lane.download((integers, rounding.finite), began)
-        assumed = frame.notes if isinstance(frame, raw.RawFrame) else ()
+        assumed = frame.notes if isinstance(frame, raw.RawFrame) else decoded.notes
         result = Result(
             item.name,
             "done",
@@ -210,10 +212,15 @@ def finish(restored: Restored) -> tuple[Result, images.Integers]:
 
 
 def fingerprint_of(path: Path, track: str) -> str:
-    """The sha256 of an input and, for a raw frame, of the TOML that speaks for it; raises OSError."""
+    """The sha256 of an input and, for a raw frame, of what else speaks for it: its TOML, or the white level that follows
+    from its neighbours. Raises OSError.
+    """
     found = sha256_of(path)
-    facts = raw.facts_file(path) if track == "raw" else None
-    return sha256_of(f"{found} {sha256_of(facts)}".encode()) if facts else found
+    if track != "raw":
+        return found
+    facts, level = raw.facts_file(path), raw.level_by_neighbours(path)
+    beside = [*([sha256_of(facts)] if facts else []), *([f"white {level:g}"] if level is not None else [])]
+    return sha256_of(" ".join([found, *beside]).encode()) if beside else found
 
 
 def _checked(restored: Tensor, frame: Frame | None) -> tuple[int, int]:

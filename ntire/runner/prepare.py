@@ -16,7 +16,8 @@ from ntire.files import sha256_of
 from ntire.method import DTYPES, Method, Precision
 from ntire.method.catalogue import folder_of
 from ntire.method.own_modules import is_private
-from ntire.method.weights_files import digest_of, fill, fill_from, locate, require, verify
+from ntire.method.state_dict import fill, fill_from
+from ntire.method.weights_files import digest_of, locate, require, verify
 from ntire.runner.weight_offload import take_turns
 
 DRAWN = ("uniform_", "normal_", "kaiming_uniform_")

@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import os
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -26,7 +27,9 @@ from ntire.files import sha256_of, sweep, writable_folder, write_atomically
 from ntire.method import Method
 from ntire.method.face_alignment import Finder
 from ntire.picture import image as images
-from ntire.picture import raw
+from ntire.picture import unclipped
+from ntire.picture.folder import NotRead, in_lines, walk
+from ntire.picture.suffixes import PICTURES, RAW, RAW_FACTS
 from ntire.runner.device_worker import Decoded, Device, DeviceLost, RandomTurns, Restored, fingerprint_of, finish, why
 from ntire.runner.device_worker import Input as Input
 from ntire.runner.device_worker import Result as Result
@@ -53,6 +56,8 @@ class Summary:
     seconds: float
     stages: tuple[StageUse, ...] = ()
     """How busy reading, restoring and writing were."""
+    not_read: tuple[NotRead, ...] = ()
+    """What lies beside the inputs and was passed over, with the reasons."""
     effect: Effect | None = None
     """What precision and speed-ups cost, on the first picture restored; None where everything is exact."""
     remarks: tuple[str, ...] = ()
@@ -76,39 +81,61 @@ class Summary:
             "stages": [dataclasses.asdict(stage) for stage in self.stages],
             "bottleneck": self.bottleneck.name if self.bottleneck else None,
             "effect": dataclasses.asdict(self.effect) if self.effect else None,
+            "not_read": [dataclasses.asdict(one) for one in self.not_read],
         }
 
 
-def find_inputs(given: Sequence[Path], track: str) -> list[Input]:
-    """Files, and files below folders with a suffix that the track knows, in stable order.
+@dataclass(frozen=True)
+class Inputs:
+    """What there is to restore, and what lies beside it and is not read, with the reasons."""
 
-    Raises UserError for a path that is not there, a folder without inputs, or two inputs of one name.
+    inputs: tuple[Input, ...]
+    not_read: tuple[NotRead, ...] = ()
+
+
+def find_inputs(given: Sequence[Path], track: str) -> list[Input]:
+    """The inputs of `look_for_inputs`."""
+    return list(look_for_inputs(given, track).inputs)
+
+
+def look_for_inputs(given: Sequence[Path], track: str) -> Inputs:
+    """Files, and files below folders with a suffix that the track knows, in stable order, by their names in NFC.
+
+    Raises UserError for a path that is not there, a folder without inputs, or inputs of one name.
     """
-    suffixes = raw.SUFFIXES if track == "raw" else images.SUFFIXES
+    suffixes, quiet = (RAW, RAW_FACTS) if track == "raw" else (PICTURES | {unclipped.SUFFIX}, frozenset[str]())
     inputs: list[Input] = []
+    not_read: list[NotRead] = []
     for path in given:
         if path.is_dir():
-            found = [
-                Input(file, file.relative_to(path).with_suffix("").as_posix())
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in suffixes and file.is_file() and not file.name.startswith(".")
-            ]
-            if not found:
+            found = walk(path, suffixes, quiet=quiet)
+            if not found.pictures:
+                why_none = "".join(f"\n  {line}" for line in in_lines(found.not_read))
                 raise UserError(
-                    f"{path}: expected inputs of track {track} ({', '.join(sorted(suffixes))}), found none."
+                    f"{path}: expected inputs of track {track} ({', '.join(sorted(suffixes))}), found none.{why_none}"
                 )
-            inputs += found
+            inputs += [Input(one.path, one.name) for one in found.pictures]
+            not_read += found.not_read
         elif path.is_file():
-            inputs.append(Input(path, path.stem))
+            inputs.append(Input(path, unicodedata.normalize("NFC", path.stem)))
         else:
             raise UserError(f"{path}: expected a file or folder to restore, found nothing there.")
+    _refuse_equal_names(inputs)
+    return Inputs(tuple(inputs), tuple(not_read))
+
+
+def _refuse_equal_names(inputs: Iterable[Input]) -> None:
+    """Raises UserError that lists the inputs whose results would be one file, here or on systems that ignore case."""
     named: dict[str, Path] = {}
+    problems = []
     for item in inputs:
-        # Names that differ in case only would be one file on some systems.
         other = named.setdefault(item.name.casefold(), item.path)
         if other != item.path:
-            raise UserError(f"{other} and {item.path} would both become {item.name}.png. Rename one of them.")
-    return inputs
+            nfc = [unicodedata.normalize("NFC", str(path)) for path in (other, item.path)]
+            alike = " (their accents are written in two ways)" if nfc[0] == nfc[1] else ""
+            problems.append(f"{other} and {item.path} would both become {item.name}.png{alike}. Rename one of them.")
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def run(
@@ -167,7 +194,7 @@ def run(
     effect = next((device.effect for device in devices if device.effect), None)
     took = time.monotonic() - began
     return Summary(
-        out, ordered, len(inputs) - kept, took, flow.use({"restore": seconds}), effect, tuple(journal.remarks)
+        out, ordered, len(inputs) - kept, took, flow.use({"restore": seconds}), (), effect, tuple(journal.remarks)
     )
 
 
@@ -233,13 +260,23 @@ def _read(
     if line and line["input_sha256"] == fingerprint and _intact(out, line):
         return Settled(_Kept(Result(**{**line, "notes": tuple(line["notes"])})))
     if type(method).restore is not Method.restore:
-        return Decoded(item, fingerprint, None)
+        return Decoded(item, fingerprint, None, _notes(method, item))
     try:
-        return Decoded(item, fingerprint, pinned(method.read(item.path), method.device.type))
+        frame = pinned(method.read(item.path), method.device.type)
+        return Decoded(item, fingerprint, frame, _notes(method, item))
     except UserError as error:
         return Settled(Result(item.name, "unreadable", fingerprint, problem=str(error)))
     except Exception as error:  # noqa: BLE001 - a method may raise anything; the other images must not suffer
         return Settled(Result(item.name, "unreadable", fingerprint, problem=f"{item.path}: {why(error)}"))
+
+
+def _notes(method: Method, item: Input) -> tuple[str, ...]:
+    """What reading a picture leaves out or decides; a raw frame brings its own notes."""
+    try:
+        return () if method.track == "raw" else images.read_header(item.path).notes
+    except UserError:
+        # A method that reads for itself may read what ntire does not.
+        return ()
 
 
 def _arrived(restored: Restored) -> None:

@@ -1,6 +1,5 @@
 """Ways to run a network faster that may change its pixels in the last bits, and what they change, measured."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from ntire import UserError
 from ntire.method import Method
+from ntire.picture.image import psnr_of
 from ntire.runner.prepare import Options, prepare
 
 RECORDED = 4
@@ -71,7 +71,7 @@ def compare(found: Tensor, expected: Tensor, of: tuple[str, ...], image: str) ->
     return Effect(
         of,
         image,
-        -10 * math.log10(error) if error else None,
+        psnr_of(error) if error else None,
         float((levels[0] != levels[1]).double().mean()),
         255 * float(difference.max()),
     )

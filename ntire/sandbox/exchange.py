@@ -26,14 +26,15 @@ class Exchange:
         self.folder.mkdir(mode=0o755)
 
     @contextlib.contextmanager
-    def showing(self, path: Path, beside: Path | None = None, name: str | None = None) -> Iterator[str]:
-        """Show a copy of `path` under `name`, by default one that says nothing, and of the TOML that belongs to it."""
+    def showing(self, path: Path, beside: bytes | None = None, name: str | None = None) -> Iterator[str]:
+        """Show a copy of `path` under `name`, by default one that says nothing, and the TOML that belongs to it."""
         shown = self.folder / (name or f"{secrets.token_hex(8)}{path.suffix.lower()}")
         facts = shown.with_suffix(".toml")
         try:
             copy_readable(path, shown)
             if beside is not None:
-                copy_readable(beside, facts)
+                facts.write_bytes(beside)
+                facts.chmod(0o644)
             yield shown.name
         finally:
             shown.unlink(missing_ok=True)

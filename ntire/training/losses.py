@@ -33,18 +33,29 @@ def ssim_loss(restored: Tensor, gt: Tensor) -> Tensor:
     return 1 - (similarity / ((mean_r**2 + mean_g**2 + c1) * (var_r + var_g + c2))).mean()
 
 
+def psnr_loss(restored: Tensor, gt: Tensor) -> Tensor:
+    """The PSNR in dB of all values together, negative: a loss to make small."""
+    return 10 * torch.log10(F.mse_loss(restored, gt) + 1e-8)
+
+
 def fft_loss(restored: Tensor, gt: Tensor) -> Tensor:
     """Mean absolute difference of the real and imaginary parts of the 2D spectra (B, C, H, W).
 
-    The transform is divided by the number of pixels, so that the weights of hundreds that reports print weigh as much as L1.
+    The transform is not divided by anything, as in the programs of general restorers: it grows with the side of the patch.
     """
-    difference = torch.fft.rfft2(restored - gt, norm="forward")
-    return torch.view_as_real(difference).abs().mean()
+    return torch.view_as_real(torch.fft.fft2(restored - gt)).abs().mean()
+
+
+def scaled_fft_loss(restored: Tensor, gt: Tensor) -> Tensor:
+    """The same of spectra divided by their number of pixels, so that weights of hundreds weigh as much as L1."""
+    return torch.view_as_real(torch.fft.rfft2(restored - gt, norm="forward")).abs().mean()
 
 
 Compare = Callable[[Tensor, Tensor], Tensor]
 """(restored, gt), each (B, 3, H, W), to a number, or to one a picture."""
-PIXELS: Mapping[Loss, Compare] = {"l1": F.l1_loss, "l2": F.mse_loss, "ssim": ssim_loss, "fft": fft_loss}
+PIXELS: Mapping[Loss, Compare] = {
+    "l1": F.l1_loss, "l2": F.mse_loss, "psnr": psnr_loss, "ssim": ssim_loss, "fft": fft_loss, "fft-scaled": scaled_fft_loss,
+}  # fmt: skip
 """The losses that need no network."""
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.method import Cost, Method
-from ntire.method.weights_files import fill
+from ntire.method.state_dict import fill
 from ntire.picture.weather import Weather
 from ntire.teams.parts.adapters import OwnConv, mix
 from ntire.teams.parts.clip_text import TOKENS

@@ -379,6 +379,7 @@ def test_published_rows_have_their_source_and_the_average_that_is_printed(name):
     board = ranked(lines_of(published_rows(track), track))
     printed = {one["team"]: one for one in csv.DictReader(published_rows(track).read_text().splitlines())}
     assert len(board) == len(printed) > 0
+    assert {one["protocol"] for one in printed.values() if "protocol" in one} <= {"float", "truncated"}
     assert all(one["source"] for one in printed.values())
     assert all(17 < value < 40 for one in board for value in one.by_subset.get("psnr", one.means).values() if value > 1)
     for one in board:

@@ -1,4 +1,6 @@
-"""Files of scores and ranks, byte for byte as 0.1 wrote them: `golden/` was written by the program before it used pandas."""
+"""Files of scores and ranks, byte for byte as 0.1 wrote them. `golden/` was written by the program before it used pandas; since
+then line breaks of names are escaped in CSV, brackets in Markdown, and a legend stands below a table with intervals.
+"""
 
 import math
 from pathlib import Path

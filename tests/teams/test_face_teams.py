@@ -8,7 +8,7 @@ from torch import Tensor
 from ntire import UserError
 from ntire.method import catalogue
 from ntire.method.face_alignment import TEMPLATE
-from ntire.method.weights_files import fill_from
+from ntire.method.state_dict import fill_from
 from ntire.picture.image import read_pixels
 from ntire.runner.prepare import Options, prepare
 from ntire.runner.weight_offload import take_turns

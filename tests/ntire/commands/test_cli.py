@@ -1,7 +1,5 @@
 import csv
 import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -166,11 +164,19 @@ def test_a_folder_with_a_method_runs_like_a_team(ntire, plugin, pair):
         (["score", "lq"], 2, "expected entries"),
         (["tracks", "rwa"], 2, "unknown track"),
         (["train", "--team", "Copy", "--track", "srgb", "--data", "lq"], 2, "has no recipe"),
-        (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "empty", "--stage", "l1"], 2, "expected pictures"),
-        (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "lq", "--stage", "x"], 2, "no stage x; it has: l1"),
-        (["train", "--team", "MiAlgo", "--track", "srgb", "--data", "lq", "--pairs", "l1"], 2, "such as snowy=DIR"),
         (
-            ["train", "--team", "MiAlgo", "--track", "srgb", "--data", "lq", "--stage", "l1", "--pairs", "l1=lq"],
+            ["train", "--team", "NJUST-KMG", "--track", "srgb", "--data", "empty", "--stage", "l1"],
+            2,
+            "expected pictures",
+        ),
+        (
+            ["train", "--team", "NJUST-KMG", "--track", "srgb", "--data", "lq", "--stage", "x"],
+            2,
+            "no stage x; it has: l1",
+        ),
+        (["train", "--team", "NJUST-KMG", "--track", "srgb", "--data", "lq", "--pairs", "l1"], 2, "such as snowy=DIR"),
+        (
+            ["train", "--team", "NJUST-KMG", "--track", "srgb", "--data", "lq", "--stage", "l1", "--pairs", "l1=lq"],
             2,
             "found no gt",
         ),
@@ -229,18 +235,18 @@ def test_scoring_again_gives_the_same_bytes(ntire, pair):
 
 
 def test_training_through_the_command_line_makes_weights_that_run_uses(ntire, pair):
-    words = ("train", "--team", "MiAlgo", "--track", "srgb", "--data", pair / "gt", "-o", "t", "--device", "cpu")
+    words = ("train", "--team", "NJUST-KMG", "--track", "srgb", "--data", pair / "gt", "-o", "t", "--device", "cpu")
     words += ("--stage", "l1")
     scaled = ("--iterations", "6", "--batch", "2", "--patch", "32", "--held-out", "1", "--validate-every", "3")
     ran = ntire(*words, *scaled)
     assert ran.code == 0, ran.err
     assert "dB on held-out pictures" in ran.err
     card = toml("t/card.toml")
-    assert card["command"].startswith("ntire train --team MiAlgo --track srgb --data gt -o t")
+    assert card["command"].startswith("ntire train --team NJUST-KMG --track srgb --data gt -o t")
     ran = ntire(
         "run",
         "--team",
-        "MiAlgo",
+        "NJUST-KMG",
         "--track",
         "srgb",
         pair / "lq",
@@ -422,27 +428,6 @@ def test_every_command_has_help_with_an_example(ntire, command):
 
 def test_the_version_is_printed(ntire):
     assert ntire("--version").out == f"ntire {__version__}\n"
-
-
-def test_help_loads_nothing_heavy_and_answers_at_once():
-    code = (
-        "import sys; sys.argv = ['ntire', '--help']; from ntire.cli import main\ntry: main()\nexcept SystemExit: pass\n"
-    )
-    heavy = "print([name for name in ('torch', 'numpy', 'cv2', 'pandas', 'pydantic', 'teams') if name in sys.modules])"
-    ran = subprocess.run([sys.executable, "-c", code + heavy], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines()[-1] == "[]"
-
-    def cpu_seconds(words):
-        import resource
-
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *words], capture_output=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    helped = ["-c", "import sys; sys.argv = ['ntire', '--help']; from ntire.cli import main; main()"]
-    extra = min(cpu_seconds(helped) for _ in range(5)) - min(cpu_seconds(["-c", "pass"]) for _ in range(5))
-    assert extra < 0.3
 
 
 def test_cost_counts_at_any_size_and_shows_the_claim_where_it_is_made(ntire):

@@ -11,7 +11,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from ntire import UserError
 from ntire.method.checkpoints import read_state_dict
-from ntire.method.weights_files import Weights, fill, verify
+from ntire.method.state_dict import fill
+from ntire.method.weights_files import Weights, verify
 
 
 class Network(nn.Module):

@@ -107,7 +107,10 @@ def test_a_broken_download_goes_on_where_it_stopped(server):
     with pytest.raises(UserError, match="ended after 300000 of 1280000 bytes"):
         fetch(weights)
     assert locate(weights, None)[1] == "missing"
-    assert fetch(weights).read_bytes() == CONTENT
+    seen = []
+    assert fetch(weights, lambda have, total: seen.append((have, total))).read_bytes() == CONTENT
+    assert {total for _, total in seen} == {len(CONTENT)}, "the size of the whole file, not of what is left of it"
+    assert 300_000 < seen[0][0] <= seen[-1][0] == len(CONTENT)
     assert server.asked == [("/breaks", None), ("/breaks", "bytes=300000-")]
 
 

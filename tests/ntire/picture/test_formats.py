@@ -180,7 +180,15 @@ def test_what_libtiff_writes_is_read_as_pillow_reads_it(tmp_path, compression):
     assert np.abs(read_pixels(tmp_path / "a.tif") - expected).max() <= (2 if compression == "jpeg" else 0)
 
 
-def test_subsampled_colours_outside_of_jpeg_and_opencvs_tiffs_are_read(tmp_path):
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_luma_and_chroma_outside_of_jpeg_are_read_as_pillow_reads_them(tmp_path, compression):
+    path = tmp_path / "a.tif"
+    Image.fromarray(scene()).convert("YCbCr").save(path, compression=compression)
+    with Image.open(path) as image:
+        agree(path, np.asarray(image.convert("RGB")))
+
+
+def test_opencvs_tiffs_are_read(tmp_path):
     deep = of_depth(16)
     cv2.imwrite(str(tmp_path / "cv.tif"), deep[..., ::-1])
     agree(tmp_path / "cv.tif", deep)
@@ -271,6 +279,17 @@ def made_png(samples, orientation=1, late=False):
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(body) + chunk(b"IEND", b"")
 
 
+@pytest.mark.parametrize(
+    ("bits", "row", "levels"),
+    [(1, b"\xa0", [255, 0, 255, 0]), (2, b"\x1b", [0, 85, 170, 255]), (4, b"\x01\x8f", [0, 17, 136, 255])],
+)
+def test_gray_pngs_of_few_bits_fill_the_range(tmp_path, bits, row, levels):
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(data)
+    assert read_pixels(tmp_path / "a.png")[0].tolist() == [[level] * 3 for level in levels]
+
+
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_png_is_turned_wherever_its_exif_chunk_stands(tmp_path, bits, late):
@@ -341,6 +360,18 @@ def test_a_truncated_tiff_is_refused_not_filled_up_with_black(tmp_path, options)
             read_pixels(path)
 
 
+def test_a_tiff_that_lacks_tiles_is_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ones((16, 64, 3), np.uint8), photometric="rgb", tile=(16, 16), compression="zlib")
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        at = file.pages.first.tags[256].valueoffset
+    data[at : at + 2] = struct.pack("<H", 4096)
+    path.write_bytes(data)
+    with pytest.raises(UnreadableImage, match="4 of 256 strips or tiles"):
+        read_pixels(path)
+
+
 def test_a_profile_that_is_not_srgb_is_named_and_the_numbers_stay(tmp_path):
     from PIL import ImageCms
 
@@ -405,3 +436,44 @@ def test_other_files_are_named_as_what_they_are(tmp_path, data, words):
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(UnreadableImage, match=words):
         read_pixels(tmp_path / "a.png")
+
+
+def every_format(picture):
+    """The same small picture in every format that is read."""
+    import imagecodecs
+
+    made = {"png": made_png(picture), "png16": made_png(picture.astype(np.uint16) * 257)}
+    for kind, options in (("JPEG", {}), ("WEBP", {"lossless": True}), ("BMP", {}), ("AVIF", {}), ("MPO", {})):
+        file = io.BytesIO()
+        more = {"save_all": True, "append_images": [Image.fromarray(picture)]} if kind == "MPO" else {}
+        Image.fromarray(picture).save(file, kind, **options, **more)
+        made[kind] = file.getvalue()
+    for name, options in (("tif", {}), ("lzw", {"compression": "lzw", "predictor": True, "tile": (16, 16)})):
+        file = io.BytesIO()
+        tifffile.imwrite(file, picture, photometric="rgb", **options)
+        made[name] = file.getvalue()
+    file = io.BytesIO()
+    np.save(file, picture)
+    made["npy"] = file.getvalue()
+    made["jxl"] = imagecodecs.jpegxl_encode(picture)
+    return made
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", every_format(scene(16, 24)))
+def test_a_damaged_file_is_refused_in_words_or_read_and_header_and_pixels_agree(tmp_path, kind):
+    data = every_format(scene(16, 24))[kind]
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        broken = bytearray(data)
+        for at in rng.integers(0, len(data), rng.integers(1, 6)):
+            broken[at] = rng.integers(0, 256)
+        broken = broken[: rng.integers(1, len(data))] if rng.random() < 0.3 else broken
+        path = tmp_path / "a"
+        path.write_bytes(broken)
+        try:
+            header, pixels = read_header(path), read_pixels(path)
+        except UnreadableImage:
+            continue
+        assert pixels.shape == (header.height, header.width, 3)
+        assert depth_of(pixels) == header.depth

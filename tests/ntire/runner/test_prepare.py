@@ -7,7 +7,8 @@ from torch import nn
 
 from ntire import UserError
 from ntire.method import Method
-from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights
 from ntire.runner.prepare import Options, prepare
 
 
