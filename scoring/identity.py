@@ -200,12 +200,17 @@ class AdaFace(NetworkInstrument):
         for view in views:
             if view.landmarks is None:
                 raise MetricError("no landmarks are known for this image")
-            crops.append(View(crop_face(view.pixels, *view.landmarks)))
+            crops.append(View(crop_face(view.pixels, *as_face(view.landmarks))))
         return super().observe(crops)
 
     def forward(self, images: Tensor, references: Tensor | None) -> Tensor:
         embeddings: Tensor = self.net(images.flip(1).sub(0.5).div(0.5))
         return embeddings
+
+
+def as_face(landmarks: Landmarks | Face) -> Face:
+    """Five points alone are aligned as the organisers align them."""
+    return landmarks if isinstance(landmarks, Face) else Face(landmarks)
 
 
 def read_landmarks(path: Path) -> dict[str, tuple[str, Face]]:
@@ -273,12 +278,13 @@ def stem_of(filename: str) -> str:
     return name.stem if name.suffix.lower() in SUFFIXES else name.name
 
 
-def write_landmarks(path: Path, table: Mapping[str, tuple[str, Face]]) -> None:
+def write_landmarks(path: Path, table: Mapping[str, tuple[str, Landmarks | Face]]) -> None:
     """Write a table that `read_landmarks` reads."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["filename", "dataset", *_COLUMNS, "fit"])
-    for stem, (subset, face) in table.items():
+    for stem, (subset, landmarks) in table.items():
+        face = as_face(landmarks)
         values = [repr(value) for point in face.points for value in point]
         # With its suffix, a name that itself has a dot is not cut on reading.
         writer.writerow([*(_text_cell(cell) for cell in (f"{stem}.png", subset)), *values, face.fit])

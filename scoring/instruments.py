@@ -18,6 +18,7 @@ from ntire.picture.image import Pixels
 from ntire.scoring.pixels import Measure
 
 if TYPE_CHECKING:
+    from ntire.method.face_alignment import Landmarks
     from ntire.scoring.identity import Face
 
 Vector = NDArray[np.float64]
@@ -30,7 +31,7 @@ class View:
     pixels: Pixels
     """RGB (H, W, 3) in levels of 255, cut by the track's border: uint8, or float32 of files with more bits."""
     reference: Pixels | None = None
-    landmarks: "Face | None" = None
+    landmarks: "Face | Landmarks | None" = None
 
 
 class Instrument(ABC):

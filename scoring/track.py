@@ -112,6 +112,22 @@ class Reproduction(_Rules):
     """Of the pixels that differ at all."""
 
 
+class Final(_Rules):
+    """How a part that no program can mark is joined to the total: w2 x total + w3 x (sum of weight x mark)."""
+
+    w2: float = 1.0
+    w3: float = 1.0
+    inputs: Annotated[dict[str, float], Field(min_length=1)]
+    """Weight of each column of the table of marks."""
+    remark: str
+    """What of this is the organisers' word, and what is inferred."""
+
+    def in_words(self) -> str:
+        """The final as a formula."""
+        marks = " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in self.inputs.items())
+        return f"{self.w2:g} x phase 2 + {self.w3:g} x ({marks})"
+
+
 class Track(_Rules):
     """The rules of one track and edition."""
 
@@ -142,6 +158,8 @@ class Track(_Rules):
     terms: tuple[Term, ...] = ()
     gates: tuple[Gate, ...] = ()
     budgets: Budgets = Budgets()
+    final: Final | None = None
+    """The part that is judged by people and by cost, where there is one; see `ntire leaderboard --phase3`."""
     tie_break: tuple[str, ...] = ()
     """Metrics that decide between equal totals, the first first."""
     decimals: Annotated[int, Field(ge=0, le=10)] = 4
@@ -254,6 +272,7 @@ def in_words(track: Track) -> str:
         f"depth      compared in levels of 255: {DEPTH_RULE}",
         f"border     {track.border} px cut from every side before any metric",
         f"total      {formula(track) or 'none'}",
+        *([f"final      {track.final.in_words()}; {track.final.remark}"] if track.final else []),
     ]
     if track.noise:
         lines.append(f"noise      {track.noise.in_words()}")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -398,16 +398,48 @@ def cost_command(
         raise UserError("\n".join(f"{team}: {problem}" for problem in problems), exit_code=1)
 
 
-@app.command(epilog="Examples: [bold]ntire teams --track raw[/]; [bold]ntire teams --json[/]")
+def _print_fidelity(track: str | None, team: str | None, *, as_json: bool, as_markdown: bool) -> None:
+    """The tables of what reports state. Raises UserError where there is none for the track and team."""
+    from ntire.method.fidelity import counts, markdown, passages
+
+    chosen = [one for one in passages() if track in (None, one.track) and team in (None, one.team)]
+    if not chosen:
+        known = ", ".join(f"{one.team} ({one.track})" for one in passages())
+        raise UserError(f"there is no table of statements for {team or track}; there are: {known}.")
+    if as_json:
+        print_json([asdict(one) for one in chosen])
+    elif as_markdown:
+        out.print(markdown(chosen), markup=False, soft_wrap=True, end="")
+    else:
+        for one in chosen:
+            rows = [[row.sentences, row.says, f"{row.status}{': ' if row.reason else ''}{row.reason}", row.code]
+                    for row in one.statements]  # fmt: skip
+            summary = ", ".join(f"{count} {status}" for status, count in counts(one.statements).items() if count)
+            out.print(f"\n{one.team} {one.track}: {one.source}; {summary}", markup=False)
+            print_table(["sentences", "statement", "status", "code"], rows)
+
+
+@app.command(
+    epilog="Examples: [bold]ntire teams --track raw[/]; [bold]ntire teams --json[/]; "
+    "[bold]ntire teams --fidelity --team IID-AI[/]"
+)
 def teams(
     track: Annotated[str | None, typer.Option(help="Only this folder of methods: raw, srgb, ...")] = None,
     as_json: AsJson = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    fidelity: Annotated[
+        bool,
+        typer.Option("--fidelity", help="Print what each report states, statement by statement, and what is here."),
+    ] = False,
+    team: Annotated[str | None, typer.Option(help="With --fidelity: only this team.")] = None,
     record: Annotated[
         bool, typer.Option("--record", help="For developers: count what has changed and write teams/methods.json.")
     ] = False,
 ) -> None:
     """List every method: what its report claims, what we count, its weights and caveats."""
+    if fidelity:
+        _print_fidelity(track, team, as_json=as_json, as_markdown=as_markdown)
+        return
     from ntire.method.catalogue import listed, unpublished
     from ntire.method.method_table import COLUMNS, facts_of, in_short, markdown
 

@@ -71,14 +71,16 @@ def verify(
     device: str = "auto",
     time_limit: float = 300.0,
     memory_gib: float = 8.0,
+    strict: bool = False,
     out: str | Path | None = None,
     say: Say = lambda line: None,
 ) -> Verification:
     """Run an entry's code in a sandbox and hold what it makes against the images that were submitted.
 
-    `sample` images are run instead of all; `seed` chooses them, a new one by default. Code has `time_limit` seconds an image
-    and `memory_gib`. The verdict is written to verification.json in `out`, by default into the entry's folder or, for an
-    archive, into a folder beside it. Raises UserError for wrong usage, and (exit code 3) a sandbox that does not work.
+    `sample` images are run instead of all; `seed` chooses them and the probes, a new one by default. Code has `time_limit`
+    seconds an image and `memory_gib`; with `strict` each image has a process of its own. The verdict is written to
+    verification.json in `out`, by default into the entry's folder or, for an archive, into a folder beside it. Raises UserError
+    for wrong usage, and (exit code 3) a sandbox that does not work.
     """
     _refuse_missing(Path(entry))
     import secrets
@@ -95,7 +97,7 @@ def verify(
     chosen, backend = secrets.randbelow(2**31) if seed is None else seed, choose(sandbox)
     say(f"seed {chosen}, sandbox {backend}{': the code runs with all your rights' if backend == 'none' else ''}")
     limits = Limits(seconds=time_limit, start_seconds=max(time_limit, 300.0), memory_bytes=int(memory_gib * 2**30))
-    options = VerifyOptions(backend, sample, chosen, choose_device(device), limits)
+    options = VerifyOptions(backend, sample, chosen, choose_device(device), limits, strict=strict)
     inputs_of = _inputs_of(lq)
 
     def scores(submitted: Submission, reproduced: Submission, names: Sequence[str]) -> BothScored:
@@ -104,7 +106,14 @@ def verify(
     beside = entry if entry.is_dir() else entry.with_name(f"{entry.name.partition('.')[0]}-verification")
     rules = load_track(str(track)) if track else None
     return verify_entry(
-        entry, rules, inputs_of, partial(_given_to_code, inputs_of), options, scores, Path(out) if out else beside
+        entry,
+        rules,
+        inputs_of,
+        partial(_given_to_code, inputs_of),
+        options,
+        scores,
+        Path(out) if out else beside,
+        lambda rules: references_of(rules, references).gt,
     )
 
 
@@ -237,6 +246,9 @@ def verify_command(
     device: Device = "auto",
     time_limit: TimeLimit = 300.0,
     memory: Memory = 8.0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A fresh process for every picture: nothing can be kept between two.")
+    ] = False,
     folder: Annotated[
         Path | None, typer.Option("-o", "--out", help="Where verification.json goes. Default: into the entry.")
     ] = None,
@@ -245,7 +257,7 @@ def verify_command(
     """Run an entry's code in a sandbox and see whether it makes the images that were submitted."""
     found = verify(
         entry, track=track, sample=sample, lq=lq, gt=gt, landmarks=landmarks, seed=seed, sandbox=sandbox, device=device,
-        time_limit=time_limit, memory_gib=memory, out=folder, say=say,
+        time_limit=time_limit, memory_gib=memory, strict=strict, out=folder, say=say,
     )  # fmt: skip
     if as_json:
         print_json(found.as_json())

@@ -182,11 +182,13 @@ def leaderboard(
     *,
     track: str | Path,
     published: bool = False,
+    phase3: str | Path | None = None,
     say: Say = lambda line: None,
 ) -> Board:
     """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched.
 
-    With `published`, the rows of papers that ship with the track stand among them. Raises UserError if there are none.
+    With `published`, the rows of papers that ship with the track stand among them; with `phase3`, a table of marks, the total
+    is the final of both phases. Raises UserError if there are no such rows, or the marks do not fit.
     """
     from ntire.scoring.leaderboard import ranked
     from ntire.scoring.read_back import lines_of
@@ -199,7 +201,11 @@ def leaderboard(
     lines: list[Line] = []
     for path in [*given, *([published_rows(rules)] if published else [])]:
         lines += lines_of(path, rules, say)
-    return Board(tuple(ranked(lines)))
+    if phase3 is None:
+        return Board(tuple(ranked(lines)))
+    from ntire.scoring.phase3 import read_marks, with_phase3
+
+    return Board(tuple(with_phase3(lines, read_marks(Path(phase3), rules))))
 
 
 def references_of(track: Track, given: References) -> References:
@@ -329,6 +335,9 @@ def leaderboard_command(
         Path | None, typer.Option("-o", "--out", help="Write it here, and .md and .json beside it.")
     ] = None,
     published: Annotated[bool, typer.Option("--published", help="Beside what papers report on this track.")] = False,
+    phase3: Annotated[
+        Path | None, typer.Option(help="A CSV with the marks of phase 3, for the final: team, user_study, efficiency.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rank scores or published means by a track's rules; no image is touched."""
@@ -338,7 +347,7 @@ def leaderboard_command(
         load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.scoring.tables import as_json as lines_as_json
 
-    board = leaderboard(tables or [], track=track, published=published, say=say)
+    board = leaderboard(tables or [], track=track, published=published, phase3=phase3, say=say)
     if file:
         board.write(file.parent, file.stem)
     if as_json:

@@ -145,19 +145,11 @@ class _Entry:
 
     def _unwrap(self) -> None:
         """Step into the one folder that everything lies in, if it has around it what an entry has in it."""
-        visible = [name for name in self.files if not name.startswith(".")]
-        tops = {name.partition("/")[0] for name in visible}
-        if len(tops) != 1 or visible == [*tops]:
-            return
-        (top,) = tops
-        inside = [name.removeprefix(f"{top}/") for name in visible]
-        firsts = {name.partition("/")[0].lower() for name in inside}
-        own = {MANIFEST, README, IMAGES, *(subset.lower() for subset in (self.track.subsets if self.track else ()))}
-        if not firsts & own:
-            return
-        self.root /= top
-        self.files = inside
-        self._add("W106", "", "the entry itself", f"one folder {top} around it")
+        top = _wrapper(self.files, self.track)
+        if top:
+            self.root /= top
+            self.files = [name.removeprefix(f"{top}/") for name in self.files if not name.startswith(".")]
+            self._add("W106", "", "the entry itself", f"one folder {top} around it")
 
     def _manifest(self) -> Manifest | None:
         """The manifest, if it is in order; settles the track, too."""
@@ -298,6 +290,11 @@ class _Entry:
         elif len(images) != track.count:
             self._add("E313", "", f"{track.count} images", f"{len(images)}")
 
+    def _depths(self) -> tuple[int, ...]:
+        """Bits a sample of the PNGs that the track takes."""
+        taken = self.track.results if self.track is not None else ()
+        return tuple(bits for result, bits in (("png8", 8), ("png16", 16)) if result in taken) or (8,)
+
     def _multiple(self, key: str) -> int:
         """Where the track adds the noise itself: what the clean picture is cut to a multiple of before."""
         noise = self.track.noise_of(key.partition("/")[0]) if self.track is not None else None
@@ -309,13 +306,16 @@ class _Entry:
         if raw:
             # The user's own frames: what they are read with has no place where strangers' pictures are.
             sizes = _in_threads(lambda pair: size_of(pair[1], "raw") if pair[1] else None, pairs)
-            wanted = [Wanted(self.root / name, name, size=size) for (name, _), size in zip(pairs, sizes, strict=True)]
+            wanted = [
+                Wanted(self.root / name, name, size=size, depths=self._depths())
+                for (name, _), size in zip(pairs, sizes, strict=True)
+            ]
         else:
             keys = [key for key, names in images.items() for _ in names]
             wanted = [
-                Wanted(self.root / name, name, size=_cut(lq, multiple))
+                Wanted(self.root / name, name, size=_cut(lq, multiple), depths=self._depths())
                 if lq and (multiple := self._multiple(key)) > 1
-                else Wanted(self.root / name, name, lq)
+                else Wanted(self.root / name, name, lq, depths=self._depths())
                 for key, (name, lq) in zip(keys, pairs, strict=True)
             ]
         seen = decoders().look(wanted)
@@ -361,6 +361,22 @@ class _Entry:
                 self._add("E503", MANIFEST, spent.rule, other)
             elif spent.margin is not None and spent.over:
                 self._add("E502", MANIFEST, spent.rule, f"{spent.value:.10g}, {-spent.margin:.3%} over")
+
+
+def inner_folder(root: Path, track: Track | None) -> Path:
+    """The folder with the manifest: `root`, or the one folder in it that `check` tolerates around an entry."""
+    return root / _wrapper(survey(root)[0], track)
+
+
+def _wrapper(files: Sequence[str], track: Track | None) -> str:
+    visible = [name for name in files if not name.startswith(".")]
+    tops = {name.partition("/")[0] for name in visible}
+    if len(tops) != 1 or visible == [*tops]:
+        return ""
+    (top,) = tops
+    firsts = {name.removeprefix(f"{top}/").partition("/")[0].lower() for name in visible}
+    own = {MANIFEST, README, IMAGES, *(subset.lower() for subset in (track.subsets if track else ()))}
+    return top if firsts & own else ""
 
 
 def _readme_lines(text: str) -> dict[str, str]:

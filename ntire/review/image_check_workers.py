@@ -42,7 +42,10 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
         if request["op"] == "digest":
             return {"digest": digest_at(Path(request["path"]), {(height, width) for height, width in request["sizes"]})}
         lq, size = request["lq"], request["size"]
-        wanted = Wanted(Path(request["path"]), request["name"], Path(lq) if lq else None, tuple(size) if size else None)
+        depths = tuple(request["depths"])
+        wanted = Wanted(
+            Path(request["path"]), request["name"], Path(lq) if lq else None, tuple(size) if size else None, depths
+        )
         seen = look_at(wanted)
     except UserError as error:
         return {"mistake": str(error)}
@@ -97,6 +100,7 @@ class Decoders:
                 "name": wanted.name,
                 "lq": str(wanted.lq.absolute()) if wanted.lq else None,
                 "size": wanted.size,
+                "depths": wanted.depths,
             }
         )
         if "mistake" in answer:

@@ -51,6 +51,8 @@ class Wanted:
     """A picture; of a raw frame, only the size is known here."""
     size: tuple[int, int] | None = None
     """Height and width of the input, where it is not to be read."""
+    depths: tuple[int, ...] = (8,)
+    """Bits a sample that the track takes."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,11 @@ def _as_expected(wanted: Wanted, data: bytes, found: tuple[int, int], size: tupl
     if found[0] * found[1] > (max(MOST_PIXELS, size[0] * size[1]) if size else MOST_PIXELS):
         raise _Bad(Finding("E309", wanted.name, _by(size) if size else f"at most {MOST_PIXELS:,} pixels", _by(found)))
     depth, colour = data[24], data[25]
-    if (depth, colour) != (8, 2):
+    if depth not in wanted.depths or colour != 2:
         shown = f"{COLOURS.get(colour, f'colour type {colour}')} of {depth} bits"
-        wrong.append(Finding("E305", wanted.name, "RGB of 8 bits a sample", shown))
+        wrong.append(
+            Finding("E305", wanted.name, f"RGB of {' or '.join(map(str, wanted.depths))} bits a sample", shown)
+        )
     try:
         header = header_of(wanted.path, data)
     except UnreadableImage as error:

@@ -52,6 +52,7 @@ class Loaded(BaseModel):
     team: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
     track: Word
     variant: Word = ""
+    tiling: Word = ""
     weights: Annotated[tuple[LoadedWeights, ...], Field(max_length=1000)] = ()
 
 

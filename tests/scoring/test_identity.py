@@ -143,6 +143,7 @@ def test_the_gate_sees_blue_green_red_in_minus_one_to_one(random_metric):
         expected = instrument.net((crop / 255 - 0.5)[:, [2, 1, 0]] / 0.5)[0].numpy()
     found = instrument.observe([View(picture, None, Face(points))])[0]
     assert np.abs(found - expected).max() < 1e-6
+    assert np.array_equal(instrument.observe([View(picture, None, points)])[0], found), "points alone"
     assert metric.of_pair(found, found) == pytest.approx(1)
     with pytest.raises(MetricError, match="no landmarks"):
         instrument.observe([View(picture)])

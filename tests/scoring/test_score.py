@@ -153,6 +153,19 @@ def test_deep_results_are_taken_where_the_track_says_so_and_refused_by_their_dep
     assert found["b"].status == "ok"
 
 
+@pytest.mark.parametrize("results", ['["png8"]', '["png8", "png16"]'])
+def test_a_check_takes_the_depths_that_the_track_takes(gt, tmp_path, ntire, results):
+    (tmp_path / "deep.toml").write_text(
+        f'name = "deep"\ntitle = "t"\ninputs = "srgb"\nmetrics = ["psnr"]\nresults = {results}\nsource = "s"\n'
+    )
+    write_deep(tmp_path / "deep" / "images" / "a.png", (read_pixels(gt / "a.png") / 300).clip(0, 1))
+    (tmp_path / "deep" / "submission.toml").write_text('team = "T"\ntrack = "deep"\ndate = 2026-01-01\n')
+    (tmp_path / "lq").mkdir()
+    write_png(tmp_path / "lq" / "a.png", scene())
+    ran = ntire("check", tmp_path / "deep", "--track", tmp_path / "deep.toml", "--lq", tmp_path / "lq", "--json")
+    assert ("E305" in ran.out) == ("png16" not in results), ran.out + ran.err
+
+
 def test_a_truth_whose_range_nobody_states_is_refused_with_its_numbers(entry, gt):
     (gt / "b.png").unlink()
     np.save(gt / "b.npy", scene(seed=1).astype(np.float32))
