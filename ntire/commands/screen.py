@@ -246,8 +246,10 @@ def print_verification(found: "Verification") -> None:
     if rows:
         print_table(["image", "status", "largest", "mean", "PSNR, dB", "pixels", "seconds", "problem"], rows)
     for probe in found.probes:
-        state = {True: "passed", False: "FAILED", None: "not asked"}[probe.passed]
-        out.print(f"{probe.name:16} {state:10} {probe.found}", markup=False)
+        state = {True: "passed", False: "FAILED", None: "open"}[probe.passed]
+        out.print(f"{probe.name:28} {state:8} {printable(probe.found)}", markup=False)
+    for blob in found.data[:20]:
+        out.print(f"data that no declared weights explain: {blob.file} ({blob.bytes:,} bytes)", markup=False)
     if found.scored is not None:
         both = [(name, found.scored.submitted[name], found.scored.reproduced[name]) for name in found.scored.submitted]
         both += [("total", *found.scored.totals)] if found.scored.totals else []
@@ -272,7 +274,8 @@ def print_verification(found: "Verification") -> None:
     for note in found.notes:
         out.print(f"note: {note}", markup=False)
     ran = f"{len(found.images)} of {found.of} image(s), seed {found.seed}"
-    out.print(f"{found.entry}: {found.verdict} ({ran}); {found.file}", markup=False)
+    says = {True: "the code reproduces the images", False: "the images are not shown to be reproduced"}[found.passed]
+    out.print(f"{found.entry}: {found.verdict}: {says} ({ran}); {found.file}", markup=False)
 
 
 def print_leaderboard(lines: "Sequence[Line]") -> None:

@@ -4,6 +4,7 @@ A file is looked for in `weights/` beside the module that declares it (so do pro
 submissions), then in the cache: `$NTIRE_WEIGHTS`, by default `~/.cache/ntire/weights`.
 """
 
+import importlib
 import os
 import shlex
 import urllib.error
@@ -226,14 +227,11 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
         raise OSError(f"the connection ended after {have} of {total} bytes; run the command again to go on")
 
 
+_MOVED = {"read_state_dict": "checkpoints", "TakesFile": "state_dict", "fill": "state_dict", "fill_from": "state_dict"}
+
+
 def __getattr__(name: str) -> Any:
     """What this module offered in 0.1 and is now in others, which need PyTorch."""
-    if name == "read_state_dict":
-        from ntire.method.checkpoints import read_state_dict
-
-        return read_state_dict
-    if name in ("TakesFile", "fill", "fill_from"):
-        from ntire.method import state_dict
-
-        return getattr(state_dict, name)
+    if name in _MOVED:
+        return getattr(importlib.import_module(f"ntire.method.{_MOVED[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

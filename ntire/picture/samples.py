@@ -22,7 +22,7 @@ from ntire.files import sha256_of, write_atomically
 from ntire.picture import unclipped
 from ntire.picture.degradations import RawDegradation, gaussian_blur, gaussian_noise, jpeg
 from ntire.picture.image import as_image, as_pixels, cut_to_multiple, encode_png, read_pixels
-from ntire.picture.raw import correct_colours
+from ntire.picture.raw import RawFrame, correct_colours
 from ntire.picture.unclipped import NoiseProtocol
 
 PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
@@ -44,7 +44,7 @@ def sample_set(folder: Path | None = None) -> Path:
     root.parent.mkdir(parents=True, exist_ok=True)
     made = root.with_name(f".{root.name}.{os.getpid()}.part")
     for number, name in enumerate(PICTURES):
-        picture = _photograph(name)
+        picture = photograph(name)
         _write_raw(made / "raw", name, picture, ISOS[number], number)
         _write_srgb(made / "srgb", name, picture, SIGMAS[number], number)
     (made / "complete").write_text(f"ntire sample set, version {VERSION}\n")
@@ -85,7 +85,8 @@ def _handed(noisy: torch.Tensor, protocol: NoiseProtocol) -> bytes:
     return encode_png(as_pixels(noisy))
 
 
-def _photograph(name: str) -> NDArray[np.uint8]:
+def photograph(name: str) -> NDArray[np.uint8]:
+    """One of PICTURES, RGB (H, W, 3), of even sides."""
     from skimage import data
 
     picture: Any = getattr(data, name)()
@@ -98,6 +99,14 @@ def _write_raw(folder: Path, name: str, picture: NDArray[np.uint8], iso: float, 
         iso=(iso, iso), darkening=(1.5, 1.5), blur_probability=0.0, bad_pixel_share=(1e-4, 1e-4), bits=(10,)
     )
     frame, camera = degradation.frame(as_image(picture), torch.Generator().manual_seed(seed))
+    (folder / "lq").mkdir(parents=True, exist_ok=True)
+    write_frame(frame, folder / "lq" / name)
+    # The camera cannot see colours outside its gamut: the truth is what it recorded, rendered.
+    _write(folder / "gt" / f"{name}.png", encode_png(as_pixels(correct_colours(camera, frame.ccm))))
+
+
+def write_frame(frame: RawFrame, path: Path) -> None:
+    """A raw frame as a 16-bit PNG of 10-bit levels, and the TOML beside it; `path` has no suffix."""
     levels = frame.mosaic[0] * (WHITE_LEVEL - BLACK_LEVEL) + BLACK_LEVEL
     facts = {
         "cfa": frame.cfa,
@@ -105,12 +114,10 @@ def _write_raw(folder: Path, name: str, picture: NDArray[np.uint8], iso: float, 
         "white_level": WHITE_LEVEL,
         "white_balance": list(frame.white_balance),
         "ccm": [list(row) for row in frame.ccm],
-        "iso": iso,
+        **({"iso": frame.iso} if frame.iso else {}),
     }
-    _write(folder / "lq" / f"{name}.png", encode_png(levels.round().numpy().astype(np.uint16)))
-    _write(folder / "lq" / f"{name}.toml", tomli_w.dumps(facts).encode())
-    # The camera cannot see colours outside its gamut: the truth is what it recorded, rendered.
-    _write(folder / "gt" / f"{name}.png", encode_png(as_pixels(correct_colours(camera, frame.ccm))))
+    _write(path.with_suffix(".png"), encode_png(levels.round().numpy().astype(np.uint16)))
+    _write(path.with_suffix(".toml"), tomli_w.dumps(facts).encode())
 
 
 def _write_srgb(folder: Path, name: str, picture: NDArray[np.uint8], sigma: float, seed: int) -> None:

@@ -353,7 +353,7 @@ def _filter() -> Iterator[int]:
     """A descriptor with the seccomp filter, as bwrap wants it."""
     descriptor = os.memfd_create("seccomp", 0)
     try:
-        os.write(descriptor, program() or b"")
+        os.write(descriptor, program(counted=means() != "rlimits") or b"")
         os.lseek(descriptor, 0, os.SEEK_SET)
         yield descriptor
     finally:

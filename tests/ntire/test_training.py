@@ -440,7 +440,7 @@ def test_a_loss_whose_network_was_not_given_stops_the_training(clean, tmp_path):
 
 
 def test_two_processes_share_every_batch(clean):
-    stage, pools = RECIPE.stages[0], [Pool(clean_images(clean, 24), RECIPE.degradation)]
+    stage, pools = replace(RECIPE.stages[0], batch=6), [Pool(clean_images(clean, 24), RECIPE.degradation)]
     whole = [lq for lq, _ in batches(pools, stage, 5, range(3), 1, 0, Group())]
     halves = [[lq for lq, _ in batches(pools, stage, 5, range(3), 1, 0, Group(rank, 2))] for rank in (0, 1)]
     for together, first, second in zip(whole, *halves, strict=True):

@@ -49,6 +49,14 @@ def test_ssim_is_what_scikit_image_measures_where_no_structure_is_negative(seed,
     assert measure("ssim", restored, gt) == pytest.approx(structural_similarity(*luma, **SKIMAGE), abs=1e-9)
 
 
+@pytest.mark.parametrize(("channel", "weight"), [(0, 65.481), (1, 128.553), (2, 24.966)])
+def test_luma_weighs_red_green_and_blue_as_matlab_does(channel, weight):
+    gt = np.zeros((16, 16, 3), np.uint8)
+    restored = gt.copy()
+    restored[..., channel] = 100
+    assert measure("psnr-y", restored, gt) == pytest.approx(20 * math.log10(255 / (weight * 100 / 255)), abs=1e-2)
+
+
 def test_luma_psnr_is_the_rgb_error_seen_through_the_matlab_luma():
     gt = scene()
     brighter = np.clip(gt.astype(int) + 10, 0, 255).astype(np.uint8)

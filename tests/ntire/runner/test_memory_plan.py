@@ -121,6 +121,10 @@ def test_on_a_gpu_as_many_tiles_of_one_size_go_together_as_fit(monkeypatch):
     assert planned(Local(), int(5.5 * one), tile=128) == Plan(128, batch=5, same_size=True)
     assert planned(Local(), int(1.5 * one), tile=128) == Plan(128, batch=1)
     assert planned(Local(), 10**12, tile=128).batch == plan.LARGEST_BATCH
+    # However much memory there is, no tensor of a batch may have more elements than can be indexed.
+    whole = footprint(Local, torch.float32, 128 + 32, 128 + 32).elements
+    monkeypatch.setattr(plan, "LARGEST_TENSOR", 3 * whole)
+    assert planned(Local(), 10**12, tile=128).batch == 3
 
 
 def observed_peak(network, lq):

@@ -24,6 +24,7 @@ from ntire.sandbox import seccomp
 from ntire.sandbox.child import Child, Place, bubblewrap, choose, container, why_not
 from ntire.sandbox.escape_attempts import ATTEMPTS
 from ntire.sandbox.limits import Limits, family, hold
+from ntire.sandbox.system_calls import ALLOWED
 from tests.made import scene, write_png
 
 sandboxed = pytest.mark.skipif(bool(why_not("bubblewrap")), reason=f"no sandbox here: {why_not('bubblewrap')}")
@@ -351,14 +352,15 @@ def test_the_numbers_of_system_calls_are_the_kernel_s(machine):
     known = {name: int(number) for name, number in re.findall(pattern, header.read_text())}
     ours = {name: numbers[seccomp.MACHINES[machine].column] for name, numbers in seccomp.DENIED.items()}
     close = seccomp.MACHINES[machine]
+    ours |= ALLOWED[machine]
     ours |= {"clone": close.clone, "socket": close.socket, "ioctl": close.ioctl, "clone3": seccomp.CLONE3}
     assert {name: known.get(name, number) for name, number in ours.items()} == ours
-    assert len(known.keys() & ours.keys()) > 45
+    assert len(known.keys() & ours.keys()) > 200
 
 
-def verdict(machine: str, number: int, *arguments: int, audit: int | None = None) -> int:
+def verdict(machine: str, number: int, *arguments: int, audit: int | None = None, counted: bool = True) -> int:
     """What the filter says, by the rules of linux/filter.h, followed here one instruction after the other."""
-    program = list(struct.iter_unpack("<HBBI", seccomp.program(machine)))
+    program = list(struct.iter_unpack("<HBBI", seccomp.program(machine, counted=counted)))
     data = struct.pack("<IIQ6Q", number, audit or seccomp.MACHINES[machine].audit, 0, *(*arguments, *[0] * 6)[:6])
     register = at = 0
     while True:
@@ -374,23 +376,36 @@ def verdict(machine: str, number: int, *arguments: int, audit: int | None = None
 
 
 @pytest.mark.parametrize("machine", seccomp.MACHINES)
-def test_the_filter_refuses_what_it_names_and_lets_the_rest_through(machine):
-    known = seccomp.MACHINES[machine]
-    eperm, enosys, eafnosupport = (seccomp.ERRNO | number for number in (1, 38, 97))
-    for numbers in seccomp.DENIED.values():
-        assert verdict(machine, numbers[known.column]) == eperm
-    assert verdict(machine, 435) == enosys
+def test_the_filter_lets_through_what_is_listed_and_nothing_else(machine):
+    known, allowed = seccomp.MACHINES[machine], ALLOWED[machine]
+    eperm, enosys, eafnosupport, eprotonosupport = (seccomp.ERRNO | number for number in (1, 38, 97, 93))
+    assert {verdict(machine, number) for number in allowed.values()} == {seccomp.ALLOW}
+    by_argument = {known.clone, known.socket, known.ioctl}
+    others = set(range(1000)) - set(allowed.values()) - by_argument
+    assert {verdict(machine, number) for number in others if number <= seccomp.LAST and number != 435} == {eperm}
+    assert {verdict(machine, number) for number in others if number > seccomp.LAST or number == 435} == {enosys}
+    assert {verdict(machine, numbers[known.column]) for numbers in seccomp.DENIED.values()} <= {eperm, enosys}
     assert verdict(machine, known.clone, 0x10000011) == eperm
     assert verdict(machine, known.clone, 0x3D0F00) == seccomp.ALLOW  # a thread
-    assert [verdict(machine, known.socket, one) for one in (1, 2, 10, 16)] == [seccomp.ALLOW] * 4
-    assert [verdict(machine, known.socket, one) for one in (0, 17, 31, 38, 40)] == [eafnosupport] * 5
+    assert [verdict(machine, known.socket, one, 1, 0) for one in (1, 2, 10, 16)] == [seccomp.ALLOW] * 4
+    assert [verdict(machine, known.socket, one, 1, 0) for one in (0, 17, 31, 38, 40)] == [eafnosupport] * 5
+    # MPTCP, UDP-Lite, ICMP, and netlink of the firewall
+    strange = [(2, 1, 262), (10, 2, 136), (2, 2, 1), (16, 3, 12)]
+    assert [verdict(machine, known.socket, *one) for one in strange] == [eprotonosupport] * 4
     assert verdict(machine, known.ioctl, 0, 0x5412) == eperm
     assert verdict(machine, known.ioctl, 0, 0x5413) == seccomp.ALLOW
     assert verdict(machine, 0, audit=3) == seccomp.KILL
     assert verdict(machine, 0x40000001) == enosys
-    refused = {numbers[known.column] for numbers in seccomp.DENIED.values()} | {435}
-    others = set(range(470)) - refused - {known.socket}
-    assert {verdict(machine, number) for number in others} == {seccomp.ALLOW}
+
+
+@pytest.mark.parametrize("machine", seccomp.MACHINES)
+def test_memory_that_nobody_counts_is_refused_where_no_control_group_does(machine):
+    hidden = {ALLOWED[machine][name] for name in seccomp.HIDDEN_MEMORY}
+    with_groups, without = (
+        {number for number in range(500) if verdict(machine, number, counted=one) == seccomp.ALLOW}
+        for one in (True, False)
+    )
+    assert with_groups - without == hidden
 
 
 def test_a_machine_without_a_filter_has_no_sandbox(monkeypatch):
