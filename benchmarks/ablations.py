@@ -36,7 +36,7 @@ from ntire.picture.weather import Weather
 from ntire.teams.general.diffusion_trained import PRETRAIN, DiffusionTrainedNafnet
 from ntire.teams.general.mirage import Mirage
 from ntire.training import Loss, Stage
-from ntire.training.data import clean_images, hold_out, validation_pairs
+from ntire.training.data import Pool, clean_images, hold_out, validation_pairs
 from ntire.training.loop import WEIGHTS, Settings, psnr, train
 
 HELD_OUT = 8
@@ -69,7 +69,12 @@ class Bench:
         settings = Settings(
             self.pictures, folder, seed=seed, held_out=HELD_OUT, validate_every=10**9, save_every=10**9, fresh=True
         )
-        train(method, replace(recipe, stages=(stage,), ema=0.98), settings, lambda step: None)
+        train(
+            method,
+            replace(recipe, stages=(stage,), ema=0.98, clip_gradient=1.0, turns=True),
+            settings,
+            lambda step: None,
+        )
         method.begin_from(folder / WEIGHTS)
         (folder / "psnr.json").write_text(json.dumps(self.look(method.eval(), places)))
 
@@ -79,7 +84,7 @@ class Bench:
         found = {}
         with torch.no_grad():
             for place, damage in places.items():
-                pairs = validation_pairs(held, damage, method.stride, seed=0, side=128)
+                pairs = validation_pairs([Pool(held, damage)], method.stride, seed=0, side=128)
                 found[place] = sum(psnr(method(lq[None])[0], gt) for lq, gt in pairs) / len(pairs)
         return found
 

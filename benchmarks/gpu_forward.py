@@ -160,7 +160,7 @@ def measure(case: Case, options: argparse.Namespace, ceiling: Ceiling) -> dict[s
 def _filled(kind: type[Method], dtype: torch.dtype) -> tuple[Method, str]:
     precision = next(name for name, one in DTYPES.items() if one == dtype)
     try:
-        return prepare(kind, Options("cuda", precision)), "its own"
+        return prepare(kind, Options("cuda", precision)).method, "its own"
     except UserError:
         torch.manual_seed(0)
         method = kind().eval().requires_grad_(False)

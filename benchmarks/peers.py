@@ -181,7 +181,7 @@ def _contend(options: argparse.Namespace) -> dict[str, Any]:
 def _method(options: argparse.Namespace) -> tuple[Method, str]:
     kind = catalogue.find(options.team, "srgb", options.variant)
     try:
-        return prepare(kind, Options(options.device)), "its own"
+        return prepare(kind, Options(options.device)).method, "its own"
     except UserError:
         torch.manual_seed(0)
         method = kind().eval().requires_grad_(False)

@@ -1,47 +1,115 @@
-"""The command line: built from the commands, each of which parses what is its own."""
+"""The command line: one table of commands, each of which is imported when it is called and parses what is its own."""
 
+import ast
+import errno
+import importlib
 import sys
 import traceback
-from typing import Annotated, NoReturn
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.markup import escape
+from typer.core import TyperCommand, TyperGroup
 
 from ntire import UserError, __version__
-from ntire.commands import demo, doctor, measuring, restoring, reviewing, scoring, training, weights
 from ntire.commands.options import app
-from ntire.commands.screen import log, out
-from ntire.text import printable
 
-ORDER = (
-    demo.demo, measuring.teams, restoring.run_command, scoring.score_command, scoring.leaderboard_command,
-    reviewing.check_command, reviewing.verify_command, reviewing.pack, measuring.bench, measuring.cost_command,
-    restoring.sheet, scoring.tracks, training.train, doctor.doctor,
-)  # fmt: skip
-"""In which `--help` lists the commands."""
+COMMANDS = {
+    "demo": "demo",
+    "teams": "measuring",
+    "run": "restoring",
+    "score": "scoring",
+    "leaderboard": "scoring",
+    "check": "reviewing",
+    "verify": "reviewing",
+    "pack": "reviewing",
+    "bench": "measuring",
+    "cost": "measuring",
+    "sheet": "restoring",
+    "tracks": "scoring",
+    "train": "training",
+    "doctor": "doctor",
+    "weights": "weights",
+}
+"""Every command in the order of `--help`, and its module below `ntire.commands`."""
 
-app.registered_commands.sort(key=lambda command: ORDER.index(command.callback))
-app.add_typer(weights.weights_app, name="weights")
+
+class OnDemand(TyperGroup):
+    """All commands, of which only the one that is called is imported: `--help` reads what the others' source says."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.imported = dict(self.commands)
+        self.commands = {name: TyperCommand(name) for name in COMMANDS}
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command itself; None for an unknown one."""
+        if cmd_name in COMMANDS and cmd_name not in self.imported:
+            importlib.import_module(f"ntire.commands.{COMMANDS[cmd_name]}")
+            again = typer.main.get_command(app)
+            assert isinstance(again, OnDemand)
+            self.imported = again.imported
+        return self.imported.get(cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The app's help, with the first paragraph of each command's docstring."""
+        listed = {name: TyperCommand(name, help=text) for name in COMMANDS if (text := docstring(name)) is not None}
+        self.imported = listed | {name: self.get_command(ctx, name) for name in COMMANDS if name not in listed}
+        super().format_help(ctx, formatter)
+
+
+def docstring(command: str) -> str | None:
+    """What a command's function says of itself, read without importing it; None for a group of commands."""
+    found = None
+    source = Path(__file__).with_name("commands") / f"{COMMANDS[command]}.py"
+    for node in ast.parse(source.read_bytes()).body:
+        if isinstance(node, ast.FunctionDef) and node.name in (command, f"{command}_command"):
+            found = ast.get_docstring(node)  # a public function of the same name stands above its command
+    return found
+
+
+MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""Errors that are the machine's, whatever the program does."""
+NOTHING_LOST = "What is finished stays; make room, or choose another folder with -o, and run the same command again."
 
 
 def main() -> NoReturn:
     """The entry point: a user's mistake is one message and an exit code, anything else keeps its traceback."""
+    # Pillow warns of damaged metadata, which is passed over.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         app()
     except UserError as error:
-        log.print(f"[bold red]error:[/] {escape(printable(str(error)))}", soft_wrap=True)
+        _print_error(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in MACHINE:
+            traceback.print_exc()
+            sys.exit(3)
+        what = f"{error.filename}: " if error.filename else ""
+        _print_error(f"{what}{error.strerror or error}. {NOTHING_LOST}")
+        sys.exit(3)
     except Exception:  # noqa: BLE001 - the last resort: whatever it is, it is ours, and exit code 3 says so
         traceback.print_exc()
         sys.exit(3)
     sys.exit(0)
 
 
-@app.callback(invoke_without_command=True)
+def _print_error(message: str) -> None:
+    from rich.markup import escape
+
+    from ntire.commands.screen import log
+    from ntire.text import printable
+
+    log.print(f"[bold red]error:[/] {escape(printable(message))}", soft_wrap=True)
+
+
+@app.callback(cls=OnDemand, invoke_without_command=True)
 def top(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
-    """Options of no command."""
+    """Options before a command."""
     if version:
-        out.print(f"ntire {__version__}")
+        typer.echo(f"ntire {__version__}")
         raise typer.Exit

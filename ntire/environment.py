@@ -2,7 +2,6 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ntire import UserError, __version__
@@ -10,8 +9,20 @@ from ntire import UserError, __version__
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "rawpy", "safetensors", "pandas")
 
 
+def user_cache() -> Path:
+    """Where programs of this user keep what can be made or fetched again: `$XDG_CACHE_HOME`, by default `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def own_cache() -> Path:
+    """The part of it that is ntire's."""
+    return user_cache() / "ntire"
+
+
 def versions() -> dict[str, str]:
     """Versions of ntire, Python and the libraries that touch pixels; absent ones are left out."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {"ntire": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:

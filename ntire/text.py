@@ -1,5 +1,16 @@
 """Text of strangers, made safe to show."""
 
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+FORMULA = ("=", "+", "-", "@")
+"""What a cell begins with that a spreadsheet takes for a formula."""
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.ASCII)
+
 
 def printable(text: str) -> str:
     """`text` with every character escaped that a terminal acts on or that looks like nothing; line breaks stay."""
@@ -7,3 +18,35 @@ def printable(text: str) -> str:
         letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+def printable_json(value: Any, **options: Any) -> str:
+    """JSON in readable letters, but for those that `printable` escapes; the value that it stands for is the same."""
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return "".join(letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in text)
+
+
+def spreadsheet_cell(text: str) -> str:
+    """Text that a spreadsheet takes for text: an apostrophe goes before what it would take for a formula.
+
+    Blanks in front are passed over and full-width signs taken for plain ones, as spreadsheets do. Line breaks are escaped.
+    A number stays a number.
+    """
+    if NUMBER.fullmatch(text):
+        return text
+    begins = unicodedata.normalize("NFKC", text).lstrip()
+    risky = begins.startswith(FORMULA) or text[:1] in ("\t", "\r", "\n")
+    return printable(f"'{text}" if risky else text).replace("\n", "\\n")
+
+
+def markdown_cell(text: str) -> str:
+    """Text that stays in its cell of a Markdown table and becomes no link, picture, mention or HTML."""
+    escaped = re.sub(r"([\\|`\[\]])", r"\\\1", printable(text).replace("\n", " "))
+    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
+    # GitHub makes links of bare addresses.
+    return re.sub(r"(?i)://|\bwww\.", lambda found: found[0].replace(":", "&#58;").replace(".", "&#46;"), escaped)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of cells that are Markdown themselves: what strangers wrote goes through `markdown_cell` first."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))

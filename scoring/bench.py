@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from ntire.picture.image import encode_png, read_pixels
 from ntire.scoring import random_weights
 from ntire.scoring.cache import Cache
 from ntire.scoring.fid import Features, read_statistics
-from ntire.scoring.identity import AdaFace, read_landmarks, write_landmarks
+from ntire.scoring.identity import AdaFace, Face, read_landmarks, write_landmarks
 from ntire.scoring.instruments import Instrument, View, as_batch
 from ntire.scoring.metrics import METRICS, Metric
 from ntire.scoring.references import References, expected_images
@@ -33,11 +32,10 @@ from ntire.scoring.track import Gate, Track
 
 SIDE = 512
 FACE = ((193.0, 240.0), (320.0, 241.0), (257.0, 314.0), (202.0, 371.0), (309.0, 371.0))
-DEFAULT = ("niqe", "clipiqa", "musiq", "fid", "adaface")
 
 
 @dataclass(frozen=True)
-class Part:
+class BenchedPart:
     """One metric, or all together."""
 
     name: str
@@ -51,10 +49,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Report:
+class ScorerReport:
     """What `ntire bench --scorer` found."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[BenchedPart, ...]
     again_s: float
     """Wall seconds for scoring all entries a second time."""
     harness_share: float
@@ -64,7 +62,7 @@ class Report:
     rounds: int
 
 
-def bench_scorer(folder: Path, names: Sequence[str], images: int, entries: int, rounds: int) -> Report:
+def bench_scorer(folder: Path, names: Sequence[str], images: int, entries: int, rounds: int) -> ScorerReport:
     """Measure in `folder`, with the caches of weights that the environment names; those must not be a user's own."""
     for name in names:
         random_weights.write(name)
@@ -72,9 +70,9 @@ def bench_scorer(folder: Path, names: Sequence[str], images: int, entries: int, 
         field = _Field.make(folder, names, images, entries)
         parts = [_part(field, name, rounds) for name in names]
         plain, ours = (sum(getattr(part, side) for part in parts) for side in ("plain_s", "ours_s"))
-        parts.append(Part("all", plain, ours, plain / ours, max(part.difference for part in parts)))
+        parts.append(BenchedPart("all", plain, ours, plain / ours, max(part.difference for part in parts)))
         share, again = field.overhead()
-    return Report(tuple(parts), again, share, images, entries, rounds)
+    return ScorerReport(tuple(parts), again, share, images, entries, rounds)
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class _Field:
         from skimage import data
 
         photograph = np.ascontiguousarray(data.astronaut()[:SIDE, :SIDE])  # type: ignore[no-untyped-call]
-        table = {f"{number:06d}": ("CelebA", FACE) for number in range(images)}
+        table = {f"{number:06d}": ("CelebA", Face(FACE)) for number in range(images)}
         submissions = []
         for entry in range(-1, entries):
             root = folder / ("lq" if entry < 0 else f"entry{entry}/images")
@@ -165,7 +163,7 @@ def _instant_set(metric: Metric) -> Metric:
     return replace(metric, of_set=lambda vectors, paths: 0.0) if metric.of_set else metric
 
 
-def _part(field: _Field, name: str, rounds: int) -> Part:
+def _part(field: _Field, name: str, rounds: int) -> BenchedPart:
     """Both sides in turn, the second round in the other order; models are loaded before the clock starts."""
     plain = _PLAIN.get(name, _plain_iqa)(field, name)
     times: dict[str, list[float]] = {"plain": [], "ours": []}
@@ -185,7 +183,7 @@ def _part(field: _Field, name: str, rounds: int) -> Part:
             times[side].append(time.process_time() - began)
     difference = max(abs(values["plain"][key] - values["ours"][key]) for key in values["ours"])
     ratio = median(one / other for one, other in zip(times["plain"], times["ours"], strict=True))
-    return Part(name, median(times["plain"]), median(times["ours"]), ratio, difference)
+    return BenchedPart(name, median(times["plain"]), median(times["ours"]), ratio, difference)
 
 
 def _plain_iqa(field: _Field, name: str) -> Callable[[], dict[tuple[str, str, str], float]]:
@@ -264,5 +262,9 @@ def _without_hashes(names: Sequence[str]) -> Iterator[None]:
         name: replace(METRICS[name], weights=tuple(replace(weights, sha256=None) for weights in METRICS[name].weights))
         for name in names
     }
-    with mock.patch.dict(METRICS, changed):
+    own = {name: METRICS[name] for name in names}
+    METRICS.update(changed)
+    try:
         yield
+    finally:
+        METRICS.update(own)

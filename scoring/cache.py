@@ -1,7 +1,7 @@
 """Observations that were made before: kept by all that they depend on, so that no network looks twice at one image."""
 
+import contextlib
 import hashlib
-import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,17 +10,22 @@ from typing import Self
 
 import numpy as np
 
-from ntire import UserError
+from ntire.environment import own_cache
 from ntire.scoring.instruments import Vector
 
-FORMAT = 1
-"""Raised when what is observed changes without a version of a library changing."""
+FORMAT = 3
+"""Raised when what is observed, or how it is stored, changes without a version of a library changing."""
+DIGEST = 16
+"""Bytes of checksum in front of a vector."""
+ITEM = 8
+"""Bytes of a number."""
+DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH)
+"""SQLite's codes for files that are broken; the others are for places that cannot be used."""
 
 
 def default_path() -> Path:
     """Where the cache is unless the user says otherwise."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "ntire" / "observations.sqlite"
+    return own_cache() / "observations.sqlite"
 
 
 def key_of(*parts: str) -> str:
@@ -29,40 +34,96 @@ def key_of(*parts: str) -> str:
 
 
 class Cache:
-    """Vectors by key in an SQLite file, or in memory alone. Use it in a `with` statement."""
+    """Vectors by key in an SQLite file, or in memory alone. Use it in a `with` statement.
+
+    It only saves work, so nothing that is wrong with it stops anybody: a row whose checksum is wrong is observed again, a
+    damaged file is set aside, and where none can be written, this process remembers. `remarks` says so.
+    """
 
     def __init__(self, path: Path | None) -> None:
-        """Open or begin the file; None keeps nothing beyond this process. Raises UserError if it cannot be used."""
+        """Open or begin the file; None keeps nothing beyond this process."""
         self.observed = 0
         """Vectors that were put in by this process: the work that was not saved."""
-        try:
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path or ":memory:", timeout=60)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("CREATE TABLE IF NOT EXISTS observations (key TEXT PRIMARY KEY, vector BLOB) STRICT")
-        except (sqlite3.Error, OSError) as error:
-            raise UserError(
-                f"{path}: cannot be used as a cache: {error}. Delete it, or score with --no-cache.", exit_code=3
-            ) from None
+        self._path = path
+        self._problems: list[str] = []
+        self._damaged = 0
+        self._database = _connect(None)
+        if path is not None:
+            self._open(path)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know of the file, in sentences."""
+        rows = f"{self._path}: {self._damaged} row(s) were damaged and are observed again."
+        return [*self._problems, *([rows] if self._damaged else [])]
 
     def get(self, keys: Iterable[str]) -> dict[str, Vector]:
         """The vectors that are there."""
         found = {}
         for key in keys:
-            row = self._database.execute("SELECT vector FROM observations WHERE key = ?", (key,)).fetchone()
-            if row is not None:
-                found[key] = np.frombuffer(row[0], dtype=np.float64)
+            stored = self._stored(key)
+            if stored is None:
+                continue
+            if len(stored) % ITEM == DIGEST % ITEM and stored[:DIGEST] == _digest(key, stored[DIGEST:]):
+                found[key] = np.frombuffer(stored[DIGEST:], dtype=np.float64)
+            else:
+                self._damaged += 1
         return found
 
     def put(self, vectors: Mapping[str, Vector]) -> None:
         """Keep vectors; they are on the disk when this returns."""
         self.observed += len(vectors)
-        with self._database:
-            self._database.executemany(
-                "INSERT OR REPLACE INTO observations VALUES (?, ?)",
-                [(key, np.ascontiguousarray(vector, np.float64).tobytes()) for key, vector in vectors.items()],
-            )
+        self.note(vectors)
+
+    def note(self, vectors: Mapping[str, Vector]) -> None:
+        """Keep what is no observation of a metric."""
+        rows = []
+        for key, vector in vectors.items():
+            data = np.ascontiguousarray(vector, np.float64).tobytes()
+            rows.append((key, _digest(key, data) + data))
+        for _ in range(3):
+            try:
+                with self._database:
+                    self._database.executemany("INSERT OR REPLACE INTO observations VALUES (?, ?)", rows)
+                return
+            except sqlite3.Error as error:
+                self._replace(error)
+
+    def _stored(self, key: str) -> bytes | None:
+        for _ in range(3):
+            try:
+                row = self._database.execute("SELECT vector FROM observations WHERE key = ?", (key,)).fetchone()
+            except sqlite3.Error as error:
+                self._replace(error)
+            else:
+                return row[0] if row is not None and isinstance(row[0], bytes) else None
+        return None
+
+    def _open(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = _connect(path)
+        except (sqlite3.Error, OSError) as error:
+            self._replace(error)
+
+    def _replace(self, error: sqlite3.Error | OSError) -> None:
+        """Go on with a new file in the place of a damaged one, or in memory."""
+        path = self._path
+        self._database.close()
+        self._database = _connect(None)
+        if path is None:
+            return
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in DAMAGED or self._problems:
+            self._problems.append(f"{path}: cannot be used as a cache: {error}. What is observed now is not kept.")
+            self._path = None
+            return
+        aside = path.with_name(f"{path.name}.damaged")
+        self._problems.append(f"{path}: damaged ({error}). It is now {aside.name}; everything is observed again.")
+        with contextlib.suppress(OSError):
+            path.replace(aside)
+            for beside in ("-wal", "-shm"):
+                path.with_name(path.name + beside).unlink(missing_ok=True)
+        self._open(path)
 
     def __enter__(self) -> Self:
         return self
@@ -71,3 +132,18 @@ class Cache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._database.close()
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    database = sqlite3.connect(path or ":memory:", timeout=60)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE IF NOT EXISTS observations (key TEXT PRIMARY KEY, vector BLOB) STRICT")
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _digest(key: str, data: bytes) -> bytes:
+    return hashlib.blake2b(key.encode() + data, digest_size=DIGEST).digest()

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from ntire import UserError
-from ntire.method.weights_files import locate
+from ntire.method.weights_files import digest_of, locate
 from ntire.picture.image import Pixels
 from ntire.scoring.fid import frechet_distance
 from ntire.scoring.identity import TEMPLATE, similarity_transform
@@ -27,6 +27,8 @@ PINNED = {
 """Values for `calibration_pair`, computed with scikit-image 0.26."""
 NIQE_PINNED = 24.346981
 """Value for `texture` with the authors' model."""
+WITH_WEIGHTS = ("niqe",)
+"""Metrics whose pinned value depends on their weights."""
 MANIQA_ROWS = (0, 72, 144, 216)
 """First rows of MANIQA's crops of a picture of 512 x 512, whose grid releases of pyiqa have changed."""
 
@@ -50,7 +52,17 @@ def drifted(names: Iterable[str]) -> list[str]:
     """What is found and what was expected, for every metric among `names` whose check fails; those that cannot be checked
     here are passed over.
     """
-    return [f"{name}: {problem}" for name in names if can_be_checked(name) and (problem := _CHECKS[name]())]
+    found = {name: _CHECKS[name]() for name in names if can_be_checked(name)}
+    return [f"{name}: {problem}{_of_file(name)}" for name, problem in found.items() if problem]
+
+
+def _of_file(name: str) -> str:
+    """The weights that a drifted value came from: another file is as likely a cause as another library."""
+    if name not in WITH_WEIGHTS:
+        return ""
+    files = [f"{path} (sha256 {digest_of(path)[:16]}...)" for path in METRICS[name].paths().values()]
+    fetched = f"if it is not the authors' file, delete it and run `ntire weights fetch {name}`"
+    return f", with {', '.join(files)} and {', '.join(METRICS[name].versions())}; {fetched}"
 
 
 def refuse_drift(names: Iterable[str]) -> None:
@@ -58,9 +70,10 @@ def refuse_drift(names: Iterable[str]) -> None:
     problems = drifted(names)
     if problems:
         raise UserError(
-            "the installed libraries give other values than the pinned ones, so nothing is ranked:\n  "
+            "metrics give other values here than the pinned ones, so nothing is ranked:\n  "
             + "\n  ".join(problems)
-            + "\nInstall the versions of constraints.txt; `ntire doctor` shows what is installed.",
+            + "\nWhere no file is named it is a library: install the versions of constraints.txt; `ntire doctor` shows what is "
+            "installed.",
             exit_code=3,
         )
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.method.weights_files import fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
 from ntire.scoring.instruments import NetworkInstrument, Vector
 
 SIDE = 299

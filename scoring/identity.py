@@ -7,9 +7,11 @@ The same landmarks serve the input and the restored image, so a face that was mo
 """
 
 import csv
+import io
+import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import ClassVar
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +20,11 @@ from torch import Tensor, nn
 from ntire import UserError
 from ntire.files import write_atomically
 from ntire.method.face_alignment import Landmarks
-from ntire.method.weights_files import fill, read_state_dict
-from ntire.picture.image import Pixels
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.picture.image import SUFFIXES, Pixels
 from ntire.scoring.instruments import NetworkInstrument, Vector, View
-from ntire.scoring.pixels import MetricError
+from ntire.scoring.pixels import Failure, MetricError
+from ntire.scoring.spreadsheet import FORMULAS, Table, read_table, same_name
 
 TEMPLATE = np.array(
     [
@@ -34,7 +37,26 @@ TEMPLATE = np.array(
 )
 """Left eye, right eye, nose, left and right corner of the mouth in the 112 x 112 crop, (x, y) in pixels."""
 SIDE = 112
+LEAST_INSIDE = 0.5
+"""Share of the crop that must lie in the picture: two crops that are mostly black agree whatever face is in them."""
+Fit = Literal["cp2tform", "umeyama"]
+"""How points are brought to the template: as MATLAB and the organisers do, or as insightface does."""
+FITS: dict[str, Fit] = {one: one for one in get_args(Fit)}
 POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+_COLUMNS = tuple(f"{point}_{axis}" for point in POINTS for axis in "xy")
+
+
+class NoCrop(MetricError):
+    """The face that a table points at does not lie in the picture."""
+
+    status: ClassVar[Failure] = "no crop"
+
+
+class Face(NamedTuple):
+    """Where a face is, and how it is to be aligned."""
+
+    points: Landmarks
+    fit: Fit = "cp2tform"
 
 
 class IRBlock(nn.Module):
@@ -91,18 +113,32 @@ class AdaFaceIR50(nn.Module):
         return embedding / embedding.norm(dim=1, keepdim=True)
 
 
-def similarity_transform(points: Landmarks) -> NDArray[np.float64]:
-    """The 2 x 3 matrix from image to crop, fitted as MATLAB's cp2tform does.
+def similarity_transform(points: Landmarks, fit: Fit = "cp2tform") -> NDArray[np.float64]:
+    """The 2 x 3 matrix from image to crop, fitted as MATLAB's cp2tform does, or as insightface does.
 
-    Four parameters by linear least squares from template to image, then inverted; this is not the Umeyama fit of
-    scikit-image or facexlib, which minimises the error the other way round and gives another crop. A mirrored fit is
-    tried too and taken if it is closer, as in the evaluation program.
+    cp2tform: four parameters by linear least squares from template to image, then inverted. It is not the Umeyama fit of
+    scikit-image and insightface, which minimises the error the other way round and gives another crop. A mirrored fit is
+    tried too and taken if it is closer, as in the evaluation program. Raises MetricError for points without a fit.
     """
     image = np.asarray(points, dtype=np.float64)
+    if not np.isfinite(image).all():
+        raise MetricError("the landmarks are not numbers")
+    if fit == "umeyama":
+        return _umeyama(image)
     mirror = np.diag([-1.0, 1.0, 1.0])
     plain = _fit(TEMPLATE, image)
     mirrored = mirror @ _fit(TEMPLATE * [-1.0, 1.0], image)
     return min(plain, mirrored, key=lambda matrix: _distance(matrix, image))[:2]
+
+
+def _umeyama(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The similarity from image to template of least squares (Umeyama 1991, equations 40 to 42), never mirrored."""
+    from skimage.transform import SimilarityTransform
+
+    found = SimilarityTransform.from_estimate(image, TEMPLATE)
+    if not found or not np.isfinite(found.params).all():
+        raise MetricError("the landmarks are not five different points")
+    return np.asarray(found.params[:2], dtype=np.float64)
 
 
 def _fit(template: NDArray[np.float64], image: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -122,12 +158,30 @@ def _distance(matrix: NDArray[np.float64], image: NDArray[np.float64]) -> float:
     return float(np.linalg.norm(mapped - TEMPLATE))
 
 
-def crop_face(pixels: Pixels, points: Landmarks) -> Pixels:
-    """The aligned face (112, 112, 3) of a picture, bilinear, black outside."""
+def crop_face(pixels: Pixels, points: Landmarks, fit: Fit = "cp2tform") -> Pixels:
+    """The aligned face (112, 112, 3) of a picture, bilinear, black outside.
+
+    Raises NoCrop where less than LEAST_INSIDE of it lies in the picture.
+    """
     import cv2
 
-    warped = cv2.warpAffine(np.ascontiguousarray(pixels), similarity_transform(points), (SIDE, SIDE))
-    return np.asarray(warped, dtype=np.uint8)
+    matrix = similarity_transform(points, fit)
+    inside = share_inside(matrix, *pixels.shape[:2])
+    if inside < LEAST_INSIDE:
+        raise NoCrop(
+            f"no crop: {inside:.0%} of the aligned face lies in the picture of {pixels.shape[0]} x {pixels.shape[1]}, "
+            f"at least {LEAST_INSIDE:.0%} must"
+        )
+    warped = cv2.warpAffine(np.ascontiguousarray(pixels), matrix, (SIDE, SIDE))
+    return np.asarray(warped, dtype=pixels.dtype)
+
+
+def share_inside(matrix: NDArray[np.float64], height: int, width: int) -> float:
+    """How much of the crop lies in a picture: the share of its pixels whose centre does."""
+    back = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
+    y, x = np.mgrid[0:SIDE, 0:SIDE]
+    at_x, at_y = back @ np.stack([x.ravel(), y.ravel(), np.ones(SIDE * SIDE)])
+    return float(np.mean((at_x >= -0.5) & (at_x <= width - 0.5) & (at_y >= -0.5) & (at_y <= height - 0.5)))
 
 
 class AdaFace(NetworkInstrument):
@@ -146,7 +200,7 @@ class AdaFace(NetworkInstrument):
         for view in views:
             if view.landmarks is None:
                 raise MetricError("no landmarks are known for this image")
-            crops.append(View(crop_face(view.pixels, view.landmarks)))
+            crops.append(View(crop_face(view.pixels, *as_face(view.landmarks))))
         return super().observe(crops)
 
     def forward(self, images: Tensor, references: Tensor | None) -> Tensor:
@@ -154,41 +208,88 @@ class AdaFace(NetworkInstrument):
         return embeddings
 
 
-def read_landmarks(path: Path) -> dict[str, tuple[str, Landmarks]]:
-    """Subset and landmarks by file-name stem from the organisers' table.
+def as_face(landmarks: Landmarks | Face) -> Face:
+    """Five points alone are aligned as the organisers align them."""
+    return landmarks if isinstance(landmarks, Face) else Face(landmarks)
 
-    Columns: filename, dataset, then x and y of left eye, right eye, nose, left and right corner of the mouth, by name.
-    Raises UserError that lists every bad row.
+
+def read_landmarks(path: Path) -> dict[str, tuple[str, Face]]:
+    """Subset and face by file-name stem from a table such as the organisers'.
+
+    Columns: filename, dataset, then x and y of left eye, right eye, nose, left and right corner of the mouth, by name;
+    perhaps `fit`, for tables of detectors that align in another way. Raises UserError that lists every bad row.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as a table of landmarks: {error}.") from None
-    columns = ["filename", "dataset", *(f"{point}_{axis}" for point in POINTS for axis in "xy")]
-    missing = [column for column in columns if not rows or column not in rows[0]]
-    if missing:
-        raise UserError(f"{path}: expected the columns {', '.join(columns)}; found none of {', '.join(missing)}.")
-    found: dict[str, tuple[str, Landmarks]] = {}
+    table = read_table(path)
+    table.require(["filename", "dataset", *_COLUMNS])
+    found: dict[str, tuple[str, Face]] = {}
     problems = []
-    for line, row in enumerate(rows, 2):
-        stem = row["filename"].partition(".")[0]
-        try:
-            points = tuple((float(row[f"{point}_x"]), float(row[f"{point}_y"])) for point in POINTS)
-        except (TypeError, ValueError):
-            problems.append(f"line {line}: {stem}: a coordinate is not a number")
-            continue
-        if stem in found:
-            problems.append(f"line {line}: {stem} stands there twice")
-        found[stem] = (row["dataset"], points)
+    for number, row in table.rows:
+        stem = stem_of(row["filename"])
+        face = _face(table, row)
+        if isinstance(face, str):
+            problems.append(f"line {number}: {stem}: {face}")
+        elif stem in found:
+            problems.append(f"line {number}: {stem} stands there twice")
+        else:
+            found[stem] = (row["dataset"], face)
     if problems:
         raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
     return found
 
 
-def write_landmarks(path: Path, table: Mapping[str, tuple[str, Landmarks]]) -> None:
+def _face(table: Table, row: Mapping[str, str]) -> Face | str:
+    """What a row says, or what is wrong with it."""
+    try:
+        values = [table.number(row[column]) for column in _COLUMNS]
+    except ValueError:
+        return (
+            f"a coordinate is not a number: {next(row[one] for one in _COLUMNS if not _is_number(table, row[one]))!r}"
+        )
+    wrong = [f"{column} {value}" for column, value in zip(_COLUMNS, values, strict=True) if not math.isfinite(value)]
+    if wrong:
+        return f"not finite: {', '.join(wrong)}"
+    fit = FITS.get(row.get("fit") or "cp2tform")
+    if fit is None:
+        return f"fit: expected {' or '.join(FITS)}, found {row['fit']!r}"
+    return Face(tuple(zip(values[::2], values[1::2], strict=True)), fit)
+
+
+def _is_number(table: Table, cell: str) -> bool:
+    try:
+        table.number(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def outside(face: Face, height: int, width: int) -> str:
+    """Which points of a face lie outside of its picture, in words; empty if none does."""
+    found = [
+        f"{name} at ({x:g}, {y:g})"
+        for name, (x, y) in zip(POINTS, face.points, strict=True)
+        if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5)
+    ]
+    return f"{', '.join(found)} outside of the picture of {height} x {width}" if found else ""
+
+
+def stem_of(filename: str) -> str:
+    """A picture's name without folder and image suffix; what follows another dot belongs to the name."""
+    name = PurePosixPath(same_name(filename.replace("\\", "/")))
+    return name.stem if name.suffix.lower() in SUFFIXES else name.name
+
+
+def write_landmarks(path: Path, table: Mapping[str, tuple[str, Landmarks | Face]]) -> None:
     """Write a table that `read_landmarks` reads."""
-    lines = [["filename", "dataset", *(f"{point}_{axis}" for point in POINTS for axis in "xy")]]
-    for stem, (subset, points) in table.items():
-        lines.append([stem, subset, *(repr(value) for point in points for value in point)])
-    write_atomically(path, "".join(",".join(line) + "\n" for line in lines))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["filename", "dataset", *_COLUMNS, "fit"])
+    for stem, (subset, landmarks) in table.items():
+        face = as_face(landmarks)
+        values = [repr(value) for point in face.points for value in point]
+        # With its suffix, a name that itself has a dot is not cut on reading.
+        writer.writerow([*(_text_cell(cell) for cell in (f"{stem}.png", subset)), *values, face.fit])
+    write_atomically(path, text.getvalue())
+
+
+def _text_cell(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(FORMULAS) else cell

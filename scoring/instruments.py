@@ -19,6 +19,7 @@ from ntire.scoring.pixels import Measure
 
 if TYPE_CHECKING:
     from ntire.method.face_alignment import Landmarks
+    from ntire.scoring.identity import Face
 
 Vector = NDArray[np.float64]
 
@@ -28,9 +29,9 @@ class View:
     """What an instrument may look at: an image, its reference if the metric has one, its landmarks if there are any."""
 
     pixels: Pixels
-    """RGB (H, W, 3), 8 bit, cut by the track's border."""
+    """RGB (H, W, 3) in levels of 255, cut by the track's border: uint8, or float32 of files with more bits."""
     reference: Pixels | None = None
-    landmarks: "Landmarks | None" = None
+    landmarks: "Face | Landmarks | None" = None
 
 
 class Instrument(ABC):
@@ -45,7 +46,7 @@ class Instrument(ABC):
 
 
 class PixelInstrument(Instrument):
-    """A metric that is a function of integers."""
+    """A metric that is a function of pixels."""
 
     def __init__(self, measure: Measure) -> None:
         self.measure = measure
@@ -74,7 +75,7 @@ class NetworkInstrument(Instrument):
 
 
 def as_batch(images: Sequence[Pixels], device: torch.device) -> Tensor:
-    """Integers (H, W, 3) of one size to float32 (B, 3, H, W) in [0, 1], converted on the device.
+    """Levels of 255 (H, W, 3) of one size to float32 (B, 3, H, W) in [0, 1], converted on the device.
 
     Divided by 255: multiplying by 1/255 gives other last bits, and other scores.
     """

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pandas as pd
-
 from ntire import UserError
 from ntire.entry.manifest import content_of
 from ntire.scoring.budgets import Spent
@@ -123,117 +121,7 @@ def line_of(
         sample=sample,
         by_subset=by_subset,
     )
-    return replace(line, problems=_problems(line, [] if as_published else bad))
-
-
-def lines_of_table(path: Path, track: Track) -> list[Line]:
-    """Lines from a CSV with one row a team: `team`, optionally `entry`, a column for each metric of the track's total,
-    and `failed_images` where the track has a gate; other columns are left alone. On tracks whose subsets count alike see
-    `_lines_by_subset`.
-
-    Raises UserError that lists every missing column and every cell that is not a number.
-    """
-    header, rows = _read_csv(path)
-    if track.average == "subsets":
-        return _lines_by_subset(path, track, header, rows)
-    needed = list(dict.fromkeys(term.metric for term in track.terms))
-    if not needed:
-        raise UserError(f"track {track.name} has no formula: a table of means cannot be ranked by it.")
-    columns = ["team", *needed, *(["failed_images"] if track.gates else [])]
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise UserError(f"{path}: expected the columns {', '.join(columns)}; found none of {', '.join(missing)}.")
-    known = [name for name in track.metrics if name in header]
-    lines, problems = [], []
-    for number, row in enumerate(rows, 2):
-        cells: dict[str, float] = {}
-        for name in [*known, *(["failed_images"] if track.gates else [])]:
-            try:
-                cells[name] = float(row[name] or "")
-            except ValueError:
-                if name in needed or name == "failed_images":
-                    problems.append(f"line {number}: {name}: expected a number, found {row[name]!r}")
-        means = {name: cells[name] for name in known if name in cells}
-        gates = tuple(GateResult(gate, int(cells.get("failed_images", 0))) for gate in track.gates)
-        images = track.count or 0
-        line = Line(
-            row.get("entry") or row["team"] or "", row["team"] or "", track, means, track.total(means), images, images,
-            gates=gates,
-        )  # fmt: skip
-        lines.append(replace(line, problems=_problems(line, [])))
-    if problems:
-        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
-    return lines
-
-
-def _lines_by_subset(
-    path: Path, track: Track, header: Sequence[str], rows: Sequence[Mapping[str, str | None]]
-) -> list[Line]:
-    """Lines from a table with a column `<metric>/<subset>` for each cell of a paper's table, and perhaps `<metric>` for the
-    average that it prints, which counts where cells are empty. A row without either is listed, not ranked.
-    """
-    wanted = [f"{name}/{subset}" for name in track.metrics for subset in track.subsets]
-    known = [column for column in (*wanted, *track.metrics) if column in header]
-    if "team" not in header or not known:
-        raise UserError(
-            f"{path}: expected the columns team and some of {', '.join(wanted)}; found {', '.join(header)}."
-        )
-    lines, problems = [], []
-    for number, row in enumerate(rows, 2):
-        cells: dict[str, float] = {}
-        for column in known:
-            try:
-                if row[column]:
-                    cells[column] = float(row[column] or "")
-            except ValueError:
-                problems.append(f"{path}: line {number}: {column}: expected a number, found {row[column]!r}")
-        by_subset = {
-            name: {subset: cells[f"{name}/{subset}"] for subset in track.subsets if f"{name}/{subset}" in cells}
-            for name in track.metrics
-        }
-        means = {name: cells[name] for name in track.metrics if name in cells}
-        means |= {name: track.mean(of) for name, of in by_subset.items() if len(of) == len(track.subsets)}
-        lacking = [term.metric for term in track.terms if term.metric not in means]
-        lines.append(
-            Line(
-                row.get("entry") or row["team"] or "", row["team"] or "", track, means, track.total(means),
-                track.count or 0, track.count or 0, by_subset=by_subset,
-                problems=(f"{', '.join(lacking)} not given for all subsets",) if lacking else (),
-            )
-        )  # fmt: skip
-    if problems:
-        raise UserError("\n".join(problems))
-    return lines
-
-
-def line_of_scores(path: Path, track: Track) -> Line:
-    """A line from a `scores.csv` that `ntire score` wrote; no image is touched."""
-    header, rows = _read_csv(path)
-    metrics = [name for name in track.metrics if name in header]
-    found: list[Row] = []
-    of_set: dict[str, float] = {}
-    for number, row in enumerate(rows, 2):
-        try:
-            values = {name: float(cell) for name in metrics if (cell := row.get(name))}
-        except ValueError:
-            raise UserError(f"{path}: line {number}: a metric is not a number.") from None
-        if row["status"] == "set":
-            of_set = values
-        else:
-            found.append(
-                Row(row["image"] or "", row["subset"] or "", row["status"], values, row.get("problem") or "")  # type: ignore[arg-type]
-            )
-    from ntire.entry.manifest import Manifest, Submission, open_submission
-
-    root = path.resolve().parent
-    try:
-        submission = open_submission(root)
-    except UserError:
-        submission = Submission(
-            root, Manifest.model_validate({"team": root.name, "track": track.name, "date": "2000-01-01"})
-        )
-    scored = Scored(submission, tuple(found), of_set, of_set)
-    return line_of(scored, track, [name for name in metrics if name in of_set or METRICS[name].over == "image"], {})
+    return replace(line, problems=problems_of(line, [] if as_published else bad))
 
 
 def ranked(lines: Sequence[Line]) -> list[Line]:
@@ -300,7 +188,7 @@ def _gate_result(gate: Gate, rows: Sequence[Row], missing_fails: bool) -> GateRe
     return GateResult(gate, failed, min(margins, default=None), histogram)
 
 
-def _problems(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
+def problems_of(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
     counts: dict[str, list[str]] = {}
     for row in bad:
         counts.setdefault(row.status, []).append(row.image)
@@ -342,17 +230,3 @@ def _verdict(root: Path) -> str:
     if found.get("content") and found["content"] != content_of(root):
         return "out of date"
     return f"{verdict} ({ran} of {of})" if 0 < ran < of else verdict
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[dict[str, str | None]]]:
-    try:
-        # As text, and no cell taken for a missing number: what counts as one is decided where a number is needed.
-        table = pd.read_csv(path, header=None, dtype=str, na_filter=False, encoding="utf-8-sig")
-    except pd.errors.EmptyDataError:
-        table = pd.DataFrame([[""]])
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise UserError(f"{path}: cannot be read as CSV: {error}.") from None
-    header, *rows = table.to_numpy().tolist()
-    if not rows:
-        raise UserError(f"{path}: expected a header and at least one row, found none.")
-    return header, [dict(zip(header, row, strict=True)) for row in rows]

@@ -1,17 +1,25 @@
 """Every metric, declared once: what it compares, which way is up, by which protocol, with which weights, after whom."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
+from ntire.environment import environment, versions
 from ntire.method.pyiqa_networks import CLIP_FILE, MUSIQ_FILE, NIQE_FILE, PYIQA_FILES
-from ntire.method.weights_files import Weights, locate
-from ntire.scoring.instruments import Instrument, PixelInstrument, Vector
-from ntire.scoring.pixels import Measure, psnr, ssim, ssim_skimage
+from ntire.method.weights_files import Weights, digest_of, locate
 
+if TYPE_CHECKING:
+    from ntire.scoring.instruments import Instrument, Vector
+    from ntire.scoring.pixels import On
+
+DEPTH_RULE = "16 bits count as value / 257, floats as 255 x value, not rounded; floats outside of [0, 1] are refused"
+"""How another depth than 8 bits is brought to levels of 255.
+
+Rounding a 16-bit truth to 8 bits would add an error of its own: 0.02 dB at 36 dB, 1.2 dB at 54 dB.
+"""
 Paths = Mapping[str, Path]
 """Where each weights file of a metric is, by its file name."""
 
@@ -42,6 +50,24 @@ class Metric:
     def paths(self) -> dict[str, Path]:
         """Where its weights are or would be."""
         return {weights.file: locate(weights, None)[0] for weights in self.weights}
+
+    def versions(self) -> list[str]:
+        """The packages that its numbers may depend on, with their versions."""
+        installed = versions()
+        return [f"{name} {installed.get(name, 'absent')}" for name in self.packages]
+
+    def identity(self, device: str) -> str:
+        """All that its numbers depend on beside the images: protocol, versions, weights, device, precision."""
+        files = [f"{name} {_fingerprint(path)}" for name, path in self.paths().items()]
+        where = [f"{environment(device)['device']} fp32"] if files else []
+        return ", ".join([self.name, self.protocol, *self.versions(), *files, *where])
+
+
+def _fingerprint(path: Path) -> str:
+    """The first digits of a weights file's sha256; of a repository, the snapshot that is here."""
+    if path.is_dir():
+        return "+".join(sorted(snapshot.name[:12] for snapshot in path.glob("snapshots/*")))
+    return digest_of(path)[:16] if path.is_file() else "missing"
 
 
 _NN = ("pyiqa", "torch", "torchvision")
@@ -107,8 +133,31 @@ LPIPS_HEADS = tuple(f"lin{level}.model.1.weight" for level in range(5))
 DISTS_HEADS = ("alpha", "beta")
 
 
-def _pixels(measure: Measure) -> Callable[[str, Paths], Instrument]:
-    return lambda device, paths: PixelInstrument(measure)
+def _psnr(on: On, epsilon: float = 0.0) -> Callable[[str, Paths], Instrument]:
+    def load(device: str, paths: Paths) -> Instrument:
+        from ntire.scoring.instruments import PixelInstrument
+        from ntire.scoring.pixels import psnr
+
+        return PixelInstrument(psnr(on, epsilon))
+
+    return load
+
+
+def _ssim(on: On) -> Callable[[str, Paths], Instrument]:
+    def load(device: str, paths: Paths) -> Instrument:
+        from ntire.scoring.instruments import PixelInstrument
+        from ntire.scoring.pixels import ssim
+
+        return PixelInstrument(ssim(on))
+
+    return load
+
+
+def _ssim_skimage(device: str, paths: Paths) -> Instrument:
+    from ntire.scoring.instruments import PixelInstrument
+    from ntire.scoring.pixels import ssim_skimage
+
+    return PixelInstrument(ssim_skimage)
 
 
 def _niqe(device: str, paths: Paths) -> Instrument:
@@ -160,6 +209,8 @@ def _fid(device: str, paths: Paths) -> Instrument:
 
 
 def _fid_of_set(features: Sequence[Vector], paths: Paths) -> float:
+    import numpy as np
+
     from ntire.scoring.fid import frechet_distance, read_statistics
 
     return frechet_distance(np.stack(features), *read_statistics(paths[FFHQ_FILE.file]))
@@ -177,32 +228,32 @@ def _cosine(restored: Vector, lq: Vector) -> float:
 
 _WANG = "Wang et al. 2004, 11 x 11 Gaussian of sigma 1.5, valid windows"
 _DECLARED = (
-    Metric("psnr", "gt", True, "RGB, 8 bit, mean of per-image values", "any textbook", _pixels(psnr("rgb"))),
+    Metric("psnr", "gt", True, "RGB, peak 255, mean of per-image values", "any textbook", _psnr("rgb")),
     Metric(
         "psnr-y",
         "gt",
         True,
         "BT.601 Y (16 to 235), peak 255, 1e-8 added to the squared error",
         "pyiqa psnr on ycbcr, as in the RAIM program",
-        _pixels(psnr("ycbcr", 1e-8)),
+        _psnr("ycbcr", 1e-8),
     ),
-    Metric("ssim", "gt", True, f"{_WANG}; full-range Y (YIQ), rounded", "pyiqa ssim", _pixels(ssim("yiq"))),
+    Metric("ssim", "gt", True, f"{_WANG}; full-range Y (YIQ), rounded", "pyiqa ssim", _ssim("yiq")),
     Metric(
         "ssim-y",
         "gt",
         True,
         f"{_WANG}; BT.601 Y (16 to 235), rounded",
         "pyiqa ssim on ycbcr, as in the RAIM program",
-        _pixels(ssim("ycbcr")),
+        _ssim("ycbcr"),
     ),
-    Metric("ssim-rgb", "gt", True, f"{_WANG}; mean over R, G, B", "pyiqa ssimc", _pixels(ssim("rgb"))),
+    Metric("ssim-rgb", "gt", True, f"{_WANG}; mean over R, G, B", "pyiqa ssimc", _ssim("rgb")),
     Metric(
         "ssim-skimage",
         "gt",
         True,
         "uniform 7 x 7 window, sample covariance, mean over R, G, B",
         "scikit-image's defaults, as in MIRAGE's tables",
-        _pixels(ssim_skimage),
+        _ssim_skimage,
         packages=("numpy", "scikit-image"),
     ),
     Metric(

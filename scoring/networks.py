@@ -5,15 +5,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.method.pyiqa_networks import build
-from ntire.method.weights_files import read_state_dict
+from ntire.method.pyiqa_networks import build, replaced
+from ntire.method.state_dict import read_state_dict
 from ntire.scoring.instruments import NetworkInstrument, Vector, View
 from ntire.scoring.pixels import MetricError
 
@@ -139,5 +138,5 @@ def _offline() -> Iterator[None]:
     """Hub clients look only into their caches."""
     import huggingface_hub.constants as hub
 
-    with mock.patch.object(hub, "HF_HUB_OFFLINE", True):
+    with replaced(hub, "HF_HUB_OFFLINE", True):
         yield

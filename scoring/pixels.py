@@ -1,22 +1,41 @@
-"""PSNR and SSIM on integers: (restored, reference) -> a number; each protocol choice is an argument."""
+"""PSNR and SSIM of (restored, reference) -> a number; each protocol choice is an argument.
 
-import math
+Whatever a file's depth, values are compared as levels of 255 (see `levels`), so the peak is 255.
+"""
+
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ntire.picture.image import Pixels
+from ntire.picture.image import Pixels, depth_of, psnr_of
 
 On = Literal["rgb", "ycbcr", "yiq"]
 """What is compared: all three channels, BT.601 Y with foot- and headroom as MATLAB's rgb2ycbcr, or full-range Y."""
 Measure = Callable[[Pixels, Pixels], float]
-"""Takes RGB (H, W, 3) of 8 bits twice, the restored image first."""
+"""Takes RGB (H, W, 3) in levels of 255 twice, the restored image first."""
+
+
+Failure = Literal["metric failed", "no crop"]
+"""What the row of an image is called for which a metric has no value."""
 
 
 class MetricError(Exception):
     """A metric has no value for this image; the message says why."""
+
+    status: ClassVar[Failure] = "metric failed"
+    """What its row is called."""
+
+
+def levels(pixels: Pixels) -> Pixels:
+    """Pixels of any depth in levels of 255: 8-bit integers as they are, others by `metrics.DEPTH_RULE` as float32."""
+    white = depth_of(pixels).white
+    if white == 255:
+        return pixels
+    scaled = pixels.astype(np.float32)
+    # By a division, so that 257 times a level is exactly that level again.
+    return scaled / np.float32(white / 255) if white > 255 else scaled * np.float32(255)
 
 
 def psnr(on: On, epsilon: float = 0.0) -> Measure:
@@ -27,7 +46,7 @@ def psnr(on: On, epsilon: float = 0.0) -> Measure:
 
     def measure(restored: Pixels, gt: Pixels) -> float:
         error = float(np.mean((_samples(restored, on) - _samples(gt, on)) ** 2)) / 255**2 + epsilon
-        return -10 * math.log10(error) if error else math.inf
+        return psnr_of(error)
 
     return measure
 

@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ntire.method.pyiqa_networks import replaced
 from ntire.method.weights_files import Home, cache_folder
 from ntire.scoring.fid import DIMENSIONS, fid_inception
 from ntire.scoring.identity import AdaFaceIR50
@@ -51,7 +51,7 @@ def _built(name: str) -> Any:
         return create(model, pretrained=False, **options)
 
     quiet = contextlib.redirect_stdout(io.StringIO())
-    with quiet, warnings.catch_warnings(), mock.patch.object(timm, "create_model", created):
+    with quiet, warnings.catch_warnings(), replaced(timm, "create_model", created):
         warnings.simplefilter("ignore")
         return pyiqa.create_metric(name, device=torch.device("cpu"), pretrained=False).net
 

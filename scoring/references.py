@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ntire import UserError
-from ntire.method.face_alignment import Landmarks
-from ntire.picture.image import SUFFIXES
-from ntire.scoring.identity import read_landmarks
+from ntire.picture.folder import walk
+from ntire.picture.image import read_header
+from ntire.scoring.identity import Face, outside, read_landmarks
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.track import Track
 
@@ -21,15 +21,9 @@ class Expected:
     subset: str = ""
     gt: Path | None = None
     lq: Path | None = None
-    landmarks: Landmarks | None = None
-
-    @property
-    def size_from(self) -> Path:
-        """The file whose size the restored image must have."""
-        found = self.gt or self.lq
-        if found is None:
-            raise ValueError(f"{self.name} has no reference")
-        return found
+    landmarks: Face | None = None
+    multiple: int = 1
+    """Its reference is cut to sides of a multiple of it, as the noisy picture was."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +60,19 @@ def expected_images(track: Track, references: References, metrics: Iterable[str]
         for name in names
         if name not in found
     ]
-    expected = [
-        Expected(
-            name,
-            table[name][0] if name in table else _subset(track, pictures[needed[0]].get(name), references, needed[0]),
-            pictures.get("gt", {}).get(name),
-            pictures.get("lq", {}).get(name),
-            table[name][1] if name in table else None,
-        )
-        for name in names
-    ]
+    for name in names:
+        picture = pictures.get("lq", pictures[needed[0]]).get(name)
+        if name in table and picture is not None:
+            header = read_header(picture)
+            problem = outside(table[name][1], header.height, header.width)
+            problems += [f"{name}: {references.landmarks}: {problem}"] if problem else []
+    expected = []
+    for name in names:
+        subset = _subset(track, pictures[needed[0]].get(name), references, needed[0])
+        subset, face = table.get(name, (subset, None))
+        noise = track.noise_of(subset)
+        gt, lq = (pictures.get(part, {}).get(name) for part in ("gt", "lq"))
+        expected.append(Expected(name, subset, gt, lq, face, noise.multiple if noise else 1))
     for subset, count in track.subsets.items():
         found = sum(1 for one in expected if one.subset == subset)
         if found != count:
@@ -98,14 +95,19 @@ def inputs_by_subset(track: Track, lq: Path) -> dict[str, tuple[str, Path]]:
     return {name: (_subset(track, path, references, "lq"), path) for name, path in sorted(_pictures(track, lq).items())}
 
 
-def pictures_below(folder: Path) -> dict[str, Path]:
-    """Pictures by relative name without suffix; a PNG goes before another format of the same name."""
+def pictures_below(folder: Path, *, links: bool = True) -> dict[str, Path]:
+    """Pictures by relative name, in NFC and without suffix; a PNG goes before another format of the same name.
+
+    Without `links`, no link is followed. Raises UserError for two files of one name and format, which differ in their
+    accents' form alone.
+    """
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name not in found or path.suffix.lower() == ".png":
-                found[name] = path
+    for one in walk(folder, links=links).pictures:
+        other, is_png = found.get(one.name), one.path.suffix.lower() == ".png"
+        if other is not None and (other.suffix.lower() == ".png") == is_png and other.suffix == one.path.suffix:
+            raise UserError(f"{other} and {one.path}: expected one picture of a name, found two. Remove or rename one.")
+        if other is None or is_png:
+            found[one.name] = one.path
     return found
 
 

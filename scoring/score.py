@@ -11,24 +11,21 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from ntire.entry.manifest import Submission
-from ntire.environment import environment, versions
 from ntire.files import sha256_of
-from ntire.method.face_alignment import Landmarks
 from ntire.method.weights_files import require, verify
-from ntire.picture.image import Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.picture.image import Header, Pixels, UnreadableImage, cut_to_multiple, decode, header_of, read_bytes
 from ntire.scoring.cache import Cache, key_of
+from ntire.scoring.identity import Face
 from ntire.scoring.instruments import Instrument, PixelInstrument, Vector, View
 from ntire.scoring.metrics import METRICS, Metric
-from ntire.scoring.pixels import MetricError
+from ntire.scoring.pixels import Failure, MetricError, levels
 from ntire.scoring.references import Expected, by_stem, pictures_below
-from ntire.scoring.track import Track
+from ntire.scoring.track import RESULTS, Result, Track
 
 CHUNK = 16
 """Images that are in memory at once."""
 
-Status = Literal[
-    "ok", "missing", "unexpected", "duplicate", "unreadable", "wrong format", "wrong size", "metric failed"
-]
+Status = Failure | Literal["ok", "missing", "unexpected", "duplicate", "unreadable", "wrong format", "wrong size"]
 Item = TypeVar("Item")
 
 
@@ -66,8 +63,15 @@ class _Image:
     path: Path
     data: bytes
     sha256: str
-    landmarks: Landmarks | None = None
+    landmarks: Face | None = None
     pixels: Pixels | None = None
+    multiple: int = 1
+    """Cut to sides of a multiple of it before anything else."""
+
+    def open(self) -> None:
+        """Decode it, once. Raises UnreadableImage."""
+        if self.pixels is None:
+            self.pixels = cut_to_multiple(levels(decode(self.path, self.data)), self.multiple)
 
     def view(self, border: int, reference: "_Image | None" = None) -> View:
         """What a metric sees; MetricError if nothing is left inside the border."""
@@ -85,7 +89,7 @@ class Scorer:
         self.cache = cache
         require({one.name: one.weights for one in self.metrics}, {one.name: None for one in self.metrics})
         self._instruments: dict[str, Instrument] = {}
-        self._identities = {metric.name: self._identity(metric) for metric in self.metrics}
+        self._identities = {metric.name: metric.identity(device) for metric in self.metrics}
 
     def identities(self) -> dict[str, str]:
         """For each metric, all that its numbers depend on beside the images: versions, weights, device, precision."""
@@ -107,8 +111,9 @@ class Scorer:
                 for number, (pictures, twice) in enumerate(restored):
                     checked = list(
                         pool.map(
-                            lambda pair, found=pictures, again=twice: _checked(pair[0], pair[1], found, again),
-                            zip(chunk, references, strict=True),
+                            partial(_checked, pictures=pictures, twice=twice, results=self.track.results),
+                            chunk,
+                            references,
                         )
                     )
                     rows[number] += self._rows(chunk, references, checked, features[number], pool)
@@ -134,6 +139,7 @@ class Scorer:
         """One row for each image of a chunk; what sets are made of is appended to `features`."""
         values: list[dict[str, float]] = [{} for _ in chunk]
         problems: list[list[str]] = [[] for _ in chunk]
+        statuses: dict[int, Status] = {}
         broken: dict[int, Row] = {number: one for number, one in enumerate(checked) if isinstance(one, Row)}
         for metric in self.metrics:
             wanted: dict[str, tuple[_Image, _Image | None]] = {}
@@ -155,7 +161,9 @@ class Scorer:
                         number, Row(chunk[number].name, chunk[number].subset, "unreadable", problem=str(vector))
                     )
                 elif isinstance(vector, MetricError) or isinstance(beside, MetricError):
-                    problems[number].append(f"{metric.name}: {vector if isinstance(vector, MetricError) else beside}")
+                    error = vector if isinstance(vector, MetricError) else beside
+                    problems[number].append(f"{metric.name}: {error}")
+                    statuses.setdefault(number, error.status if isinstance(error, MetricError) else "ok")
                 elif isinstance(beside, UnreadableImage):
                     raise beside
                 elif metric.over == "set":
@@ -169,7 +177,7 @@ class Scorer:
             or Row(
                 one.name,
                 one.subset,
-                "metric failed" if problems[number] else "ok",
+                statuses.get(number, "ok"),
                 values[number],
                 "; ".join(problems[number]),
             )
@@ -182,7 +190,8 @@ class Scorer:
         if metric.apart and reference is not None:
             points = repr(image.landmarks)
             return key_of(*common, image.sha256, points), key_of(*common, reference.sha256, points)
-        return key_of(*common, image.sha256, reference.sha256 if reference else ""), ""
+        beside = f"{reference.sha256} / {reference.multiple}" if reference else ""
+        return key_of(*common, image.sha256, beside), ""
 
     def _observe(
         self, metric: Metric, wanted: Mapping[str, tuple[_Image, _Image | None]], pool: ThreadPoolExecutor
@@ -208,10 +217,10 @@ class Scorer:
 
     def _view(self, pair: tuple[_Image, _Image | None]) -> View | MetricError | UnreadableImage:
         image, reference = pair
+        if reference is not None:
+            reference.open()  # what is wrong with it is no fault of the entry's
         try:
-            for one in (image, reference):
-                if one is not None and one.pixels is None:
-                    one.pixels = decode(one.path, one.data)
+            image.open()
             return image.view(self.track.border, reference)
         except (MetricError, UnreadableImage) as error:
             return error
@@ -247,13 +256,6 @@ class Scorer:
             self._instruments[metric.name] = metric.load(self.device, paths)
         return self._instruments[metric.name]
 
-    def _identity(self, metric: Metric) -> str:
-        installed = versions()
-        packages = [f"{name} {installed.get(name, 'absent')}" for name in metric.packages]
-        files = [f"{name} {_fingerprint(path)}" for name, path in metric.paths().items()]
-        where = [f"{environment(self.device)['device']} fp32"] if files else []
-        return ", ".join([metric.name, metric.protocol, *packages, *files, *where])
-
     def _of_set(self, features: Mapping[str, list[Vector]]) -> dict[str, float]:
         found = {}
         for metric in self.metrics:
@@ -277,17 +279,18 @@ class _References:
 
 
 def _references(one: Expected) -> _References:
-    gt, lq = (_opened(path, one.landmarks) if path else None for path in (one.gt, one.lq))
+    gt, lq = (_opened(path, one.landmarks, one.multiple) if path else None for path in (one.gt, one.lq))
     sized = gt or lq
     if sized is None:
         raise ValueError(f"{one.name} has no reference")
     header = header_of(sized.path, sized.data)
-    return _References(gt, lq, header.height, header.width)
+    height, width = (side - side % one.multiple for side in (header.height, header.width))
+    return _References(gt, lq, height, width)
 
 
-def _opened(path: Path, landmarks: Landmarks | None) -> _Image:
+def _opened(path: Path, landmarks: Face | None, multiple: int = 1) -> _Image:
     data = read_bytes(path)
-    return _Image(path, data, sha256_of(data), landmarks)
+    return _Image(path, data, sha256_of(data), landmarks, multiple=multiple)
 
 
 def _submitted(submission: Submission, track: Track) -> tuple[dict[str, Path], set[str]]:
@@ -299,7 +302,13 @@ def _submitted(submission: Submission, track: Track) -> tuple[dict[str, Path], s
     return found, set(twice)
 
 
-def _checked(one: Expected, references: _References, pictures: Mapping[str, Path], twice: set[str]) -> _Image | Row:
+def _checked(
+    one: Expected,
+    references: _References,
+    pictures: Mapping[str, Path],
+    twice: set[str],
+    results: Sequence[Result],
+) -> _Image | Row:
     """The submitted image, ready to be decoded, or the row that says why it is not."""
 
     def bad(status: Status, problem: str) -> Row:
@@ -314,13 +323,21 @@ def _checked(one: Expected, references: _References, pictures: Mapping[str, Path
         header = header_of(image.path, image.data)
     except UnreadableImage as error:
         return bad("unreadable", str(error))
-    if (header.format, header.mode, header.bits) != ("PNG", "RGB", 8):
-        found = f"{header.format} {header.mode} of {header.bits} bits"
-        return bad("wrong format", f"expected an 8-bit RGB PNG, found {found}")
+    if header.mode != "RGB" or result_of(header) not in results:
+        wanted = " or ".join(RESULTS[result] for result in results)
+        found = f"{header.format} {header.mode} of {'floats' if header.floating else f'{header.bits} bits'}"
+        return bad("wrong format", f"expected {wanted}, found {found}")
     if (header.height, header.width) != (references.height, references.width):
         expected = f"{references.height} x {references.width} as in its reference"
         return bad("wrong size", f"expected {expected}, found {header.height} x {header.width}")
     return image
+
+
+def result_of(header: Header) -> str:
+    """What a file is in the words of a track's `results`."""
+    if header.format == "NPY":
+        return "npy"
+    return f"{header.format.lower()}{'-float' if header.floating else header.bits}"
 
 
 def _unexpected(pictures: Mapping[str, Path], expected: Sequence[Expected], track: Track) -> Iterator[Row]:
@@ -345,13 +362,6 @@ def _inside(image: _Image, border: int) -> Pixels:
     if min(pixels.shape[:2]) <= 2 * border:
         raise MetricError(f"nothing is left of {pixels.shape[0]} x {pixels.shape[1]} inside a border of {border}")
     return pixels[border:-border, border:-border] if border else pixels
-
-
-def _fingerprint(path: Path) -> str:
-    """The first digits of a weights file's sha256; of a repository, the snapshot that is here."""
-    if path.is_dir():
-        return "+".join(sorted(snapshot.name[:12] for snapshot in path.glob("snapshots/*")))
-    return sha256_of(path)[:16]
 
 
 def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -1,7 +1,6 @@
 """The files that hold scores and ranks: UTF-8, stable in order, numbers unrounded, safe to open in a spreadsheet."""
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from ntire.files import write_atomically
+from ntire.files import write_atomically, write_together
 from ntire.scoring.leaderboard import BINS, Line
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row
 from ntire.scoring.statistics import sensitivity
-from ntire.text import printable
+from ntire.text import markdown_cell, markdown_table, printable_json, spreadsheet_cell
 
 Cell = str | bool | int | float | None
 COUNTS = ("rank", "rank_low", "rank_high", "images", "scored")
@@ -30,9 +29,13 @@ def write_scores(path: Path, rows: Sequence[Row], of_set: Mapping[str, float], m
 
 def write_leaderboard(folder: Path, lines: Sequence[Line], name: str = "leaderboard") -> None:
     """Write `<name>.csv`, `.md` and `.json` for lines that are already ranked."""
-    write_atomically(folder / f"{name}.csv", _csv(_columns(lines)))
-    write_atomically(folder / f"{name}.md", markdown(lines))
-    write_atomically(folder / f"{name}.json", json.dumps(as_json(lines), indent=2, ensure_ascii=False) + "\n")
+    write_together(
+        {
+            folder / f"{name}.csv": _csv(_columns(lines)),
+            folder / f"{name}.md": markdown(lines),
+            folder / f"{name}.json": printable_json(as_json(lines), indent=2) + "\n",
+        }
+    )
 
 
 def scores_frame(rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> pd.DataFrame:
@@ -57,11 +60,23 @@ def cells(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     header = ["rank", "entry", "team", "track", "total"]
     header += ["95 %", "ranks"] if intervals else []
     header += [f"{metric} {'↑' if METRICS[metric].higher_is_better else '↓'}" for metric in metrics]
-    subsets = [(metric, subset) for metric, subset in _by_subset(lines) if metric == metrics[0]]
+    by_subset = _by_subset(lines)
+    # An entry with a gap has means of the subsets that are whole, though none of all.
+    subsets = [(metric, subset) for metric, subset in by_subset if metric == by_subset[0][0]]
     header += [subset for _, subset in subsets]
     header += ["failed"] if gates else []
     header += ["images", "remarks"]
     return header, [_cells(line, metrics, subsets, intervals, gates) for line in lines]
+
+
+def legend(lines: Sequence[Line]) -> list[str]:
+    """What columns of `cells` mean that do not say it themselves."""
+    if not any(line.uncertainty for line in lines):
+        return []
+    return [
+        "95 %: where the total would lie, and ranks: the ranks it would get, in 95 of 100 draws of as many images "
+        "(with repeats, the same ones for all entries)."
+    ]
 
 
 def _cells(
@@ -81,7 +96,7 @@ def _cells(
 
 def markdown(lines: Sequence[Line]) -> str:
     """The table, how ranks move when one metric is left out, and the margins at the gates."""
-    parts = [_table(*cells(lines))]
+    parts = [_table(*cells(lines)), *(f"\n{one}\n" for one in legend(lines))]
     for name in dict.fromkeys(line.track.name for line in lines):
         of_track = [line for line in lines if line.track.name == name]
         means = {line.entry: line.means for line in of_track if line.rank is not None}
@@ -220,12 +235,7 @@ def _finite(value: float | None) -> float | str | None:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown; names cannot break out of their cell."""
-    shown = [header, ["---"] * len(header), *([_plain(cell) for cell in row] for row in rows)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in shown)
-
-
-def _plain(cell: str) -> str:
-    return printable(cell).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return markdown_table(header, ([markdown_cell(cell) for cell in row] for row in rows)) + "\n"
 
 
 def _csv(table: pd.DataFrame) -> str:
@@ -244,12 +254,8 @@ def _cell(value: Cell) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return _safe(value) if isinstance(value, str) else format(value, ".10g" if isinstance(value, float) else "d")
-
-
-def _safe(cell: str) -> str:
-    try:
-        float(cell)
-    except ValueError:
-        return printable(f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell)
-    return cell
+    return (
+        spreadsheet_cell(value)
+        if isinstance(value, str)
+        else format(value, ".10g" if isinstance(value, float) else "d")
+    )

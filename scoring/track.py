@@ -11,12 +11,26 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ntire import UserError
 from ntire.files import read_toml
+from ntire.picture.noise_protocol import NoiseProtocol
 from ntire.scoring.budgets import Budgets as Budgets
 from ntire.scoring.budgets import Positive
-from ntire.scoring.metrics import METRICS
+from ntire.scoring.metrics import DEPTH_RULE, METRICS
+from ntire.text import markdown_table
 
-RULES = Path(str(files("scoring"))) / "tracks"
-PUBLISHED = Path(str(files("scoring"))) / "published"
+RULES = Path(str(files("ntire.scoring"))) / "tracks"
+PUBLISHED = Path(str(files("ntire.scoring"))) / "published"
+
+
+Result = Literal["png8", "png16", "tiff8", "tiff16", "tiff-float", "npy"]
+RESULTS: dict[Result, str] = {
+    "png8": "an 8-bit RGB PNG",
+    "png16": "a 16-bit RGB PNG",
+    "tiff8": "an 8-bit RGB TIFF",
+    "tiff16": "a 16-bit RGB TIFF",
+    "tiff-float": "an RGB TIFF of floats",
+    "npy": "a NumPy array (H, W, 3)",
+}
+"""What a track may take for a result, in words."""
 
 
 class _Rules(BaseModel):
@@ -62,11 +76,31 @@ class Gate(_Rules):
 
 
 class Noise(_Rules):
-    """White Gaussian noise that the harness itself adds to clean inputs, clipped and rounded to 8 bits."""
+    """White Gaussian noise that the harness itself adds to clean inputs."""
 
     sigma: Positive
     """Levels of 255."""
     seed: int
+    protocol: NoiseProtocol = "rounded"
+    """What becomes of the noisy values before a network gets them."""
+    multiple: Annotated[int, Field(ge=1)] = 1
+    """Pictures and truth are cut about their centre to sides of a multiple of it."""
+
+    def in_words(self) -> str:
+        """What is done to a clean picture."""
+        return f"Gaussian, sigma {self.sigma:g} of 255, seed {self.seed}, {self.handed()}"
+
+    def handed(self) -> str:
+        """The protocol in words."""
+        cut = f", on pictures cut about their centre to a multiple of {self.multiple}" if self.multiple > 1 else ""
+        return PROTOCOLS[self.protocol] + cut
+
+
+PROTOCOLS: dict[NoiseProtocol, str] = {
+    "rounded": "clipped and rounded to 8 bits",
+    "float": "neither clipped nor rounded: the network gets floats beyond [0, 1]",
+    "truncated": "clipped and truncated to 8 bits",
+}
 
 
 class Reproduction(_Rules):
@@ -76,6 +110,22 @@ class Reproduction(_Rules):
     """Largest difference of a sample."""
     share: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Of the pixels that differ at all."""
+
+
+class Final(_Rules):
+    """How a part that no program can mark is joined to the total: w2 x total + w3 x (sum of weight x mark)."""
+
+    w2: float = 1.0
+    w3: float = 1.0
+    inputs: Annotated[dict[str, float], Field(min_length=1)]
+    """Weight of each column of the table of marks."""
+    remark: str
+    """What of this is the organisers' word, and what is inferred."""
+
+    def in_words(self) -> str:
+        """The final as a formula."""
+        marks = " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in self.inputs.items())
+        return f"{self.w2:g} x phase 2 + {self.w3:g} x ({marks})"
 
 
 class Track(_Rules):
@@ -97,13 +147,19 @@ class Track(_Rules):
     """Whether an image is found by its path below `images/`, or by its file name in whatever folder."""
     border: Annotated[int, Field(ge=0)] = 0
     """Pixels cut from every side before any metric."""
+    results: Annotated[tuple[Result, ...], Field(min_length=1)] = ("png8",)
+    """What an entry may hand in; any depth is compared in levels of 255."""
     noise: Noise | None = None
     noises: dict[str, Noise] = {}
     """By subset, for subsets whose inputs are clean."""
+    published: str = ""
+    """The table of published rows, where it is another than the track's name."""
     metrics: Annotated[tuple[str, ...], Field(min_length=1)]
     terms: tuple[Term, ...] = ()
     gates: tuple[Gate, ...] = ()
     budgets: Budgets = Budgets()
+    final: Final | None = None
+    """The part that is judged by people and by cost, where there is one; see `ntire leaderboard --phase3`."""
     tie_break: tuple[str, ...] = ()
     """Metrics that decide between equal totals, the first first."""
     decimals: Annotated[int, Field(ge=0, le=10)] = 4
@@ -138,6 +194,10 @@ class Track(_Rules):
         if not self.verified and not self.remark:
             raise ValueError("a track that is not verified needs a remark that says why")
         return self
+
+    def noise_of(self, subset: str) -> Noise | None:
+        """The noise that is added to the clean pictures of a subset, if any."""
+        return self.noises.get(subset, self.noise)
 
     @property
     def count(self) -> int | None:
@@ -180,9 +240,11 @@ def all_tracks() -> tuple[Track, ...]:
 
 def published_rows(track: Track) -> Path:
     """The table of what papers report on a track. Raises UserError that says for which tracks there is one."""
-    path = PUBLISHED / f"{track.name}.csv"
+    path = PUBLISHED / f"{track.published or track.name}.csv"
     if not path.is_file():
-        known = ", ".join(sorted(one.stem for one in PUBLISHED.glob("*.csv")))
+        known = ", ".join(
+            one.name for one in all_tracks() if (PUBLISHED / f"{one.published or one.name}.csv").is_file()
+        )
         raise UserError(f"no published rows ship for track {track.name}; there are some for: {known}.")
     return path
 
@@ -206,15 +268,16 @@ def in_words(track: Track) -> str:
         f"input      {track.inputs}",
         f"images     {images or 'all of the references'}; paired {paired}",
         *(["average    of the subsets' means, each counting alike"] if track.average == "subsets" else []),
+        f"results    {' or '.join(RESULTS[result] for result in track.results)}",
+        f"depth      compared in levels of 255: {DEPTH_RULE}",
         f"border     {track.border} px cut from every side before any metric",
         f"total      {formula(track) or 'none'}",
+        *([f"final      {track.final.in_words()}; {track.final.remark}"] if track.final else []),
     ]
     if track.noise:
-        lines.append(
-            f"noise      Gaussian, sigma {track.noise.sigma:g} of 255, seed {track.noise.seed}, rounded to 8 bits"
-        )
+        lines.append(f"noise      {track.noise.in_words()}")
     for name, noise in track.noises.items():
-        lines.append(f"noise      {name}: Gaussian, sigma {noise.sigma:g} of 255, seed {noise.seed}, rounded to 8 bits")
+        lines.append(f"noise      {name}: {noise.in_words()}")
     for gate in track.gates:
         thresholds = ", ".join(f"{subset} {threshold:g}" for subset, threshold in gate.thresholds.items())
         lines.append(
@@ -241,13 +304,13 @@ def in_words(track: Track) -> str:
 
 def markdown() -> str:
     """The README's table of tracks."""
-    lines = [["track", "total", "gates and settings", "source"], ["---"] * 4]
+    rows = []
     for track in all_tracks():
         settings = [f"{gate.metric} gate, at most {gate.max_failures} failed images" for gate in track.gates]
         settings += [f"{track.border} px border cut"] if track.border else []
-        settings += [f"noise of sigma {track.noise.sigma:g} added"] if track.noise else []
+        settings += [f"noise of sigma {track.noise.sigma:g} added, {track.noise.handed()}"] if track.noise else []
         settings += [f"average of {len(track.subsets)} subsets"] if track.average == "subsets" else []
         settings += [] if track.verified else ["formula not verified"]
         named = f"`{track.name}`" + (f" (`--track {track.inputs}`)" if track.default else "")
-        lines.append([named, formula(track), "; ".join(settings), track.title])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        rows.append([named, formula(track), "; ".join(settings), track.title])
+    return markdown_table(["track", "total", "gates and settings", "source"], rows)

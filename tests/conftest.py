@@ -10,10 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from tests.made import scene, write_png
+
+# An example takes as long as the machine is busy: how long says nothing about the code.
+hypothesis.settings.register_profile("ntire", deadline=None)
+hypothesis.settings.load_profile("ntire")
 
 # PyTorch's and pyiqa's caches are fixed when they are imported, so all tests of a process share one, which is not the user's.
 os.environ["TORCH_HOME"] = tempfile.mkdtemp(prefix="ntire-tests-")
@@ -35,6 +40,8 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
     monkeypatch.delenv("NTIRE_WEIGHTS", raising=False)
     monkeypatch.delenv("NTIRE_DATA", raising=False)
+    # The plugins of the tests are our own; tests of a stranger's folder take this back.
+    monkeypatch.setenv("NTIRE_TRUST", "1")
     monkeypatch.chdir(work)
     torch.manual_seed(0)
 

@@ -304,7 +304,7 @@ def _in_a_fork(method: object, folder: Path, out: Path, kill_after: float | None
                 return restore(device, decoded)
 
             Device.restore = noted
-            run(method, find_inputs([folder / "in"], "srgb"), out, "demo-srgb", Options())
+            run(method, find_inputs([folder / "in"], "srgb"), out, "demo-srgb")
             os._exit(0)
         except BaseException:  # noqa: BLE001 - the parent asks for the exit code
             traceback.print_exc()

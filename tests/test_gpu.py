@@ -64,7 +64,7 @@ def picture_on_disk(folder, count, height=512, width=640):
 def run_on(device, inputs, out, **chosen):
     options = Options(device=device, **chosen)
     method = prepare(catalogue.find("MiAlgo", "srgb"), options)
-    return run(method, inputs, out, "raim-2025-srgb", options)
+    return run(method, inputs, out, "raim-2025-srgb")
 
 
 def levels_apart(one, two):

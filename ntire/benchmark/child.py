@@ -1,11 +1,11 @@
 """The child of `ntire bench`: one method in a process of its own, which restores what it is handed, path by path.
 
-Requests and answers are JSON, one a line. The parent holds the clock; what is measured here is compared with it.
+Requests and answers are JSON, one a line. The parent holds the clock; what is measured here is compared with it. In a sandbox
+pixels follow their answer as bytes, so that the parent sees what was made, and `ntire cost` is answered, too.
 """
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,13 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntire import UserError
-from ntire.environment import environment
+from ntire import UserError, __version__
+from ntire.environment import choose_device, environment
 from ntire.files import sha256_of
 from ntire.method import Method, catalogue
 from ntire.picture.image import Pixels
-from ntire.runner.device_worker import Device, Turns, restore_one
-from ntire.runner.prepare import Options, code_sha256, prepare, weights_used
+from ntire.runner.device_worker import Device, RandomTurns, restore_one
+from ntire.runner.prepare import Options, prepare
+from ntire.sandbox.confinement import confinement
+from ntire.sandbox.limits import Limits, apply_rlimits
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Setup:
 
     def method(self) -> type[Method]:
         """The class; see `ntire.method.catalogue`."""
-        if "/" in self.team or (Path(self.team) / "method.py").is_file():
+        if catalogue.is_folder(self.team):
             return catalogue.load(Path(self.team))
         return catalogue.find(self.team, self.track, self.variant)
 
@@ -55,11 +57,12 @@ class Timed:
     def __init__(self, setup: Setup) -> None:
         torch.set_num_threads(setup.threads)
         self.options = setup.run_options()
-        self.method = prepare(setup.method(), self.options)
+        self.prepared = prepare(setup.method(), self.options)
+        self.method = self.prepared.method
         self.on_gpu = self.method.device.type == "cuda"
         self.forwards: list[Callable[[], float]] = []
         self.method.forward = self._around(self.method.forward)  # type: ignore[method-assign, assignment]
-        self.device = Device(self.method, self.options, Turns())
+        self.device = Device(self.method, self.options, RandomTurns())
         self.pixels: Pixels | None = None
         self.peak_mb = 0.0
         self.synchronise()
@@ -106,8 +109,8 @@ class Timed:
             },
             "autocast": torch.is_autocast_enabled(self.method.device.type),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
-            "weights": [one.sha256 for one in weights_used(self.method, self.options)],
-            "code": code_sha256(type(self.method)),
+            "weights": [one.sha256 for one in self.prepared.weights_used],
+            "code": self.prepared.code_sha256,
         }
 
     def synchronise(self) -> None:
@@ -139,7 +142,12 @@ class Timed:
 def pixels_sha256(pixels: Pixels) -> str:
     """The sha256 of a picture's values, and of its size and depth: files may differ, pixels not."""
     head = f"{pixels.shape[0]} {pixels.shape[1]} {pixels.dtype}\n".encode()
-    return sha256_of(head + pixels.astype(pixels.dtype.newbyteorder("<")).tobytes())
+    return sha256_of(head + pixel_bytes(pixels))
+
+
+def pixel_bytes(pixels: Pixels) -> bytes:
+    """A picture's values, row by row, the low byte first."""
+    return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def _resident_peak_mb() -> float:
@@ -152,26 +160,59 @@ def _resident_peak_mb() -> float:
 
 
 def main() -> None:
-    """Answer requests from standard input until it ends."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a method prints is not an answer
+    """Answer requests from standard input until it ends. In a sandbox the first one is `begin`."""
+    requests = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    # What a method reads is no request, and what it prints no answer.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
 
-    def answer(what: dict[str, Any]) -> None:
-        answers.write(json.dumps(what) + "\n")
+    def answer(what: dict[str, Any], data: bytes = b"") -> None:
+        answers.write(json.dumps(what | ({"bytes": len(data)} if data else {})).encode() + b"\n" + data)
+        answers.flush()
 
+    first = json.loads(requests.readline())
+    if first.get("op") == "begin":
+        answer(_begin(first))
+        first = json.loads(requests.readline())
     try:
-        timed = Timed(Setup(**json.loads(sys.stdin.readline())))
+        if first.get("op") == "cost":
+            answer({}, json.dumps(_cost(first)).encode())
+            return
+        timed = Timed(Setup(**first))
         answer({"facts": timed.facts(), **timed.peaks()})
-        for line in sys.stdin:
+        for line in requests:
             request = json.loads(line)
             if request["do"] == "restore":
-                answer(timed.restore(Path(request["path"]), request["fingerprint"]))
+                times = timed.restore(Path(request["path"]), request["fingerprint"])
+                answer(times, pixel_bytes(timed.pixels) if request.get("pixels") and timed.pixels is not None else b"")
             elif request["do"] == "hash" and timed.pixels is not None:
                 answer({"sha256": pixels_sha256(timed.pixels)})
             else:
                 answer(timed.peaks())
     except UserError as error:
         answer({"error": str(error), "exit_code": error.exit_code})
+
+
+def _begin(request: dict[str, Any]) -> dict[str, Any]:
+    """Bind this process for good, and tell how it is held."""
+    limits = Limits(**request["limits"])
+    apply_rlimits(limits, gpu=request["device"] != "cpu", alone=request["sandboxed"])
+    found = {"status": "ready", "ntire": __version__, **confinement()}
+    if request["device"] != "cpu":
+        try:
+            found["device"] = environment(choose_device(request["device"]))["device"]
+        except UserError as error:
+            return {"status": "no device", "problem": str(error)}
+    return found
+
+
+def _cost(request: dict[str, Any]) -> dict[str, Any]:
+    from ntire.benchmark.cost import cost_in_full
+
+    sizes = {name: tuple(request[name]) if request[name] else None for name in ("at", "macs_at", "memory_at")}
+    found = cost_in_full(catalogue.load(Path(request["folder"])), **sizes, tile=request["tile"])
+    return found | {"validation": None}
 
 
 if __name__ == "__main__":

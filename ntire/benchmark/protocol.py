@@ -73,7 +73,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchReport:
     """What was found; times are absolute, ratios are this side over the other."""
 
     side: Side
@@ -142,8 +142,10 @@ def bench(
     seed: int = 0,
     timeout: float = 600.0,
     say: Callable[[str], None] = lambda line: None,
-) -> Report:
-    """Measure a method, and in turn with it another one, on pictures.
+    start: "Callable[[Side, float], BenchChild] | None" = None,
+) -> BenchReport:
+    """Measure a method, and in turn with it another one, on pictures. `start` makes the process of a side: one of our own, or
+    one in a sandbox.
 
     `scored` has the `pixels_sha256` of what a run wrote, by picture. Raises UserError (exit code 3) if a child crashes, hangs
     for `timeout` seconds, or cannot load, or if somebody else computes on the GPU.
@@ -154,50 +156,66 @@ def bench(
     states = [nvidia.state(device)]
     with tempfile.TemporaryDirectory() as name:
         made = _warm_ups(pictures, setup.track, Path(name))
-        children: list[_Child] = []
+        children: list[BenchChild] = []
         try:
             for side in sides:
-                children.append(_Child(side, timeout))
+                children.append((start or BenchChild)(side, timeout))
             for child in children:
                 say(f"{child.side.name}: loaded in {child.side.load_s:.2f} s; warming up")
                 child.warm_up(made, protocol)
-            order = random.Random(seed)
-            began = time.perf_counter()
-            pairs: list[tuple[float, float]] = []
-            cpu_pairs: list[tuple[float, float]] = []
-            passes = turns = 0
-            while protocol.more(passes, time.perf_counter() - began, len(pairs) if against else None):
-                for picture in order.sample(list(pictures), len(pictures)):
-                    taken = [child.timed(picture) for child in (children if turns % 2 == 0 else children[::-1])]
-                    turns += 1
-                    if against:
-                        this, other = taken if turns % 2 else taken[::-1]
-                        pairs.append((this[0], other[0]))
-                        cpu_pairs.append((this[1], other[1]))
-                passes += 1
+            passes = _Passes(pictures, children, random.Random(seed))
+            while protocol.more(passes.made, passes.seconds, len(passes.wall) if against else None):
+                passes.make_one()
                 states.append(nvidia.state(device))
-                say(f"pass {passes}: {time.perf_counter() - began:.1f} s")
-            seconds = time.perf_counter() - began
+                say(f"pass {passes.made}: {passes.seconds:.1f} s")
             for child in children:
                 child.note_peaks("timed")
         finally:
             for child in children:
                 child.end()
     problems = [problem for side in sides for problem in _problems(side, scored if side is sides[0] else {})]
-    return Report(
+    return BenchReport(
         sides[0],
         sides[1] if against else None,
         protocol,
         seed,
-        passes,
-        seconds,
-        Ratio.of(pairs) if pairs else None,
-        Ratio.of(cpu_pairs) if cpu_pairs else None,
+        passes.made,
+        passes.seconds,
+        Ratio.of(passes.wall) if passes.wall else None,
+        Ratio.of(passes.cpu) if passes.cpu else None,
         compared=sum(name in scored for name in sides[0].hashes),
         gpu={key: [one[key] for one in states if one] for key in states[0]},
         problems=tuple(problems),
         warnings=(*warnings, *_warnings(states)),
     )
+
+
+class _Passes:
+    """Passes over the pictures in shuffled order; the sides take turns in being first."""
+
+    def __init__(self, pictures: Sequence[Picture], children: "Sequence[BenchChild]", order: random.Random) -> None:
+        self._pictures, self._children, self._order = list(pictures), list(children), order
+        self._began = time.perf_counter()
+        self._turns = 0
+        self.made = 0
+        self.seconds = 0.0
+        """From the first picture to the end of the latest pass."""
+        self.wall: list[tuple[float, float]] = []
+        """Of each picture, this side and the other; empty without another."""
+        self.cpu: list[tuple[float, float]] = []
+
+    def make_one(self) -> None:
+        """Time every picture once on each side."""
+        for picture in self._order.sample(self._pictures, len(self._pictures)):
+            forwards = self._turns % 2 == 0
+            taken = [child.timed(picture) for child in (self._children if forwards else self._children[::-1])]
+            self._turns += 1
+            if len(taken) == 2:
+                this, other = taken if forwards else taken[::-1]
+                self.wall.append((this[0], other[0]))
+                self.cpu.append((this[1], other[1]))
+        self.made += 1
+        self.seconds = time.perf_counter() - self._began
 
 
 def scored_pixels(entry: Path, pictures: Sequence[Picture], digests: Mapping[str, str | None]) -> dict[str, str]:
@@ -219,7 +237,7 @@ def scored_pixels(entry: Path, pictures: Sequence[Picture], digests: Mapping[str
     return found
 
 
-class _Child:
+class BenchChild:
     """A process that answers; whatever goes wrong in it is a UserError with what it said."""
 
     def __init__(self, side: Side, timeout: float) -> None:
@@ -264,12 +282,18 @@ class _Child:
         side = self.side
         side.walls[picture.name].append(wall)
         side.cpus.append(cpu)
-        side.clocks.append((cpu, own["cpu_ms"]) if side.facts["device"] == "cpu" else (wall, own["wall_ms"]))
+        if "cpu_ms" in own:
+            side.clocks.append((cpu, own["cpu_ms"]) if side.facts["device"] == "cpu" else (wall, own["wall_ms"]))
         if own["forward_ms"] is not None:
             side.forwards[picture.name].append(own["forward_ms"])
         side.sizes[picture.name] = own["height"], own["width"]
-        side.hashes[picture.name].add(self.ask({"do": "hash"}, picture.name)["sha256"])
+        side.hashes[picture.name].add(self.made(picture))
         return wall, cpu
+
+    def made(self, picture: Picture) -> str:
+        """`pixels_sha256` of what the last call made."""
+        found: str = self.ask({"do": "hash"}, picture.name)["sha256"]
+        return found
 
     def note_peaks(self, phase: str) -> None:
         self.side.peaks[phase] = self.ask({"do": "peaks"}, phase)
@@ -366,7 +390,7 @@ def _warm_ups(pictures: Sequence[Picture], track: str, folder: Path) -> list[Pic
     """One picture for each distinct size: the first of that size, turned by half a turn, so that it is none of the timed."""
     made: dict[tuple[int, int], Picture] = {}
     for picture in pictures:
-        size = _size_of(picture.path, track)
+        size = size_of_input(picture.path, track)
         if size in made:
             continue
         path = folder / f"{len(made)}{'.npy' if track == 'raw' else '.png'}"
@@ -378,7 +402,8 @@ def _warm_ups(pictures: Sequence[Picture], track: str, folder: Path) -> list[Pic
     return list(made.values())
 
 
-def _size_of(path: Path, track: str) -> tuple[int, int]:
+def size_of_input(path: Path, track: str) -> tuple[int, int]:
+    """Height and width that the result of an input must have."""
     if track == "raw":
         height, width = raw.read_raw(path).samples.shape[-2:]
         return height, width
@@ -417,6 +442,8 @@ def _problems(side: Side, scored: Mapping[str, str]) -> list[str]:
         for name, digests in side.hashes.items()
         if name in scored and digests != {scored[name]}
     ]
+    if not side.clocks:  # a stranger's own clock says nothing
+        return found
     ours, own = (median(walls) for walls in zip(*side.clocks, strict=True))
     if abs(ours - own) > CLOCKS_MAY_DIFFER * ours + 2:
         found.append(f"{side.name}: clocks disagree: {ours:.2f} ms by ours, {own:.2f} ms by its own")

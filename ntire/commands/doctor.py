@@ -1,19 +1,36 @@
 """`ntire doctor`: what this installation can do."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from ntire.commands.options import AsJson, app
+from ntire.commands.options import AsJson, Device, app
 from ntire.commands.screen import print_json, print_table
 
 
-@app.command(epilog="Example: [bold]ntire doctor[/]; exit code 3 if something needed is broken")
-def doctor(as_json: AsJson = False) -> None:
+@app.command(
+    epilog="Examples: [bold]ntire doctor[/]; [bold]ntire doctor --calibrate IQA-PyTorch/ResultsCalibra[/]; "
+    "exit code 3 if something needed is broken"
+)
+def doctor(
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Only hold the metrics, with their weights, against the values published for these pictures.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
     """Check this installation: versions, devices, image and raw reading, metric calibration, weights."""
     from dataclasses import asdict
 
-    from ntire.commands.installation import examine
+    from ntire.commands.installation import calibration, examine
+    from ntire.environment import choose_device
 
-    checks = list(examine())
+    checks = list(examine() if calibrate is None else calibration(calibrate, choose_device(device)))
     if as_json:
         print_json([asdict(check) for check in checks])
     else:

@@ -19,7 +19,7 @@ from ntire.files import writable_folder
 from ntire.method.method_table import Declared
 from ntire.method.weights_files import cache_folder, verify
 from ntire.picture import image as images
-from ntire.picture import raw
+from ntire.picture.suffixes import RAW
 from ntire.sandbox.child import BACKENDS, ESCAPES, INSTALL, Child, Place, describe, why_not
 from ntire.sandbox.limits import Limits, means
 from ntire.scoring.calibration import CHECKED, can_be_checked, drifted
@@ -81,13 +81,13 @@ def _pictures() -> tuple[State, str]:
             path.write_bytes(images.encode_png(pixels))
             if not np.array_equal(images.read_pixels(path), pixels):
                 return "broken", f"a PNG of {bits} bits does not come back as it was written"
-    return "ok", f"8- and 16-bit PNG come back bit by bit; reads {', '.join(images.FORMATS)}"
+    return "ok", f"8- and 16-bit PNG come back bit by bit; reads {images.READ}"
 
 
 def _raw_frames() -> tuple[State, str]:
     import rawpy
 
-    return "ok", f"LibRaw {'.'.join(map(str, rawpy.libraw_version))}; reads {' '.join(sorted(raw.SUFFIXES))}"
+    return "ok", f"LibRaw {'.'.join(map(str, rawpy.libraw_version))}; reads {' '.join(sorted(RAW))}"
 
 
 def _calibration() -> tuple[State, str]:
@@ -97,6 +97,19 @@ def _calibration() -> tuple[State, str]:
     skipped = [name for name in CHECKED if not can_be_checked(name)]
     note = f"; not checked, as their files are not here: {', '.join(skipped)}" if skipped else ""
     return "ok", f"{', '.join(name for name in CHECKED if name not in skipped)} give their pinned values{note}"
+
+
+def calibration(folder: Path, device: str) -> Iterator[Check]:
+    """One check for each metric: whether it gives, with its weights, the values that are published for pyiqa's pictures.
+
+    Raises UserError if `folder` does not have those pictures.
+    """
+    from ntire.scoring.published_values import SOURCE, calibrate
+
+    states: dict[str, State] = {"proven": "ok", "drifted": "broken", "missing": "absent", "no values": "absent"}
+    for proof in calibrate(folder, device):
+        note = f"; as in {SOURCE}" if proof.state in ("proven", "drifted") else ""
+        yield Check(f"published values: {proof.metric}", states[proof.state], f"{proof.found}{note}")
 
 
 def _weights() -> Iterator[tuple[str, Callable[[], tuple[State, str]]]]:

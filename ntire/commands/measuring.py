@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ntire import UserError
+from ntire.commands.foreign_code import TRUST, Trust, announce, foreign_tree, is_foreign
 from ntire.commands.options import (
     AsJson,
     Device,
@@ -25,7 +27,7 @@ from ntire.commands.options import (
     parsed_size,
     parsed_tile,
 )
-from ntire.commands.restoring import chosen_method, plan
+from ntire.commands.restoring import chosen_method, inputs_of_track, plan, refuse_other_inputs, refuse_unknown
 from ntire.commands.screen import (
     out,
     print_bench,
@@ -38,19 +40,17 @@ from ntire.commands.screen import (
 
 if TYPE_CHECKING:
     from ntire.benchmark.child import Setup
-    from ntire.benchmark.protocol import Report as Timed
+    from ntire.benchmark.protocol import BenchChild, BenchReport, Side
     from ntire.benchmark.statistics import Protocol
     from ntire.commands.restoring import Say
-    from ntire.method import Method
-    from ntire.method.cost_breakdown import Breakdown
     from ntire.runner.prepare import Options
-    from ntire.scoring.bench import Report
-    from ntire.scoring.budgets import Budgets, Spent
-    from ntire.scoring.budgets import Name as BudgetName
+    from ntire.runner.runner import Input
+    from ntire.scoring.bench import ScorerReport
+    from ntire.scoring.budgets import Spent
     from ntire.scoring.track import Track
 
 
-def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -> Report:
+def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -> ScorerReport:
     """Compare the scorer with the plain loop in caches of its own; see `ntire.scoring.bench`."""
     import torch
 
@@ -82,6 +82,8 @@ class BenchOptions:
     """The full one where none is named."""
     seed: int = 0
     timeout: float = 600.0
+    trust: bool = False
+    """Whether the code of a folder may run with all rights of the user."""
 
 
 def bench_method(
@@ -92,7 +94,7 @@ def bench_method(
     limit: int | None,
     options: BenchOptions,
     say: Say,
-) -> tuple[Timed, list[Spent]]:
+) -> tuple[BenchReport, list[Spent]]:
     """Time a method by the protocol of `ntire.benchmark`, and hold it against its track's budgets of runtime and memory.
 
     Raises UserError as `plan` and `ntire.benchmark.protocol.bench` do, and if the run that is compared with fails.
@@ -103,12 +105,12 @@ def bench_method(
     from ntire.entry.manifest import JOURNAL
     from ntire.scoring.track import load_track
 
-    job = plan(team, track_name, given, None, variant, limit, say)
+    track, inputs = _what_to_time(team, track_name, variant, given, limit, options, say)
     budgets = load_track(track_name).budgets
-    pictures = [Picture(item.name, item.path) for item in job.inputs]
-    setup = _setup(team, job.track, variant, options)
-    against = _against(options, job.track)
-    with tempfile.TemporaryDirectory() as name:
+    pictures = [Picture(item.name, item.path) for item in inputs]
+    setup = _setup(team, track, variant, options)
+    against = _against(options, track)
+    with tempfile.TemporaryDirectory() as name, _start(team, options, against, track) as start:
         entry = options.entry
         if entry is None:
             entry = Path(name) / "entry"
@@ -125,6 +127,7 @@ def bench_method(
             seed=options.seed,
             timeout=options.timeout,
             say=say,
+            start=start,
         )
     at_runtime, at_memory = report.measured_at(budgets.runtime_at), report.measured_at(budgets.memory_at)
     spent = budgets.hold(
@@ -134,6 +137,54 @@ def bench_method(
         }
     )
     return report, [one for one in spent if one.name in ("runtime_ms", "memory_mb")]
+
+
+def _what_to_time(
+    team: str,
+    track_name: str,
+    variant: str | None,
+    given: Sequence[Path],
+    limit: int | None,
+    options: BenchOptions,
+    say: Say,
+) -> tuple[Track, Sequence[Input]]:
+    from ntire.scoring.track import load_track
+
+    if not is_foreign(team, options.trust):
+        job = plan(team, track_name, given, None, variant, limit, say, trust=options.trust)
+        return job.track, job.inputs
+    if options.run.weights is not None:
+        raise UserError(f"{team} is a folder, and in a sandbox its weights lie in weights/ beside method.py. {TRUST}")
+    track = load_track(track_name)
+    track, inputs, _ = inputs_of_track(track, given, track.inputs, limit, say)
+    return track, inputs
+
+
+@contextlib.contextmanager
+def _start(
+    team: str, options: BenchOptions, against: tuple[str, Setup] | None, track: Track
+) -> Iterator[Callable[[Side, float], BenchChild] | None]:
+    """How the processes of both sides are made: in sandboxes, both of them, where one is not trusted."""
+    if not is_foreign(team, options.trust):
+        yield None
+        return
+    from ntire.benchmark.sandboxed import Sandbox, SandboxedChild
+    from ntire.method.catalogue import folder_of
+    from ntire.method.weights_files import locate
+
+    fetched: dict[str, Path] = {}
+    if against is not None and not is_foreign(against[1].team, trust=False):
+        other = chosen_method(against[1].team, track, against[1].variant)
+        found = {one.file: locate(one, folder_of(other)) for one in other.weights}
+        fetched = {file: path for file, (path, state) in found.items() if state == "here"}
+    with foreign_tree(team) as (backend, code, scratch):
+        (scratch / "other").mkdir()
+        own, theirs = Sandbox(backend, code, scratch), Sandbox(backend, code, scratch / "other", weights=fetched)
+
+        def start(side: Side, timeout: float) -> BenchChild:
+            return SandboxedChild(side, timeout, own if side.setup.team == team else theirs)
+
+        yield start
 
 
 def _setup(team: str, track: Track, variant: str | None, options: BenchOptions, weights: bool = True) -> Setup:
@@ -150,7 +201,7 @@ def _against(options: BenchOptions, track: Track) -> tuple[str, Setup] | None:
         return None
     team, _, variant = (options.against or "Copy").partition(":")
     try:
-        chosen_method(team, track, variant or None)
+        chosen_method(team, track, variant or None, trust=options.trust)
     except UserError:
         if options.against is None:
             return None
@@ -168,6 +219,8 @@ def _run_apart(
     out: Path,
 ) -> None:
     """`ntire run` as a process of its own, so that nothing of it is in the memory that is measured."""
+    from ntire.method.catalogue import is_folder
+
     run = options.run
     words = ["run", "--team", team, "--track", track_name, *map(str, given), "-o", str(out), "--device", run.device]
     words += [
@@ -181,6 +234,7 @@ def _run_apart(
     words += ["--variant", variant] if variant else []
     words += ["--weights", str(run.weights)] if run.weights else []
     words += ["--limit", str(limit)] if limit else []
+    words += ["--trust" if options.trust else "--sandbox"] if is_folder(team) else []
     # Sums over another number of threads round otherwise, and a pixel may follow.
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     ran = subprocess.run([sys.executable, "-m", "ntire", *words], capture_output=True, text=True, env=environment)
@@ -197,127 +251,98 @@ def cost(
     at: tuple[int, int] | None = None,
     reach: bool = False,
     tile: int = 128,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """What a method costs at a size `at` (height, width), by default the report's, beside its claims and its track's budgets:
-    the object that `ntire cost --json` prints. Needs neither weights nor a GPU.
+    the object that `ntire cost --json` prints. Needs neither weights nor a GPU. See `ntire.benchmark.cost.cost_in_full`.
 
     With `reach`, also its declared halo, the one that it turns out to need (None: it sees the whole image), and what tiles
     of that side change, with the weights that are here, else random ones. `problems` has a sentence for each reason not to
-    believe the counts or to refuse the method.
+    believe the counts or to refuse the method. A folder is counted in a sandbox unless there is `trust`; `counted_by` says so.
     """
-    from ntire.method.cost_breakdown import break_down
-    from ntire.method.method_table import facts_of, usual_size
     from ntire.scoring.track import load_track
 
     rules = load_track(str(track))
-    method = chosen_method(team, rules, variant)
-    breakdown, built = break_down(method, at or usual_size(method))
-    spent = _counted_budgets(rules.budgets, method, breakdown, built)
-    found = facts_of(method, at, built=built)
-    found |= {
-        "counters": {"dispatch": breakdown.dispatch, "modules": breakdown.modules, "trace": breakdown.trace},
-        "untraced": breakdown.untraced,
-        "disagreements": [asdict(one) for one in breakdown.disagreements],
-        "short": [asdict(one) for one in breakdown.short],
-        "count_as_nothing": list(breakdown.count_as_nothing),
-        "parameters": asdict(breakdown.parameters),
-        "training_only_macs": breakdown.training_only,
-        "activations": {"convolutions": breakdown.convolved, "all": breakdown.written},
-        "peak_memory_mb": round(breakdown.peak_bytes / 2**20, 1),
-        "budgets": [one.as_json() for one in spent],
-        "problems": [*breakdown.problems, *(one.in_words() for one in spent if one.over)],
-    }
-    if reach:
-        found |= _reach_of(method, tile)
+    sizes = at, rules.budgets.at, rules.budgets.memory_at, tile if reach else None
+    if is_foreign(team, trust):
+        from ntire.benchmark.sandboxed import Sandbox, cost_in_sandbox
+
+        with foreign_tree(team) as (backend, code, scratch):
+            found = cost_in_sandbox(Sandbox(backend, code, scratch), *sizes)
+        found["counted_by"] = "the code itself, in a sandbox: figures that it could have written by hand"
+        refuse_other_inputs(team, found["track"], rules)
+    else:
+        from ntire.benchmark.cost import cost_in_full
+
+        found = cost_in_full(chosen_method(team, rules, variant, trust=trust), *sizes)
+        found["counted_by"] = "ntire"
+    spent = [one for one in rules.budgets.hold(found.pop("counted")) if one.value is not None]
+    found["budgets"] = [one.as_json() for one in spent]
+    found["problems"] = [*found["problems"], *(one.in_words() for one in spent if one.over)]
     return found
-
-
-def _counted_budgets(budgets: Budgets, method: type[Method], breakdown: Breakdown, built: Method) -> list[Spent]:
-    """Limits on what can be counted, each at its own size; a runtime is for `ntire bench`."""
-    from ntire.method.cost_breakdown import planned_bytes
-    from ntire.method.count import count, lq_on_meta
-
-    values: dict[BudgetName, float | None] = {"params_m": breakdown.parameters.all / 1e6}
-    if budgets.at:
-        values["macs_g"] = count(method, budgets.at, built=built).macs_g
-    if budgets.memory_at:
-        values["memory_mb"] = planned_bytes(built, lq_on_meta(method, budgets.memory_at)) / 2**20
-    return [one for one in budgets.hold(values) if one.value is not None]
-
-
-def _reach_of(method: type[Method], tile: int) -> dict[str, Any]:
-    from ntire.method.receptive_field import reach_of, seam_error
-    from ntire.runner.prepare import Options, prepare
-
-    try:
-        filled, weights = prepare(method, Options()), "its own"
-    except UserError:
-        filled, weights = method().eval(), "random"
-    far = reach_of(filled)
-    seams = None if method.tiling == "method" else seam_error(filled, tile)
-    too_short = method.tiling == "exact" and (far is None or far > method.halo)
-    return {
-        "tiling": method.tiling,
-        "halo": method.halo,
-        "reach": far,
-        "seams": asdict(seams) | {"weights": weights} if seams else None,
-        "reach_problems": [f"its halo of {method.halo} is less than its reach."] if too_short else [],
-    }
 
 
 @app.command(
     epilog="Examples: [bold]ntire bench --team MiAlgo --track srgb photos/[/]; [bold]ntire bench --scorer[/]; exit code 1 if "
-    "the figures cannot stand or a budget is exceeded"
+    "the measurement is invalid or a budget is exceeded"
 )
 def bench(
     inputs: Annotated[
         list[Path] | None, typer.Argument(help="Files or folders. Default: $NTIRE_DATA, else the built-in samples.")
     ] = None,
-    team: Annotated[str | None, typer.Option(help="A team's name, or the path of a folder with a method.py.")] = None,
+    team: Annotated[str | None, typer.Option(help="A team's name, or a folder with a method.py: ./NAME.")] = None,
     track: Annotated[str | None, typer.Option(help="raw, srgb, a track's full name, or the path of its TOML.")] = None,
     variant: Variant = None,
+    trust: Trust = False,
     against: Annotated[
-        str | None, typer.Option(help="TEAM or TEAM:variant to take turns with, or none. Default: Copy.")
+        str | None, typer.Option(help="Baseline to alternate with: TEAM, TEAM:variant or none. Default: Copy.")
     ] = None,
     entry: Annotated[
-        Path | None, typer.Option(help="A run over the same pictures to compare pixels with. Default: makes one first.")
+        Path | None,
+        typer.Option(help="Submission folder of the same pictures to compare pixels with. Default: one is made first."),
     ] = None,
     device: Device = "auto",
     precision: PrecisionName = "fp32",
     tile: Annotated[str, typer.Option(help="Side of the tiles in pixels, auto, or off for the whole image.")] = "auto",
     weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Of each side on the CPU.")] = 1,
-    quick: Annotated[bool, typer.Option("--quick", help="See that it runs; the figures are not to be quoted.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the order of the pictures.")] = 0,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one picture may take.")] = 600.0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads for the method and for the baseline.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="A short trial run; do not quote its figures.")] = False,
+    seed: Annotated[int, typer.Option(help="Random seed for the order of the pictures.")] = 0,
+    timeout: Annotated[float, typer.Option(min=1, help="Time limit for one picture, in seconds.")] = 600.0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
     scorer: Annotated[
-        bool, typer.Option("--scorer", help="The scorer against the plain loop, on random weights.")
+        bool, typer.Option("--scorer", help="Time the scorer against a plain loop, with random weights.")
     ] = False,
-    metrics: Annotated[str, typer.Option(help="Of --scorer, separated by commas.")] = "niqe,clipiqa,musiq,fid,adaface",
-    images: Annotated[int, typer.Option(min=2, help="Of --scorer: pictures of 512 x 512 in each entry.")] = 8,
-    entries: Annotated[int, typer.Option(min=1, help="Of --scorer.")] = 4,
-    rounds: Annotated[int, typer.Option(min=1, help="Of --scorer: both sides, in alternating order.")] = 3,
+    metrics: Annotated[
+        str, typer.Option(help="With --scorer: metrics, separated by commas.")
+    ] = "niqe,clipiqa,musiq,fid,adaface",
+    images: Annotated[int, typer.Option(min=2, help="With --scorer: number of 512 x 512 pictures in each entry.")] = 8,
+    entries: Annotated[int, typer.Option(min=1, help="With --scorer: number of entries.")] = 4,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="With --scorer: number of rounds; each times both sides, in alternating order.")
+    ] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Time a method in a process of its own, in turn with a baseline; or the scorer against the plain loop.
+    """Time a method in its own process, alternating with a baseline; or time the scorer against a plain loop.
 
-    At least 5 passes and 30 s in shuffled order after a warm-up at every size; what is made while the clock runs must be what
-    `ntire run` writes. On a CPU quote the ratio of CPU times.
+    At least 5 passes and 30 s in shuffled order after a warm-up at every size. Images made while timing must equal those
+    that `ntire run` writes. On a CPU, quote the ratio of CPU times.
     """
     if scorer:
         _bench_scorer(metrics, images, entries, rounds, as_json)
         return
     if team is None or track is None:
         raise UserError("say what to measure: --team T --track K times a method; --scorer times the scorer.")
+    refuse_unknown(team, track, variant)
     from ntire.benchmark.statistics import FULL, QUICK
     from ntire.environment import choose_device
     from ntire.runner.prepare import Options
 
     options = BenchOptions(
         Options(choose_device(device), precision, parsed_tile(tile), weights=weights),
-        threads, against, entry, QUICK if quick else FULL, seed, timeout,
+        threads, against, entry, QUICK if quick else FULL, seed, timeout, trust,
     )  # fmt: skip
+    announce(team, trust, say)
     report, spent = bench_method(team, track, variant, inputs or [], limit, options, say)
     if as_json:
         print_json(report.as_json() | {"track": track, "budgets": [one.as_json() for one in spent]})
@@ -355,17 +380,20 @@ def cost_command(
     team: Team,
     track: TrackName,
     variant: Variant = None,
+    trust: Trust = False,
     at: Annotated[str | None, typer.Option(help="Height x width; by default the report's size.")] = None,
     reach: Annotated[
-        bool, typer.Option("--reach", help="Run it to see how far a pixel reaches, and what tiles change.")
+        bool, typer.Option("--reach", help="Also measure its receptive field, and what tiling changes.")
     ] = False,
-    tile: Annotated[int, typer.Option(min=1, help="Side of the tiles that --reach tries.")] = 128,
+    tile: Annotated[int, typer.Option(min=1, help="With --reach: side of the tiles, in pixels.")] = 128,
     as_json: AsJson = False,
 ) -> None:
     """Count a method's parameters, multiply-adds by three counters, activations and memory, beside what its report claims
     and its track allows; works without weights or a GPU. Exit code 1 over budget, or when counters disagree.
     """
-    found = cost(team, track, variant=variant, at=parsed_size(at), reach=reach, tile=tile)
+    refuse_unknown(team, track, variant)
+    announce(team, trust, say)
+    found = cost(team, track, variant=variant, at=parsed_size(at), reach=reach, tile=tile, trust=trust)
     if as_json:
         print_json(found)
     else:
@@ -375,21 +403,61 @@ def cost_command(
         raise UserError("\n".join(f"{team}: {problem}" for problem in problems), exit_code=1)
 
 
-@app.command(epilog="Examples: [bold]ntire teams --track raw[/]; [bold]ntire teams --json[/]")
+def _print_fidelity(track: str | None, team: str | None, *, as_json: bool, as_markdown: bool) -> None:
+    """The tables of what reports state. Raises UserError where there is none for the track and team."""
+    from ntire.method.fidelity import counts, markdown, passages
+
+    chosen = [one for one in passages() if track in (None, one.track) and team in (None, one.team)]
+    if not chosen:
+        known = ", ".join(f"{one.team} ({one.track})" for one in passages())
+        raise UserError(f"there is no table of statements for {team or track}; there are: {known}.")
+    if as_json:
+        print_json([asdict(one) for one in chosen])
+    elif as_markdown:
+        out.print(markdown(chosen), markup=False, soft_wrap=True, end="")
+    else:
+        for one in chosen:
+            rows = [[row.sentences, row.says, f"{row.status}{': ' if row.reason else ''}{row.reason}", row.code]
+                    for row in one.statements]  # fmt: skip
+            summary = ", ".join(f"{count} {status}" for status, count in counts(one.statements).items() if count)
+            out.print(f"\n{one.team} {one.track}: {one.source}; {summary}", markup=False)
+            print_table(["sentences", "statement", "status", "code"], rows)
+
+
+@app.command(
+    epilog="Examples: [bold]ntire teams --track raw[/]; [bold]ntire teams --json[/]; "
+    "[bold]ntire teams --fidelity --team IID-AI[/]"
+)
 def teams(
     track: Annotated[str | None, typer.Option(help="Only this folder of methods: raw, srgb, ...")] = None,
     as_json: AsJson = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/methods.md.")] = False,
+    fidelity: Annotated[
+        bool,
+        typer.Option("--fidelity", help="Compare each method with its report, statement by statement."),
+    ] = False,
+    team: Annotated[str | None, typer.Option(help="With --fidelity: only this team.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="For developers: recount changed methods and write teams/methods.json.")
+    ] = False,
 ) -> None:
     """List every method: what its report claims, what we count, its weights and caveats."""
-    from ntire.method.catalogue import methods, unpublished
+    if fidelity:
+        _print_fidelity(track, team, as_json=as_json, as_markdown=as_markdown)
+        return
+    from ntire.method.catalogue import listed, unpublished
     from ntire.method.method_table import COLUMNS, facts_of, in_short, markdown
 
+    if record:
+        from ntire.method.recording import record as write_anew
+
+        out.print(f"recorded: {write_anew(say)}", markup=False)
+        return
     if as_markdown:
         out.print(markdown(), markup=False, soft_wrap=True)
         return
     with progress() as bars:
-        found = [facts_of(method) for method in bars.track(methods(track), description="counting, once a version")]
+        found = [facts_of(method) for method in bars.track(listed(track), description="counting what is new")]
     if as_json:
         print_json(found)
         return

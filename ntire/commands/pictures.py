@@ -32,21 +32,22 @@ def load(
     weights: str | Path | None = None,
     precision: Precision = "fp32",
     settings: Mapping[str, str] | None = None,
+    trust: bool = False,
 ) -> Method:
     """A team's method, filled with its weights and on its device: `method.restore(path)` gives an image (3, H, W).
 
-    `team` is a name or a folder with a method.py, which is run; `weights` is one file with all weights instead of those
-    that the method declares; `settings` are the method's own. Raises UserError for an unknown team, track, variant or
-    setting, a device that is not here, and weights that are missing, damaged or another network's.
+    `team` is a name or a folder with a method.py, which runs in this process: only with `trust`. `weights` is one file with
+    all weights instead of those that the method declares; `settings` are the method's own. Raises UserError for an unknown
+    team, track, variant or setting, a device that is not here, and weights that are missing, damaged or another network's.
     """
     from ntire.environment import choose_device
     from ntire.runner.prepare import Options, prepare
     from ntire.scoring.track import load_track
 
-    method = chosen_method(team, load_track(str(track)), variant)
+    method = chosen_method(team, load_track(str(track)), variant, trust=trust)
     chosen = tuple(sorted((settings or {}).items()))
     weights_file = Path(weights) if weights else None
-    return prepare(method, Options(choose_device(device), precision, weights=weights_file, settings=chosen))
+    return prepare(method, Options(choose_device(device), precision, weights=weights_file, settings=chosen)).method
 
 
 def restore(
@@ -71,7 +72,7 @@ def restore(
     Raises UserError as `load` does, for a file that cannot be read, and for an array that is no such picture; RuntimeError
     if the method fails.
     """
-    from ntire.runner.device_worker import Device, Turns
+    from ntire.runner.device_worker import Device, RandomTurns
     from ntire.runner.prepare import Options
 
     if (method is None) == (team is None or track is None):
@@ -81,7 +82,7 @@ def restore(
         method = load(team, track, variant=variant, device=device, weights=weights)
     kind = _kind_of(picture)
     depth: Literal[8, 16] = {"uint8": 8, "uint16": 16}.get(kind, bits)  # type: ignore[assignment]
-    worker = Device(method, Options(str(method.device), tile=tile, bits=depth), Turns())
+    worker = Device(method, Options(str(method.device), tile=tile, bits=depth), RandomTurns())
     with tempfile.TemporaryDirectory(prefix="ntire-picture-") as scratch:
         decoded = _decoded(picture, kind, method, Path(scratch))
         if kind in FLOATS:
@@ -135,7 +136,7 @@ def _decoded(picture: str | Path | Array | RawFrame, kind: str, method: Method, 
         data, frame = picture.samples.cpu().numpy(), picture
     else:
         data = picture.copy()
-        frame = as_tensor(data.astype("float32") if kind in FLOATS else data)  # type: ignore[arg-type]
+        frame = as_tensor(data.astype("float32") if kind in FLOATS else data)
     fingerprint = sha256_of(f"{data.shape} {data.dtype} ".encode() + data.tobytes())
     path = scratch / "picture.png"
     if reads:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ntire import UserError
+from ntire.commands.foreign_code import TRUST, Trust, announce, foreign_tree, is_foreign
 from ntire.commands.options import AsJson, PrecisionName, Team, TrackName, Variant, app, parsed_settings, parsed_tile
 from ntire.commands.screen import (
     out,
@@ -25,6 +25,7 @@ from ntire.text import printable
 
 if TYPE_CHECKING:
     from ntire.method import Method, Precision
+    from ntire.picture.folder import NotRead
     from ntire.runner.device_worker import Result
     from ntire.runner.prepare import Options
     from ntire.runner.runner import Input, Summary
@@ -44,6 +45,8 @@ class Job:
     track: Track
     inputs: tuple[Input, ...]
     out: Path
+    not_read: tuple[NotRead, ...] = ()
+    """What lies beside the inputs, with the reasons."""
 
 
 def run(
@@ -66,18 +69,21 @@ def run(
     settings: Mapping[str, str] | None = None,
     whole: bool = False,
     max_memory_gb: float | None = None,
+    trust: bool = False,
     sandbox: bool = False,
     watch: Callable[[str, int], Watch] = lambda title, total: lambda result, computed: None,
     say: Say = lambda line: None,
 ) -> Summary:
     """Restore files or folders with a team's method into the submission folder `out`; resumes an interrupted run.
 
-    `team` is a name or a folder with a method.py, `track` a name or a TOML; without inputs those of `$NTIRE_DATA` or the
+    `team` is a name or a folder with a method.py, whose code runs in a sandbox unless there is `trust` (or NTIRE_TRUST=1), and
+    with `sandbox` always. `track` is a name or a TOML; without inputs those of `$NTIRE_DATA` or the
     built-in samples are taken. `watch` gets a title and the number of inputs, and returns what is called with each result
     and whether it was computed now. An input that cannot be restored is a result (`Summary.failed`), not an exception.
     Raises UserError for names, inputs, weights or a device that are not there, and for options that exclude each other.
     """
     from ntire.environment import choose_devices
+    from ntire.method.catalogue import is_folder
     from ntire.runner.prepare import Options
 
     options = Options(
@@ -85,14 +91,27 @@ def run(
         channels_last, compiled, tuple(sorted((settings or {}).items())), cuda_graphs,
     )  # fmt: skip
     given, target = paths_of(inputs), Path(out) if out else None
-    if sandbox:
-        if whole or max_memory_gb or settings or options.inexact:
-            raise UserError(
-                "--sandbox goes without --whole, --max-memory, --set and whatever may change pixels: leave them out."
-            )
-        return _run_in_sandbox(Path(team), str(track), given, target, limit, options, watch, say)
-    job = plan(team, str(track), given, target, variant, limit, say)
+    if sandbox and not is_folder(team):
+        raise UserError(f"--sandbox is for the code of a folder, {team} is a method of ntire. A folder: ./{team}")
+    if sandbox or is_foreign(team, trust):
+        _refuse_in_sandbox(team, options, whole=whole)
+        return _run_in_sandbox(team, str(track), given, target, limit, options, watch, say)
+    job = plan(team, str(track), given, target, variant, limit, say, trust=trust)
     return run_job(job, options, watch(f"{job.method.team} {job.track.name}", len(job.inputs)), whole=whole)
+
+
+def _refuse_in_sandbox(team: str | Path, options: Options, *, whole: bool) -> None:
+    """Raise UserError for what a folder's code cannot be given in a sandbox."""
+    asked = {
+        "--whole": whole,
+        "--max-memory": options.max_memory_gb is not None,
+        "--set": bool(options.settings),
+        "--weights (put them into weights/ beside method.py)": options.weights is not None,
+        **{f"--{word}": True for word in options.inexact},
+    }
+    if any(asked.values()):
+        given = ", ".join(word for word, yes in asked.items() if yes)
+        raise UserError(f"{team} is a folder, and in a sandbox its code goes without {given}. {TRUST}")
 
 
 def paths_of(given: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -108,8 +127,10 @@ def plan(
     variant: str | None,
     limit: int | None,
     say: Say,
+    *,
+    trust: bool = False,
 ) -> Job:
-    """Find method, track and inputs.
+    """Find method, track and inputs; `trust` lets the code of a folder run in this process.
 
     Without inputs: the track's folder below `$NTIRE_DATA`, else the built-in sample set, which is a track of its own.
     Raises UserError for an unknown name, a method of another track, or inputs that are not there.
@@ -117,41 +138,43 @@ def plan(
     from ntire.scoring.track import load_track
 
     track = load_track(track_name)
-    method = chosen_method(team, track, variant)
-    track, inputs = inputs_of_track(track, given, method.track, limit, say)
+    method = chosen_method(team, track, variant, trust=trust)
+    track, inputs, not_read = inputs_of_track(track, given, method.track, limit, say)
     typed = track.name if track_name.endswith(".toml") else track_name
     name = "-".join(filter(None, (method.team, typed, variant or "")))
-    return Job(method, track, inputs, out or Path("submissions") / name.replace("/", "_"))
+    return Job(method, track, inputs, out or Path("submissions") / name.replace("/", "_"), not_read)
 
 
 def inputs_of_track(
     track: Track, given: Sequence[Path], kind: str, limit: int | None, say: Say
-) -> tuple[Track, tuple[Input, ...]]:
-    """What is to be restored, and for which track: the sample set is one of its own."""
+) -> tuple[Track, tuple[Input, ...], tuple[NotRead, ...]]:
+    """What is to be restored, and for which track: the sample set is one of its own; and what lies there and is not read."""
+    from ntire.picture.folder import in_lines
     from ntire.picture.samples import add_noise
-    from ntire.runner.runner import find_inputs
+    from ntire.runner.runner import look_for_inputs
 
     folders = list(given)
     if not given:
         track, folder = _default_inputs(track)
         folders = [folder]
         say(f"no input given: restoring {folder} ({track.title})")
-    inputs = find_inputs(folders, kind)[:limit]
-    if track.noise:
-        noisy = add_noise({item.name: item.path for item in inputs}, track.noise.sigma, track.noise.seed)
-        say(f"noise of sigma {track.noise.sigma:g} added to {len(inputs)} clean picture(s): {noisy}")
-        inputs = find_inputs([noisy], kind)
-    for subset, noise in track.noises.items():
-        clean = [item for item in inputs if item.name.startswith(f"{subset}/")]
-        if clean:
-            noisy = add_noise({item.name: item.path for item in clean}, noise.sigma, noise.seed)
-            say(f"{subset}: noise of sigma {noise.sigma:g} added to {len(clean)} clean picture(s): {noisy}")
-            inputs = [*(item for item in inputs if item not in clean), *find_inputs([noisy], kind)]
-    return track, tuple(inputs)
+    found = look_for_inputs(folders, kind)
+    for line in in_lines(found.not_read):
+        say(line)
+    inputs = list(found.inputs[:limit])
+    for subset, noise in [("", track.noise), *track.noises.items()]:
+        clean = [item for item in inputs if noise and (not subset or item.name.startswith(f"{subset}/"))]
+        if noise and clean:
+            paths = {item.name: item.path for item in clean}
+            noisy = add_noise(paths, noise.sigma, noise.seed, noise.protocol, noise.multiple)
+            where = f"{subset}: " if subset else ""
+            say(f"{where}noise of sigma {noise.sigma:g} added to {len(clean)} clean picture(s), {noise.handed()}")
+            inputs = [replace(item, path=noisy[item.name]) if item in clean else item for item in inputs]
+    return track, tuple(inputs), found.not_read
 
 
 def _run_in_sandbox(
-    folder: Path,
+    team: str | Path,
     track_name: str,
     given: Sequence[Path],
     out: Path | None,
@@ -160,46 +183,35 @@ def _run_in_sandbox(
     watch: Callable[[str, int], Watch],
     say: Say,
 ) -> Summary:
-    """Run the code of a stranger's folder in a sandbox into a submission folder; resumes an interrupted run.
+    """Run the code of a folder in a sandbox into a submission folder; it resumes an interrupted run.
 
-    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) for a sandbox that cannot be set up.
+    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) where no sandbox can be had or it does not
+    hold.
     """
-    from ntire.method import catalogue
-    from ntire.review.submitted_method import Behind, clean_tree, method_behind
+    from ntire.review.submitted_method import SubmittedMethod, as_method
+    from ntire.runner.prepare import described
     from ntire.runner.runner import run as run_method
-    from ntire.sandbox.child import choose
     from ntire.sandbox.limits import Limits
     from ntire.scoring.track import load_track
 
-    if options.weights is not None:
-        raise UserError("--sandbox and --weights do not go together: put the weights into weights/ beside method.py.")
-    if not (folder / "method.py").is_file():
-        raise UserError(f"{folder}: expected a folder with a method.py, found none. --sandbox is for code of others.")
     track = load_track(track_name)
-    with tempfile.TemporaryDirectory(prefix="ntire-run-") as name:
-        scratch = Path(name)
-        (scratch / "code").mkdir(mode=0o755)
-        clean_tree(folder, scratch / "code", "")
-        bits, tile = options.bits, options.tile
-        behind = Behind(
-            choose("auto"), scratch / "code", "method.py", scratch, options.device, Limits(), {},
-            tile=tile, precision=options.precision, bits=bits,
+    with foreign_tree(team) as (backend, code, scratch):
+        submitted = SubmittedMethod(
+            backend, code, "method.py", scratch, options.device, Limits(), {},
+            tile=options.tile, precision=options.precision, bits=options.bits,
         )  # fmt: skip
-        with behind:
-            refused = behind.load()
-            if refused is not None:
-                raise UserError(
-                    f"{folder}: {refused.code} {refused.problem}: {refused.found}. {refused.do}", exit_code=1
-                )
-            method = method_behind(behind, folder, scratch)
-            if method.track not in catalogue.serving(track.inputs):
-                raise UserError(
-                    f"{folder}: its method is for {method.track} inputs, track {track.name} has {track.inputs}."
-                )
-            track, inputs = inputs_of_track(track, given, method.track, limit, say)
+        with submitted:
+            refused = submitted.load()
+            if refused is not None or submitted.facts is None:
+                why = f"{refused.code} {refused.problem}: {refused.found}. {refused.do}" if refused else "not loaded"
+                raise UserError(f"{team}: {why}", exit_code=1)
+            method = as_method(submitted, submitted.facts, Path(team), scratch)
+            refuse_other_inputs(team, method.track, track)
+            track, inputs, not_read = inputs_of_track(track, given, method.track, limit, say)
             target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
             report = watch(f"{method.team} {track.name}", len(inputs))
-            return run_method(method, inputs, target, track.name, options, report)
+            summary = run_method(described(method, options), inputs, target, track.name, report)
+            return replace(summary, not_read=not_read)
 
 
 def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False) -> Summary:
@@ -215,22 +227,41 @@ def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False) -
     if whole and (job.method.track != "face" or job.method.restore is not Method.restore):
         raise UserError(f"--whole finds faces in pictures; {job.method.team} on track {job.track.name} takes no faces.")
     find = face_finder(options.device) if whole else None
-    method = prepare(job.method, options)
-    return run_method(method, job.inputs, job.out, job.track.name, options, report, find)
+    summary = run_method(prepare(job.method, options), job.inputs, job.out, job.track.name, report, find)
+    return replace(summary, not_read=job.not_read)
 
 
-def chosen_method(team: str | Path, track: Track, variant: str | None) -> type[Method]:
-    """A method of the catalogue, or the one in a folder, for a track."""
+def refuse_unknown(team: str | Path, track_name: str, variant: str | None) -> None:
+    """Raise UserError for a track, team or variant that there is not, before anything heavy is imported."""
+    from ntire.method import catalogue
+    from ntire.scoring.track import load_track
+
+    track = load_track(track_name)
+    if not catalogue.is_folder(team):
+        catalogue.look_up(str(team), track.inputs, variant)
+
+
+def chosen_method(team: str | Path, track: Track, variant: str | None, *, trust: bool = False) -> type[Method]:
+    """A method of the catalogue, or the one in a folder, whose code then runs in this process: only with `trust`."""
     from ntire.method import catalogue
 
-    is_path = isinstance(team, Path) or "/" in team or (Path(team) / "method.py").is_file()
-    method = catalogue.load(Path(team)) if is_path else catalogue.find(str(team), track.inputs, variant)
-    if method.track not in catalogue.serving(track.inputs):
-        raise UserError(
-            f"{team}: its method is for {method.track} inputs, track {track.name} has {track.inputs}. "
-            f"Use --track {method.track}."
-        )
+    if is_foreign(team, trust):
+        raise UserError(f"{team} is a folder, whose code would run with all your rights. {TRUST}")
+    method = (
+        catalogue.load(Path(team)) if catalogue.is_folder(team) else catalogue.find(str(team), track.inputs, variant)
+    )
+    refuse_other_inputs(team, method.track, track)
     return method
+
+
+def refuse_other_inputs(team: str | Path, kind: str, track: Track) -> None:
+    """Raise UserError for a method that is not for the inputs of a track."""
+    from ntire.method import catalogue
+
+    if kind not in catalogue.serving(track.inputs):
+        raise UserError(
+            f"{team}: its method is for {kind} inputs, track {track.name} has {track.inputs}. Use --track {kind}."
+        )
 
 
 def _default_inputs(track: Track) -> tuple[Track, Path]:
@@ -275,7 +306,7 @@ def sheet_of(entries: Sequence[Path], gt: Path | None, out: Path) -> Path:
 @app.command(
     "run",
     epilog="Examples: [bold]ntire run --team MiAlgo --track raw night.dng[/]; "
-    "[bold]ntire run --team ./my-method --track srgb photos/ -o submissions/mine[/]",
+    "[bold]ntire run --team ./my-method --track srgb photos/ --trust[/]",
 )
 def run_command(
     team: Team,
@@ -289,43 +320,54 @@ def run_command(
     variant: Variant = None,
     weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:N; several, as cuda:0,cuda:1, share the pictures.")
+        str, typer.Option(help="Device: auto, cpu, cuda or cuda:N. Several share the pictures: cuda:0,cuda:1.")
     ] = "auto",
     precision: PrecisionName = "fp32",
     tile: Annotated[str, typer.Option(help="Side of the tiles in pixels, auto, or off for the whole image.")] = "auto",
-    bits: Annotated[Literal["8", "16"], typer.Option(help="Bits a sample of the PNGs; the challenges want 8.")] = "8",
+    bits: Annotated[Literal["8", "16"], typer.Option(help="Bit depth of the PNGs; challenges expect 8.")] = "8",
     channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Another memory layout; says what it changes.")
+        bool, typer.Option("--channels-last", help="Use the channels-last memory layout; reports the effect on pixels.")
     ] = False,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="torch.compile the networks; says what it changes.")
+        bool, typer.Option("--compile", help="Compile the networks with torch.compile; reports the effect on pixels.")
     ] = False,
     cuda_graphs: Annotated[
-        bool, typer.Option("--cuda-graphs", help="Replay recorded kernels; says what it changes.")
+        bool, typer.Option("--cuda-graphs", help="Use CUDA graphs; reports the effect on pixels.")
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run finished.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming an earlier run.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
     given: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method's own.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method; may be repeated.")
     ] = None,
     whole: Annotated[
-        bool, typer.Option("--whole", help="Whole pictures: find their faces, restore each, put it back.")
+        bool, typer.Option("--whole", help="Find the faces in whole pictures, restore each, and paste it back.")
     ] = False,
     max_memory: Annotated[
-        float | None, typer.Option(min=0.001, help="GB of weights on the GPU at once; parts of a method take turns.")
+        float | None,
+        typer.Option(min=0.001, help="Limit for weights on the GPU, in GB; parts of a method are moved there in turn."),
     ] = None,
-    sandbox: Annotated[bool, typer.Option("--sandbox", help="Run the folder's method.py in a sandbox.")] = False,
+    trust: Trust = False,
+    sandbox: Annotated[
+        bool,
+        typer.Option(
+            "--sandbox", help="Run a folder's method.py in a sandbox: the default, whatever NTIRE_TRUST says."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; resumes an interrupted run."""
+    refuse_unknown(team, track, variant)
+    announce(team, trust and not sandbox, say)
     with progress() as bars:
         summary = run(
             team, track, inputs or [], folder,
             variant=variant, weights=weights, device=device, precision=precision, tile=parsed_tile(tile),
             bits=16 if bits == "16" else 8, channels_last=channels_last, compiled=compiled, cuda_graphs=cuda_graphs,
             fresh=fresh, limit=limit, settings=parsed_settings(given or []), whole=whole, max_memory_gb=max_memory,
-            sandbox=sandbox, watch=lambda title, total: watch_pictures(bars, title, total), say=say,
+            trust=trust, sandbox=sandbox, watch=lambda title, total: watch_pictures(bars, title, total), say=say,
         )  # fmt: skip
+    for remark in summary.remarks:
+        say(remark)
     if as_json:
         print_json(summary.as_json())
     else:
@@ -336,8 +378,8 @@ def run_command(
 
 @app.command(epilog="Example: [bold]ntire sheet submissions/Copy-raw submissions/MiAlgo-raw --gt clean/[/]")
 def sheet(
-    entries: Annotated[list[Path], typer.Argument(help="Folders of entries, each with its images.")],
-    gt: Annotated[Path | None, typer.Option(help="Folder of clean pictures, for the last column.")] = None,
+    entries: Annotated[list[Path], typer.Argument(help="Submission folders.")],
+    gt: Annotated[Path | None, typer.Option(help="Folder of ground truth, for the last column.")] = None,
     file: Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")] = Path("contact-sheet.png"),
 ) -> None:
     """Put the same pictures of several entries side by side, at their own pixels."""

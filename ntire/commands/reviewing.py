@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from ntire.review.check import InputsOf
     from ntire.review.check import Report as Checked
     from ntire.review.pack import Packed
-    from ntire.review.verify import Scored as BothScored
-    from ntire.review.verify import Verification
+    from ntire.review.verify import BothScored, Verification
     from ntire.scoring.references import References
     from ntire.scoring.score import Scored
     from ntire.scoring.track import Track
@@ -42,12 +41,21 @@ def check(
     Inputs that are not given are looked for where `score` finds them. Its code runs only with `sandbox`: auto, bubblewrap,
     docker, podman, or none, which runs it with your rights. Raises UserError for a path where nothing is.
     """
-    from ntire.review.check import check as check_entry
-    from ntire.sandbox.child import choose
     from ntire.scoring.track import load_track
 
-    backend = choose(sandbox) if sandbox else None
-    return check_entry(Path(entry), load_track(str(track)) if track else None, _inputs_of(lq), backend)
+    _refuse_missing(Path(entry))
+    rules = load_track(str(track)) if track else None
+    inputs = _inputs_of(lq)
+    # What reads entries and pictures is heavy: it is imported when there is something to read.
+    from ntire.review.check import check as check_entry
+    from ntire.sandbox.child import choose
+
+    return check_entry(Path(entry), rules, inputs, choose(sandbox) if sandbox else None)
+
+
+def _refuse_missing(entry: Path) -> None:
+    if not entry.exists():
+        raise UserError(f"{entry}: expected a folder, .zip, .tar or .tar.gz, found no such file.")
 
 
 def verify(
@@ -63,19 +71,22 @@ def verify(
     device: str = "auto",
     time_limit: float = 300.0,
     memory_gib: float = 8.0,
+    strict: bool = False,
     out: str | Path | None = None,
     say: Say = lambda line: None,
 ) -> Verification:
     """Run an entry's code in a sandbox and hold what it makes against the images that were submitted.
 
-    `sample` images are run instead of all; `seed` chooses them, a new one by default. Code has `time_limit` seconds an image
-    and `memory_gib`. The verdict is written to verification.json in `out`, by default into the entry's folder or, for an
-    archive, into a folder beside it. Raises UserError for wrong usage, and (exit code 3) a sandbox that does not work.
+    `sample` images are run instead of all; `seed` chooses them and the probes, a new one by default. Code has `time_limit`
+    seconds an image and `memory_gib`; with `strict` each image has a process of its own. The verdict is written to
+    verification.json in `out`, by default into the entry's folder or, for an archive, into a folder beside it. Raises UserError
+    for wrong usage, and (exit code 3) a sandbox that does not work.
     """
+    _refuse_missing(Path(entry))
     import secrets
 
     from ntire.environment import choose_device
-    from ntire.review.verify import Options
+    from ntire.review.verify import VerifyOptions
     from ntire.review.verify import verify as verify_entry
     from ntire.sandbox.child import choose
     from ntire.sandbox.limits import Limits
@@ -86,9 +97,7 @@ def verify(
     chosen, backend = secrets.randbelow(2**31) if seed is None else seed, choose(sandbox)
     say(f"seed {chosen}, sandbox {backend}{': the code runs with all your rights' if backend == 'none' else ''}")
     limits = Limits(seconds=time_limit, start_seconds=max(time_limit, 300.0), memory_bytes=int(memory_gib * 2**30))
-    options = Options(backend, sample, chosen, choose_device(device), limits)
-    if not entry.exists():
-        raise UserError(f"{entry}: expected a folder, .zip, .tar or .tar.gz, found no such file.")
+    options = VerifyOptions(backend, sample, chosen, choose_device(device), limits, strict=strict)
     inputs_of = _inputs_of(lq)
 
     def scores(submitted: Submission, reproduced: Submission, names: Sequence[str]) -> BothScored:
@@ -97,7 +106,14 @@ def verify(
     beside = entry if entry.is_dir() else entry.with_name(f"{entry.name.partition('.')[0]}-verification")
     rules = load_track(str(track)) if track else None
     return verify_entry(
-        entry, rules, inputs_of, partial(_given_to_code, inputs_of), options, scores, Path(out) if out else beside
+        entry,
+        rules,
+        inputs_of,
+        partial(_given_to_code, inputs_of),
+        options,
+        scores,
+        Path(out) if out else beside,
+        lambda rules: references_of(rules, references).gt,
     )
 
 
@@ -110,14 +126,16 @@ def _given_to_code(inputs_of: InputsOf, track: Track) -> Path | None:
     if folder is None or not track.noise:
         return folder
     clean = {item.name: item.path for item in find_inputs([folder], track.inputs)}
-    return add_noise(clean, track.noise.sigma, track.noise.seed)
+    noise = track.noise
+    noisy = add_noise(clean, noise.sigma, noise.seed, noise.protocol, noise.multiple)
+    return next(iter(noisy.values())).parents[next(iter(noisy)).count("/")]
 
 
 def _score_both(
     submitted: Submission, reproduced: Submission, names: Sequence[str], given: References, device: str, say: Say
 ) -> BothScored:
     """Every metric that can be computed here, of both sides over the same images."""
-    from ntire.review.verify import Scored as BothScored
+    from ntire.review.verify import BothScored
     from ntire.scoring.cache import Cache, default_path
     from ntire.scoring.score import Scorer
     from ntire.scoring.track import load_track
@@ -170,13 +188,13 @@ def _inputs_of(given: str | Path | None) -> InputsOf:
 
     Where the track adds the noise itself, the clean pictures are what an entry is compared with.
     """
-    from ntire.scoring.references import References
-
     lq = Path(given) if given else None
     if lq is not None and not lq.is_dir():
         raise UserError(f"--lq {lq}: expected a folder of inputs, found none.")
 
     def found(track: Track) -> Path | None:
+        from ntire.scoring.references import References
+
         references = references_of(track, References(lq=lq))
         return references.lq or (references.gt if track.noise else None)
 
@@ -189,13 +207,17 @@ def _inputs_of(given: str | Path | None) -> InputsOf:
     "[bold]ntire check results.zip --track face-2025[/]; exit code 1 if a rule is broken",
 )
 def check_command(
-    entry: Annotated[Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz; images with a readme.txt will do.")],
+    entry: Annotated[
+        Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz; images with a readme.txt are accepted.")
+    ],
     lq: Inputs = None,
-    track: Annotated[str | None, typer.Option(help="Its track, where no manifest says it.")] = None,
-    sandbox: Annotated[str | None, typer.Option(help="Import its code, too, in this sandbox: auto, ...")] = None,
+    track: Annotated[str | None, typer.Option(help="The entry's track, if it has no manifest.")] = None,
+    sandbox: Annotated[
+        str | None, typer.Option(help="Also import its code, in this sandbox: auto, bubblewrap, docker or podman.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find everything that is wrong with an entry before it is uploaded or scored; its code runs only with --sandbox."""
+    """Find everything that is wrong with an entry before it is uploaded or scored. Its code is run only with --sandbox."""
     report = check(entry, track=track, lq=lq, sandbox=sandbox)
     if as_json:
         print_json(report.as_json())
@@ -212,31 +234,34 @@ def check_command(
 )
 def verify_command(
     entry: Annotated[Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz with images and method/.")],
-    sample: Annotated[int | None, typer.Option(min=1, help="So many images instead of all.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Number of images to run, chosen at random. Default: all.")
+    ] = None,
     lq: Inputs = None,
     gt: Annotated[Path | None, typer.Option(help="Folder of ground truth. Default: $NTIRE_DATA/<track>/gt.")] = None,
     landmarks: Annotated[
         Path | None, typer.Option(help="Table of landmarks. Default: $NTIRE_DATA/<track>/landmarks.csv.")
     ] = None,
-    track: Annotated[str | None, typer.Option(help="Its track, as `check` takes it.")] = None,
+    track: Annotated[str | None, typer.Option(help="The entry's track, if it has no manifest.")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Chooses the sample and the probes. Default: a new one, printed.")
+        int | None, typer.Option(help="Random seed for sample and probes. Default: a new one, which is printed.")
     ] = None,
     sandbox: Annotated[
-        str, typer.Option(help="auto, bubblewrap, docker, podman; none runs it with your rights.")
+        str, typer.Option(help="Sandbox: auto, bubblewrap, docker or podman; none runs the code with your rights.")
     ] = "auto",
     device: Device = "auto",
     time_limit: TimeLimit = 300.0,
     memory: Memory = 8.0,
+    strict: Annotated[bool, typer.Option("--strict", help="Use a fresh process for every picture.")] = False,
     folder: Annotated[
         Path | None, typer.Option("-o", "--out", help="Where verification.json goes. Default: into the entry.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run an entry's code in a sandbox and see whether it makes the images that were submitted."""
+    """Run an entry's code in a sandbox and compare the results with the submitted images."""
     found = verify(
         entry, track=track, sample=sample, lq=lq, gt=gt, landmarks=landmarks, seed=seed, sandbox=sandbox, device=device,
-        time_limit=time_limit, memory_gib=memory, out=folder, say=say,
+        time_limit=time_limit, memory_gib=memory, strict=strict, out=folder, say=say,
     )  # fmt: skip
     if as_json:
         print_json(found.as_json())

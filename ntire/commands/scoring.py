@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ntire.commands.restoring import Say
     from ntire.entry.manifest import Submission
+    from ntire.scoring.detect import DetectorName
     from ntire.scoring.leaderboard import Line
     from ntire.scoring.references import Expected, References
     from ntire.scoring.score import Scored, Scorer
@@ -101,6 +102,7 @@ def score(
     device: str = "auto",
     cache: bool = True,
     as_published: bool = False,
+    detector: DetectorName = "retinaface",
     report: Callable[[int, int], None] = lambda done, total: None,
     say: Say = lambda line: None,
 ) -> Board:
@@ -132,16 +134,25 @@ def score(
     scored: list[tuple[Scored, tuple[str, ...]]] = []
     with Cache(default_path() if cache else None) as known:
         scorers = [Scorer(one_track, chosen_metrics(one_track, metrics), device, known) for one_track, _ in by_track]
-        expected = [expected_of(scorer, references, say) for scorer in scorers]
+        expected = [expected_of(scorer, references, say, detector) for scorer in scorers]
         total = sum(len(images) * len(of) for images, (_, of) in zip(expected, by_track, strict=True))
         done = itertools.count(1)
         for scorer, images, (one_track, of) in zip(scorers, expected, by_track, strict=True):
             names = tuple(metric.name for metric in scorer.metrics)
             for one in scorer.score(of, images, lambda: report(next(done), total)):
                 scored.append((one, names))
-                lines.append(line_of(one, one_track, names, scorer.identities(), as_published=as_published))
+                line = line_of(one, one_track, names, scorer.identities(), as_published=as_published)
+                lines.append(replace(line, notes=(*line.notes, *_not_proven(scorer.identities()))))
         observed = known.observed
     return Board(tuple(ranked(lines)), tuple(scored), given[0] if single else given[0].resolve().parent, observed)
+
+
+def _not_proven(identities: Mapping[str, str]) -> tuple[str, ...]:
+    """What a reader must know of metrics whose weights nobody has held against published values here."""
+    from ntire.scoring.published_values import unproven
+
+    names = unproven(identities)
+    return (f"not proven by `ntire doctor --calibrate`: {', '.join(names)}",) if names else ()
 
 
 def _by_track(given: Sequence[Path], track_name: str | None, say: Say) -> list[tuple[Track, list[Submission]]]:
@@ -166,12 +177,21 @@ def _by_track(given: Sequence[Path], track_name: str | None, say: Say) -> list[t
     return [(wanted, entries)]
 
 
-def leaderboard(tables: str | Path | Sequence[str | Path] = (), *, track: str | Path, published: bool = False) -> Board:
+def leaderboard(
+    tables: str | Path | Sequence[str | Path] = (),
+    *,
+    track: str | Path,
+    published: bool = False,
+    phase3: str | Path | None = None,
+    say: Say = lambda line: None,
+) -> Board:
     """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched.
 
-    With `published`, the rows of papers that ship with the track stand among them. Raises UserError if there are none.
+    With `published`, the rows of papers that ship with the track stand among them; with `phase3`, a table of marks, the total
+    is the final of both phases. Raises UserError if there are no such rows, or the marks do not fit.
     """
-    from ntire.scoring.leaderboard import line_of_scores, lines_of_table, ranked
+    from ntire.scoring.leaderboard import ranked
+    from ntire.scoring.read_back import lines_of
     from ntire.scoring.track import load_track, published_rows
 
     given = paths_of(tables)
@@ -180,9 +200,12 @@ def leaderboard(tables: str | Path | Sequence[str | Path] = (), *, track: str | 
     rules = load_track(str(track))
     lines: list[Line] = []
     for path in [*given, *([published_rows(rules)] if published else [])]:
-        with_images = path.is_file() and path.read_bytes().startswith(b"image,")
-        lines += [line_of_scores(path, rules)] if with_images else lines_of_table(path, rules)
-    return Board(tuple(ranked(lines)))
+        lines += lines_of(path, rules, say)
+    if phase3 is None:
+        return Board(tuple(ranked(lines)))
+    from ntire.scoring.phase3 import read_marks, with_phase3
+
+    return Board(tuple(with_phase3(lines, read_marks(Path(phase3), rules))))
 
 
 def references_of(track: Track, given: References) -> References:
@@ -201,7 +224,7 @@ def references_of(track: Track, given: References) -> References:
     return References(given.gt or found("gt"), given.lq or found("lq"), given.landmarks or found("landmarks.csv"))
 
 
-def expected_of(scorer: Scorer, given: References, say: Say) -> list[Expected]:
+def expected_of(scorer: Scorer, given: References, say: Say, detector: DetectorName = "retinaface") -> list[Expected]:
     """The images that every entry must have. Raises UserError for references that are not there."""
     from ntire.scoring.references import expected_images
 
@@ -210,26 +233,28 @@ def expected_of(scorer: Scorer, given: References, say: Say) -> list[Expected]:
     metrics = [metric.name for metric in scorer.metrics]
     # A metric that compares faces needs to know where they are.
     if "adaface" in metrics and references.landmarks is None and references.lq is not None:
-        references = replace(references, landmarks=_found_landmarks(track, references.lq, scorer.device, say))
+        found = _found_landmarks(track, references.lq, scorer.device, detector, say)
+        references = replace(references, landmarks=found)
     return expected_images(track, references, metrics)
 
 
-def _found_landmarks(track: Track, lq: Path, device: str, say: Say) -> Path:
+def _found_landmarks(track: Track, lq: Path, device: str, name: DetectorName, say: Say) -> Path:
     """A table of landmarks made by a detector, kept in the cache for the next time."""
     from ntire.files import sha256_of, writable_folder
     from ntire.scoring.cache import default_path
-    from ntire.scoring.detect import find_landmarks, retinaface
+    from ntire.scoring.detect import detector, find_landmarks
     from ntire.scoring.identity import write_landmarks
     from ntire.scoring.references import inputs_by_subset
 
     inputs = inputs_by_subset(track, lq)
     known = sha256_of(repr(sorted((stem, sha256_of(path)) for stem, (_, path) in inputs.items())).encode())
-    path = default_path().with_name(f"landmarks-{known[:16]}.csv")
+    path = default_path().with_name(f"landmarks-{name}-{known[:16]}.csv")
     if not path.is_file():
-        table = find_landmarks(inputs, retinaface(device))
+        table = find_landmarks(inputs, detector(name, device))
         writable_folder(path.parent)
         write_landmarks(path, table)
-    say(f"no table of landmarks was given: RetinaFace's are used, which are not the organisers' ({path})")
+    spelled = {"retinaface": "RetinaFace", "scrfd": "SCRFD"}[name]
+    say(f"no table of landmarks was given: {spelled}'s are used, which are not the organisers' ({path})")
     return path
 
 
@@ -255,24 +280,36 @@ def score_command(
     landmarks: Annotated[
         Path | None, typer.Option(help="Table of landmarks. Default: $NTIRE_DATA/<track>/landmarks.csv.")
     ] = None,
+    detector: Annotated[
+        Literal["retinaface", "scrfd"],
+        typer.Option(
+            help="Face detector used where no landmarks are given: facexlib's RetinaFace or insightface's SCRFD."
+        ),
+    ] = "retinaface",
     folder: Out = None,
     metrics: Annotated[str, typer.Option(help="Only these, separated by commas; then there is no total.")] = "",
     device: Device = "auto",
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Observe everything again.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute every metric again.")] = False,
     as_published: Annotated[
-        bool, typer.Option("--as-published", help="Average as the organisers' program does, over what is there.")
+        bool,
+        typer.Option("--as-published", help="Average as the organisers' program does: missing images are left out."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json."""
+    from ntire.scoring.track import load_track
+
+    if track is not None:
+        load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.scoring.tables import as_json as lines_as_json
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]
     with progress() as bars:
         task = bars.add_task("scoring")
         board = score(
-            submissions, track, gt=gt, lq=lq, landmarks=landmarks, metrics=wanted, device=device, cache=not no_cache,
-            as_published=as_published, report=lambda done, total: bars.update(task, completed=done, total=total), say=say,
+            submissions, track, gt=gt, lq=lq, landmarks=landmarks, detector=detector, metrics=wanted, device=device,
+            cache=not no_cache, as_published=as_published, say=say,
+            report=lambda done, total: bars.update(task, completed=done, total=total),
         )  # fmt: skip
     written = board.write(folder)
     if as_json:
@@ -295,18 +332,28 @@ def score_command(
 def leaderboard_command(
     track: TrackName,
     tables: Annotated[
-        list[Path] | None, typer.Argument(help="scores.csv files, or tables with one row of means a team.")
+        list[Path] | None, typer.Argument(help="scores.csv files, or tables with one row of mean values per team.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Write it here, and .md and .json beside it.")
+        Path | None,
+        typer.Option("-o", "--out", help="Write the leaderboard to this CSV file, with .md and .json beside it."),
     ] = None,
-    published: Annotated[bool, typer.Option("--published", help="Beside what papers report on this track.")] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Also list the results published for this track.")
+    ] = False,
+    phase3: Annotated[
+        Path | None, typer.Option(help="CSV with the phase 3 marks for the final score: team, user_study, efficiency.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rank scores or published means by a track's rules; no image is touched."""
+    from ntire.scoring.track import load_track
+
+    if tables or published:
+        load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.scoring.tables import as_json as lines_as_json
 
-    board = leaderboard(tables or [], track=track, published=published)
+    board = leaderboard(tables or [], track=track, published=published, phase3=phase3, say=say)
     if file:
         board.write(file.parent, file.stem)
     if as_json:
@@ -319,7 +366,9 @@ def leaderboard_command(
 def tracks(
     name: Annotated[str | None, typer.Argument(help="A track's name, or the path of a TOML.")] = None,
     as_json: AsJson = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table of scoring/tracks/README.md.")
+    ] = False,
 ) -> None:
     """List the tracks, or print the rules of one in words."""
     from ntire.scoring.track import all_tracks, in_words, load_track, markdown

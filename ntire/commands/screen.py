@@ -1,6 +1,5 @@
 """What the command line shows: tables, progress, findings. Nothing is decided here."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from ntire.runner.pipeline import LeftAtOnce
-from ntire.text import printable
+from ntire.text import printable, printable_json
 
 if TYPE_CHECKING:
-    from ntire.benchmark.protocol import Report as BenchReport
+    from rich.progress import Progress
+
+    from ntire.benchmark.protocol import BenchReport
     from ntire.entry.findings import Finding
     from ntire.review.check import Report
     from ntire.review.verify import Verification
@@ -35,10 +33,12 @@ def say(line: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    typer.echo(printable_json(value, indent=2, allow_nan=False))
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.table import Table
+
     table = Table(*header, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
@@ -46,8 +46,19 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
+def progress() -> "Iterator[Progress]":
     """Progress bars on a terminal; Ctrl-C inside says that nothing is lost and exits with 130."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from ntire.runner.pipeline import LeftAtOnce
+
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -70,7 +81,7 @@ def progress() -> Iterator[Progress]:
         raise typer.Exit(130) from None
 
 
-def watch_pictures(bars: Progress, title: str, total: int | None) -> "Callable[[Result, bool], None]":
+def watch_pictures(bars: "Progress", title: str, total: int | None) -> "Callable[[Result, bool], None]":
     """A bar on a terminal, one plain line an image elsewhere."""
     task = bars.add_task(escape(title), total=total)
 
@@ -81,11 +92,9 @@ def watch_pictures(bars: Progress, title: str, total: int | None) -> "Callable[[
             f"{title}: {result.image} {result.status if computed else 'kept'} {seconds} {result.problem or ''}".rstrip()
         )
         if not log.is_terminal or result.status != "done":
-            log.print(line, markup=False, soft_wrap=True)
+            say(line)
         if computed and result.notes:
-            log.print(
-                f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}", markup=False, soft_wrap=True
-            )
+            say(f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}")
 
     return report
 
@@ -107,7 +116,7 @@ def print_summary(summary: "Summary") -> None:
         print_table(["image", "status", "problem"], rows)
 
 
-def watch_training(bars: Progress) -> "Callable[[Step], None]":
+def watch_training(bars: "Progress") -> "Callable[[Step], None]":
     """A bar with loss and rate on a terminal; elsewhere a line at every validation and every 100 iterations."""
     task = bars.add_task("training")
 
@@ -158,7 +167,9 @@ def print_cost(found: dict[str, Any]) -> None:
                 f"({seams['weights']} weights)",
                 markup=False,
             )
-    for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"])):
+    by = found["counted_by"]
+    told = [f"counted by {by}"] if by != "ntire" else []
+    for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"], *told)):
         out.print(f"- {line}", markup=False)
 
 
@@ -235,8 +246,10 @@ def print_verification(found: "Verification") -> None:
     if rows:
         print_table(["image", "status", "largest", "mean", "PSNR, dB", "pixels", "seconds", "problem"], rows)
     for probe in found.probes:
-        state = {True: "passed", False: "FAILED", None: "not asked"}[probe.passed]
-        out.print(f"{probe.name:16} {state:10} {probe.found}", markup=False)
+        state = {True: "passed", False: "FAILED", None: "open"}[probe.passed]
+        out.print(f"{probe.name:28} {state:8} {printable(probe.found)}", markup=False)
+    for blob in found.data[:20]:
+        out.print(f"data that no declared weights explain: {blob.file} ({blob.bytes:,} bytes)", markup=False)
     if found.scored is not None:
         both = [(name, found.scored.submitted[name], found.scored.reproduced[name]) for name in found.scored.submitted]
         both += [("total", *found.scored.totals)] if found.scored.totals else []
@@ -261,10 +274,13 @@ def print_verification(found: "Verification") -> None:
     for note in found.notes:
         out.print(f"note: {note}", markup=False)
     ran = f"{len(found.images)} of {found.of} image(s), seed {found.seed}"
-    out.print(f"{found.entry}: {found.verdict} ({ran}); {found.file}", markup=False)
+    says = {True: "the code reproduces the images", False: "the images are not shown to be reproduced"}[found.passed]
+    out.print(f"{found.entry}: {found.verdict}: {says} ({ran}); {found.file}", markup=False)
 
 
 def print_leaderboard(lines: "Sequence[Line]") -> None:
-    from ntire.scoring.tables import cells
+    from ntire.scoring.tables import cells, legend
 
     print_table(*cells(lines))
+    for one in legend(lines):
+        out.print(one, markup=False)

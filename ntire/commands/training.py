@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ntire import UserError
+from ntire.commands.foreign_code import Trust, announce
 from ntire.commands.options import Device, PrecisionName, Team, TrackName, Variant, app, command_line, parsed_folders
-from ntire.commands.restoring import chosen_method
+from ntire.commands.restoring import chosen_method, refuse_unknown
 from ntire.commands.screen import (
     out,
     progress,
+    say,
     watch_training,
 )
 
 if TYPE_CHECKING:
     from ntire.method import Method
-    from ntire.method.recipe import Loss
+    from ntire.method.recipe import Loss, Opponent
     from ntire.method.weights_files import Weights
     from ntire.training import Recipe
     from ntire.training.loop import Settings, Step
-    from ntire.training.losses import Aids, Compare, Opponent
+    from ntire.training.losses import Aids, Compare
 
 
 def train_method(
@@ -43,8 +45,12 @@ def train_method(
     patch: int | None,
     lr: float | None,
     pairs: Mapping[str, Path] | None = None,
+    pictures: Mapping[str, Path] | None = None,
+    trust: bool = False,
 ) -> Path:
     """Train a method by its recipe, scaled by what is not None, some stages on pairs; see `ntire.training.loop.train`.
+
+    A folder's code runs with all rights of the user: only with `trust`.
 
     Raises UserError for a method without a recipe, a stage or loss that it does not have, and for losses whose networks are
     not here.
@@ -52,19 +58,20 @@ def train_method(
     import torch
 
     from ntire.scoring.track import load_track
+    from ntire.training.loop import start_from
     from ntire.training.loop import train as run_training
 
     track = load_track(track_name)
-    method_class = chosen_method(team, track, variant)
+    method_class = chosen_method(team, track, variant, trust=trust)
     if method_class.recipe is None:
         raise UserError(f"{team} on track {track_name} has no recipe: it cannot be trained here.")
-    recipe = method_class.recipe.with_pairs(pairs or {}).scaled(
+    recipe = method_class.recipe.with_folders(pairs or {}, pictures).scaled(
         stages=stages, without=without, iterations=iterations, batch=batch, patch=patch, lr=lr
     )
     torch.manual_seed(settings.seed)
     method = method_class()
     if weights is not None:
-        method.begin_from(weights)
+        start_from(method, weights)
     return run_training(method, recipe, settings, report, _aids(method, recipe, teacher, settings.device))
 
 
@@ -75,11 +82,13 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
     """
     from ntire.method import catalogue
     from ntire.method.pyiqa_networks import build
-    from ntire.method.weights_files import fill, require
+    from ntire.method.recipe import HasOpponent
+    from ntire.method.state_dict import fill
+    from ntire.method.weights_files import VGG19, require
     from ntire.scoring.metrics import METRICS
     from ntire.training.discriminator import UNetDiscriminator
     from ntire.training.losses import Aids
-    from ntire.training.perceptual import VGG19, perceptual_loss
+    from ntire.training.perceptual import perceptual_loss
 
     if "distill" in recipe.losses and teacher is None:
         raise UserError(
@@ -106,54 +115,68 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
         taught.deploy()
         taught.to(device)
     opponents: dict[Loss, Opponent] = {"gan": UNetDiscriminator()} if "gan" in recipe.losses else {}
-    if "vsd" in recipe.losses:
+    if "vsd" in recipe.losses and isinstance(method, HasOpponent):
         opponents["vsd"] = method.opponent()
     return Aids(judges, taught, opponents)
 
 
-@app.command(
-    epilog="Example: [bold]ntire train --team MiAlgo --track srgb --data photos/ --stage l1 --iterations 20000[/]"
-)
+@app.command(epilog="Example: [bold]ntire train --team NJUST-KMG --track srgb --data photos/ --iterations 20000[/]")
 def train(
     team: Team,
     track: TrackName,
     data: Annotated[Path, typer.Option(help="Folder of clean pictures.")],
     variant: Variant = None,
+    trust: Trust = False,
     folder: Annotated[
         Path | None, typer.Option("-o", "--out", help="Default: training/<team>-<track>[-<variant>].")
     ] = None,
     stage: Annotated[list[str] | None, typer.Option(help="Only this stage of the recipe; may be repeated.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="In all; shared out over the stages.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Total iterations, divided among the stages.")] = None,
     batch: Annotated[int | None, typer.Option(min=1)] = None,
     patch: Annotated[int | None, typer.Option(min=16, help="Side of the training patches in pixels.")] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Learning rate at the start of every stage.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Start from these instead of random numbers.")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="Weights of the variant that `distill` compares with.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Initial weights. Default: random.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Weights of the teacher variant, for the loss `distill`.")
+    ] = None,
     without: Annotated[list[str] | None, typer.Option(help="Leave this loss out; may be repeated.")] = None,
     pairs: Annotated[
         list[str] | None,
-        typer.Option(metavar="STAGE=DIR", help="Train a stage on the pictures of DIR/lq and DIR/gt; may be repeated."),
+        typer.Option(
+            metavar="STAGE=DIR",
+            help="Train a stage, or a part of one (STAGE/PART or PART), on the pictures of DIR/lq and DIR/gt; may be repeated.",
+        ),
+    ] = None,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PART=DIR", help="Clean pictures of its own for a stage or part; may be repeated."),
     ] = None,
     device: Device = "auto",
     precision: PrecisionName = "fp32",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that make training pairs.")] = 0,
-    held_out: Annotated[int, typer.Option(min=1, help="Pictures kept for validation.")] = 16,
-    validate_every: Annotated[int, typer.Option(min=1, help="Iterations.")] = 1000,
+    workers: Annotated[int, typer.Option(min=0, help="Number of processes that make training pairs.")] = 0,
+    held_out: Annotated[int, typer.Option(min=1, help="Number of pictures held out for validation.")] = 16,
+    validate_every: Annotated[int, typer.Option(min=1, help="Iterations between validations.")] = 1000,
     save_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 500,
     export: Annotated[Literal["fp32", "fp16"], typer.Option(help="Precision of the saved weights.")] = "fp32",
     seed: int = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run in the same folder.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming an earlier run.")] = False,
 ) -> None:
-    """Train a method by its report's recipe on your pictures; goes on where it was stopped.
+    """Train a method by its report's recipe on your pictures; resumes an interrupted run.
 
     Several GPUs: `torchrun --nproc-per-node 4 --no-python ntire train ...`
     """
+    refuse_unknown(team, track, variant)
     from ntire.environment import choose_device
+    from ntire.picture.folder import in_lines, walk
     from ntire.training.loop import Settings
 
+    if trust:
+        announce(team, trust, say)
+    for line in in_lines(walk(data).not_read):
+        say(line)
     settings = Settings(
         data=data,
-        out=folder or Path("training") / "-".join(part for part in (team, track, variant) if part),
+        out=folder or Path("training") / "-".join(part for part in (Path(team).resolve().name, track, variant) if part),
         device=choose_device(device),
         precision=precision,
         seed=seed,
@@ -169,7 +192,7 @@ def train(
         written = train_method(
             team, track, variant, settings, watch_training(bars), weights, teacher,
             stages=tuple(stage or ()), without=tuple(without or ()), iterations=iterations, batch=batch, patch=patch, lr=lr,
-            pairs=parsed_folders(pairs or ()),
+            pairs=parsed_folders(pairs or ()), pictures=parsed_folders(pictures or ()), trust=trust,
         )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # the others of a `torchrun` have nothing to add
         out.print(f"weights: {written}\ncard: {written.with_name('card.toml')}", markup=False)

@@ -33,6 +33,8 @@ TAR_HEADER = 1 << 20
 """Bytes that the headers of one tar member may take."""
 PART_BYTES = 255
 """Of one name between two slashes, as file systems have it."""
+UTF_8 = 0x800
+"""The flag of a zip's member whose name is in UTF-8."""
 PASSED_OVER = frozenset({"__MACOSX", ".git", "__pycache__"})
 """Folders that programs leave behind: no part of an entry."""
 DAMAGED = (
@@ -55,7 +57,7 @@ DAMAGED = (
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """How much an archive may hold."""
 
     files: int = 20_000
@@ -68,7 +70,7 @@ class Limits:
     """Names between slashes."""
 
 
-def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Finding]:
+def unpack(archive: Path, into: Path, limits: ArchiveLimits = ArchiveLimits()) -> list[Finding]:
     """Unpack a zip, tar or tar.gz, told by its content, into the new folder `into`; returns all that was refused.
 
     Refused members are left out and the others unpacked. If the archive cannot be read or goes over a limit, there is no
@@ -95,7 +97,7 @@ def unpack(archive: Path, into: Path, limits: Limits = Limits()) -> list[Finding
     return target.findings
 
 
-def survey(root: Path, limits: Limits = Limits()) -> tuple[list[str], list[Finding]]:
+def survey(root: Path, limits: ArchiveLimits = ArchiveLimits()) -> tuple[list[str], list[Finding]]:
     """Relative names of all regular files below `root`, sorted, and what breaks the rules for names and kinds.
 
     No link is followed. Folders of PASSED_OVER are not looked into.
@@ -141,7 +143,7 @@ class _Refused(Exception):
 class _Names:
     """The rules for names and kinds, which archives and folders share."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ArchiveLimits) -> None:
         self.limits = limits
         self._files: dict[str, str] = {}
         self._folders: dict[str, str] = {}
@@ -191,7 +193,7 @@ def unsafe(name: str) -> str | None:
 class _Target:
     """The folder that an archive goes to; counts what arrives."""
 
-    def __init__(self, folder: Path, packed: int, limits: Limits) -> None:
+    def __init__(self, folder: Path, packed: int, limits: ArchiveLimits) -> None:
         self.folder = folder
         self.limits = limits
         self.findings: list[Finding] = []
@@ -301,8 +303,14 @@ def _unzip(file: _Bounded, target: _Target) -> None:
     with zipfile.ZipFile(file) as packed:
         for info in packed.infolist():
             # `filename` is cut at a NUL byte; the name that was written is what the rules are for.
-            name = info.orig_filename
+            name, wrong = _name_in_zip(info)
+            name = re.sub(r"^(\./)+", "", name)
             target.count(name)
+            if wrong is not None:
+                target.findings.append(Finding("E102", name, "a name in UTF-8", wrong))
+                continue
+            if not name and info.filename.endswith("/"):
+                continue
             if name.endswith("/") and unsafe(name.rstrip("/")) is None:
                 continue
             mode = info.external_attr >> 16
@@ -314,6 +322,24 @@ def _unzip(file: _Bounded, target: _Target) -> None:
                 raise _Refused(Finding("E101", name, "stored or deflated members", f"method {info.compress_type}"))
             with packed.open(info) as member:
                 target.take(name, kind, info.file_size, member.read)
+
+
+def _name_in_zip(info: zipfile.ZipInfo) -> tuple[str, str | None]:
+    """A member's name, and what is wrong with its letters: without a flag they are in no stated code.
+
+    UTF-8 is taken for what it is, with its flag or without. Bytes that are GBK, as Windows writes Chinese names, are not:
+    which code was meant would be a guess.
+    """
+    name = info.orig_filename
+    if info.flag_bits & UTF_8 or name.isascii():
+        return name, None
+    raw = name.encode("cp437")
+    for code, wrong in (("utf-8", None), ("gb18030", "bytes that read so in GBK: pack it again with names in UTF-8")):
+        try:
+            return raw.decode(code), wrong
+        except UnicodeDecodeError:
+            continue
+    return name, None
 
 
 def _untar(file: _Bounded, target: _Target) -> None:

@@ -5,7 +5,7 @@ Codes that begin with E break a rule; W are remarks. A code is never given anoth
 
 from dataclasses import dataclass
 
-from ntire.text import printable
+from ntire.text import markdown_table, printable
 
 LONGEST = 300
 """Characters of anything from an entry that are shown; a hostile name may have any length."""
@@ -79,12 +79,12 @@ CODES = {
     "E604": Code("a repeated picture is faster than a new one", "Keep nothing between two pictures."),
     "E605": Code("output does not follow the pixels", "Compute it from the pixels: look nothing up."),
     "E606": Code("two runs give two images", "Seed every random number, or set `deterministic = false`."),
-    "E607": Code("code fails on an image", "Run `ntire run --team method/ --sandbox` on the inputs."),
+    "E607": Code("code fails on an image", "Run `ntire run --team ./method` on the inputs."),
     "E608": Code("no answer within the time limit", "Make it faster, or ask for a longer --time-limit."),
     "E609": Code(
         "over a limit of the sandbox", "Take less memory, fewer processes, print less, or ask for a higher limit."
     ),
-    "E610": Code("code ended without an answer", "Run `ntire run --team method/ --sandbox` on the inputs."),
+    "E610": Code("code ended without an answer", "Run `ntire run --team ./method` on the inputs."),
     "E611": Code("claimed score is not reproduced", "Correct [score], or the images."),
     "E612": Code("no code to verify", "Put it into method/method.py, or name `file` of [method]."),
     "E613": Code("verdict that the entry brings itself", "Take verification.json out: only who verifies writes it."),
@@ -134,6 +134,5 @@ class Finding:
 
 def markdown() -> str:
     """The table of codes in submissions/README.md."""
-    rows = [["code", "problem", "what to do"], ["---"] * 3]
-    rows += [[code, what.problem, what.do] for code, what in CODES.items()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [[code, what.problem, what.do] for code, what in CODES.items()]
+    return markdown_table(["code", "problem", "what to do"], rows)

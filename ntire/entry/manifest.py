@@ -1,5 +1,7 @@
 """An entry on disk: who made it, for which track, and its restored images. See submissions/README.md for the format."""
 
+import hashlib
+import os
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -10,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ntire import UserError
 from ntire.entry.archive import survey
-from ntire.files import read_toml, sha256_of, write_atomically
+from ntire.files import open_regular, read_toml, write_atomically
 
 MANIFEST = "submission.toml"
 IMAGES = "images"
@@ -43,6 +45,8 @@ class WeightsUsed(_Section):
     sha256: str
     license: str | None = None
     provenance: Literal["official", "retrained"] | None = None
+    note: str | None = None
+    """What was chosen in it, such as averaged weights of several."""
 
 
 class MethodUsed(_Section):
@@ -118,11 +122,11 @@ def open_submission(root: Path) -> Submission:
     Raises UserError for a folder that is no entry or a manifest with mistakes.
     """
     manifest = root / MANIFEST
-    if not manifest.is_file():
+    if not os.path.lexists(manifest):
         raise UserError(f"{root}: expected an entry with a {MANIFEST}, found none. See submissions/README.md.")
     if not (root / IMAGES).is_dir():
         raise UserError(f"{root}: expected restored images in {IMAGES}/, found no such folder.")
-    return Submission(root, read_toml(manifest, Manifest))
+    return Submission(root, read_toml(manifest, Manifest, root))
 
 
 def find_submissions(folder: Path) -> list[Path]:
@@ -138,7 +142,14 @@ def find_submissions(folder: Path) -> list[Path]:
 
 
 def content_of(root: Path) -> str:
-    """The sha256 of an entry's images and code, names and bytes: what a verdict on it speaks of."""
+    """The sha256 of an entry's manifest, images and code, names and bytes: what a verdict on it speaks of.
+
+    Raises OSError for a file that cannot be read.
+    """
     files, _ = survey(root)
-    kept = [name for name in files if name.startswith((f"{IMAGES}/", "method/"))]
-    return sha256_of(repr([(name, sha256_of(root / name)) for name in kept]).encode())
+    hashed = hashlib.sha256()
+    for name in files:
+        if name == MANIFEST or name.startswith((f"{IMAGES}/", "method/")):
+            with open_regular(root / name, root) as file:
+                hashed.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return hashed.hexdigest()

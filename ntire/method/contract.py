@@ -1,22 +1,22 @@
 """The contract: a method is a class that declares its facts, holds its networks, and restores a picture from a path."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from ntire.method.weights_files import Weights, fill, read_state_dict
-from ntire.picture.image import Rounding, as_image, read_integers
+from ntire.method.checkpoints import read_state_dict
+from ntire.method.execution import Execution
+from ntire.method.facts import Cost as Cost
+from ntire.method.facts import Unpublished as Unpublished
+from ntire.method.weights_files import Weights
+from ntire.picture.image import as_image, read_integers
 from ntire.picture.raw import RawFrame, balanced_rggb, correct_colours, demosaic, read_raw, srgb_encode
-from ntire.picture.tiling import tiled
 
 if TYPE_CHECKING:
-    from ntire.method.recipe import OwnLoss
-    from ntire.training import Recipe
-    from ntire.training.losses import Opponent
+    from ntire.method.recipe import Recipe
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,43 +24,6 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Frame = Tensor | RawFrame
 """What `Method.read` returns: a picture (3, H, W), as integers from a file (uint8, uint16) or as an image (float32, [0, 1]);
 or a raw frame on the raw track."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a method costs, claimed by a report or counted by us; None where the report is silent.
-
-    1 MAC is one multiply-add; FLOPs are 2 MACs.
-    """
-
-    source: str
-    """Where the figures stand."""
-    params_m: float | None = None
-    """Millions of parameters."""
-    macs_g: float | None = None
-    """10^9 multiply-adds for one image of size `at`."""
-    at: tuple[int, int] | None = None
-    """Height and width of the full-size picture (for raw: of the mosaic)."""
-    runtime_ms: float | None = None
-    runtime_at: tuple[int, int] | None = None
-    device: str | None = None
-    reading: str = ""
-    """What a report's figures must mean for ours to meet them, such as "GFLOPs are MACs"."""
-    trained_only: bool = False
-    """Whether `params_m` counts only the parameters that training changes."""
-    unmatched: tuple[str, ...] = ()
-    """Figures of a claim that no natural reading of the report meets; the method's caveats say how far off ours are."""
-
-
-@dataclass(frozen=True)
-class Unpublished:
-    """A team of which nothing can be run, as its `entry` in a module of its own: what is known, and why it does not run."""
-
-    team: str
-    """As the report spells it."""
-    track: str
-    cite: str
-    note: str
 
 
 class Method(nn.Module):
@@ -102,18 +65,9 @@ class Method(nn.Module):
     tiny: ClassVar[dict[str, int]] = {}
     """Constructor arguments of a copy small enough for tests."""
 
-    tile: int | None = None
-    """Side of the tiles that `restore` works in, in pixels; None for the whole image. Smaller after memory ran out."""
-    batch: int = 1
-    """How many tiles of one size go through the networks together."""
-    same_size: bool = False
-    """Whether all tiles read equally large areas, as batches, compilers and CUDA graphs want it."""
-    memory_format: torch.memory_format = torch.contiguous_format
-    """How what enters the networks lies in memory."""
-    network: Callable[[Tensor], Tensor] | None = None
-    """Runs instead of calling the method, as a recorded CUDA graph does."""
-    runs_on: torch.device | None = None
-    """Where its parts are moved to when they are called, if they take turns there; else where its parameters are."""
+    def __init__(self) -> None:
+        super().__init__()
+        self.execution = Execution()
 
     def __init_subclass__(cls, abstract: bool = False) -> None:
         super().__init_subclass__()
@@ -138,9 +92,18 @@ class Method(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where it runs; the CPU for a method without parameters."""
-        if self.runs_on is not None:
-            return self.runs_on
+        if self.execution.device is not None:
+            return self.execution.device
         return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+
+    @property
+    def tile(self) -> int | None:
+        """Side of the tiles that `in_tiles` works in, in pixels; None for the whole image."""
+        return self.execution.tile
+
+    @tile.setter
+    def tile(self, side: int | None) -> None:
+        self.execution.tile = side
 
     @property
     def dtype(self) -> torch.dtype:
@@ -162,29 +125,6 @@ class Method(nn.Module):
     def deploy(self) -> None:
         """Fold or drop what is only there for training; called once, when the weights are filled."""
 
-    def begin_stage(self, name: str) -> None:
-        """Called before the first batch of each stage of the recipe, for methods that train one part after the other."""
-
-    def begin_step(self, lq: Tensor, gt: Tensor, rng: Generator) -> None:
-        """Called before each batch of training, for methods that learn more from it than lq -> gt.
-
-        `rng` follows from the run's seed and the iteration alone: what is drawn from it is drawn again after a stop.
-        """
-
-    def memory(self) -> dict[str, Tensor]:
-        """What training must know beside the weights to go on after a stop."""
-        return {}
-
-    def remember(self, memory: dict[str, Tensor]) -> None:
-        """Take back what `memory` gave before the stop."""
-
-    def begin_from(self, weights: Path) -> None:
-        """Fill the networks before training, from a file of the method's own; methods built on others' networks may take those.
-
-        Raises UserError for weights that do not fit.
-        """
-        fill(self, self.read_weights(weights), weights)
-
     def read_weights(self, path: Path) -> dict[str, Tensor]:
         """The tensors of a file of the whole method, without the prefix that its published files have."""
         state = read_state_dict(path)
@@ -192,14 +132,6 @@ class Method(nn.Module):
             if any(name.startswith(prefix) for name in state):
                 return read_state_dict(path, prefix)
         return state
-
-    def own_loss(self, name: "OwnLoss") -> Tensor:
-        """A loss of the method's own, for the last batch that went through `forward` in training."""
-        raise NotImplementedError
-
-    def opponent(self) -> "Opponent":
-        """What the loss `vsd` trains against this method."""
-        raise NotImplementedError
 
     def read(self, path: Path) -> Frame:
         """Decode `path` on the CPU; may run ahead of `enhance` in another thread.
@@ -213,16 +145,7 @@ class Method(nn.Module):
         """A raw frame, or an image (3, H, W) in [0, 1], to the restored image: RGB, float32, [0, 1], (3, H, W), on the method's
         device.
         """
-        return self._enhanced(frame, lambda restored: restored.clamp(0, 1))
-
-    @torch.no_grad()
-    def enhance_to_integers(self, frame: Frame, rounding: Rounding) -> Tensor:
-        """What `enhance` makes of what `read` gave, rounded on the method's device; piece by piece, with no whole image of
-        floats, where a method does not do it its own way.
-        """
-        if type(self).enhance is not Method.enhance:
-            return rounding(self.enhance(as_floats(frame)))
-        return self._enhanced(frame, rounding)
+        return _enhanced(self, frame, lambda restored: restored.clamp(0, 1))
 
     def restore(self, path: Path) -> Tensor:
         """The restored image of the picture or raw frame in `path`: RGB, float32, [0, 1], (3, H, W).
@@ -233,44 +156,32 @@ class Method(nn.Module):
 
     def in_tiles(self, lq: Tensor) -> Tensor:
         """Run `forward` over (C, H, W) in tiles of `self.tile`; returns float32 (3, H, W)."""
-        return self._tiled(lq, Tensor.float)
+        return self.execution.through(self, lq, Tensor.float)
 
-    def _enhanced(self, frame: Frame, finish: Callable[[Tensor], Tensor]) -> Tensor:
-        """The restored image with `finish`, which clips, applied to each value."""
-        frame = frame.to(self.device)
-        if isinstance(frame, RawFrame):
-            ccm = frame.ccm
-            mosaic, (top, left) = balanced_rggb(frame)
-            lq = mosaic if self.lq_channels() == 1 else srgb_encode(demosaic(mosaic))
-            return self._through(lq, lambda camera: finish(correct_colours(camera, ccm)))[:, top:, left:]
-        return self._through(frame, finish)
 
-    def _through(self, lq: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
-        if type(self).in_tiles is not Method.in_tiles:
-            return finish(self.in_tiles(as_image(lq)))
-        return self._tiled(lq, finish)
+def enhanced(method: Method, frame: Frame, finish: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `Method.enhance` makes of what `read` gave, with `finish`, which clips, applied to each value: piece by piece, with
+    no whole image of floats, where the method does not do it its own way.
+    """
+    if type(method).enhance is not Method.enhance:
+        return finish(method.enhance(as_floats(frame)))
+    return _enhanced(method, frame, finish)
 
-    def _tiled(self, lq: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
-        network = self.network or self
-        return tiled(
-            lambda pieces: network(self._entering(pieces)).float(),
-            lq.to(self.device),
-            tile=None if self.tiling == "method" else self.tile,
-            halo=self.halo,
-            stride=self.stride,
-            blend=self.tiling == "global",
-            batch=self.batch,
-            same_size=self.same_size,
-            finish=finish,
-            shrunk=self._shrink,
-        )
 
-    def _entering(self, pieces: Tensor) -> Tensor:
-        """Pieces as the networks take them; always laid out alike, as compilers see another layout as another input."""
-        return as_image(pieces).to(self.dtype).contiguous(memory_format=self.memory_format)
+def _enhanced(method: Method, frame: Frame, finish: Callable[[Tensor], Tensor]) -> Tensor:
+    frame = frame.to(method.device)
+    if isinstance(frame, RawFrame):
+        ccm = frame.ccm
+        mosaic, (top, left) = balanced_rggb(frame)
+        lq = mosaic if method.lq_channels() == 1 else srgb_encode(demosaic(mosaic))
+        return _through(method, lq, lambda camera: finish(correct_colours(camera, ccm)))[:, top:, left:]
+    return _through(method, frame, finish)
 
-    def _shrink(self, side: int) -> None:
-        self.tile = side
+
+def _through(method: Method, lq: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
+    if type(method).in_tiles is not Method.in_tiles:
+        return finish(method.in_tiles(as_image(lq)))
+    return method.execution.through(method, lq, finish)
 
 
 def as_floats(frame: Frame) -> Frame:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.method.weights_files import Weights, fill_from, locate, require, verify
+from ntire.method.state_dict import fill_from
+from ntire.method.weights_files import Weights, locate, require, verify
 
 Landmarks = tuple[tuple[float, float], ...]
 """Left eye, right eye, nose, left and right corner of the mouth, (x, y) in pixels of the picture."""

@@ -9,14 +9,13 @@ import io
 import warnings
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
-from unittest import mock
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from ntire import UserError
 from ntire.method.weights_files import Weights
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PYIQA_FILES = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
 _RN50 = "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762"
@@ -56,6 +55,7 @@ def build(name: str, **options: str | int) -> Any:
     """
     try:
         import pyiqa
+        import torch
     except ImportError as error:
         raise UserError(
             f"metric {name} needs pyiqa: {error}. Install it with `pip install 'ntire[iqa]'` (non-commercial licence).",
@@ -77,19 +77,30 @@ def guarded(name: str) -> Iterator[None]:
         raise UserError(f"metric {name}: {url} is not here. Get it with `ntire weights fetch`.", exit_code=3)
 
     with contextlib.ExitStack() as guard:
-        guard.enter_context(mock.patch.object(torch.hub, "download_url_to_file", refuse))
-        guard.enter_context(mock.patch.object(download_util, "download_url_to_file", refuse))
-        guard.enter_context(mock.patch.object(torch, "load", partial(torch.load, weights_only=True)))
+        guard.enter_context(replaced(torch.hub, "download_url_to_file", refuse))
+        guard.enter_context(replaced(download_util, "download_url_to_file", refuse))
+        guard.enter_context(replaced(torch, "load", partial(torch.load, weights_only=True)))
         # MANIQA asks for pretrained ImageNet weights and then overwrites every one of them.
-        guard.enter_context(mock.patch.object(timm, "create_model", _without_pretraining(timm.create_model)))
+        guard.enter_context(replaced(timm, "create_model", _without_pretraining(timm.create_model)))
         guard.enter_context(contextlib.redirect_stdout(io.StringIO()))
         guard.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         yield
 
 
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    """Another value for an attribute of somebody else's module, as long as the context lasts."""
+    own = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, own)
+
+
 def _without_pretraining(create: Any) -> Any:
-    def created(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+    def created(name: str, pretrained: bool = False, **options: Any) -> "nn.Module":
         model: nn.Module = create(name, pretrained=False, **options)
         return model
 

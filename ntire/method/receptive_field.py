@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ntire.method import Method
+from ntire.picture.image import psnr_of
 from ntire.picture.tiling import pad_reflect, tiled
 
 SEAM_TILE = 128
@@ -75,7 +75,7 @@ def seam_error(method: Method, tile: int = SEAM_TILE) -> Seams:
     )
     off = (pieces - whole).abs().double() * 255
     mean_square = float((off / 255).square().mean())
-    psnr = None if mean_square == 0 else -10 * float(np.log10(mean_square))
+    psnr = psnr_of(mean_square) if mean_square else None
     return Seams(tile, side, side, float(off.max()), float(off.mean()), psnr)
 
 

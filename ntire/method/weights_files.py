@@ -4,23 +4,19 @@ A file is looked for in `weights/` beside the module that declares it (so do pro
 submissions), then in the cache: `$NTIRE_WEIGHTS`, by default `~/.cache/ntire/weights`.
 """
 
+import importlib
 import os
-import pickle
 import shlex
 import urllib.error
 import urllib.request
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
-
-import torch
-from torch import Tensor, nn
+from typing import Any, Literal
 
 from ntire import UserError
+from ntire.environment import own_cache, user_cache
 from ntire.files import sha256_of
 
 State = Literal["shipped", "here", "missing"]
@@ -54,14 +50,25 @@ class Weights:
     home: Home = "ntire"
 
 
+VGG19 = Weights(
+    "vgg19-dcbb9e9d.pth",
+    sha256="dcbb9e9d",
+    license="BSD-3-Clause; ImageNet terms",
+    provenance="official",
+    urls=("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",),
+    size=575_000_000,
+    home="torchvision",
+)
+"""Of the training loss `perceptual`."""
+
+
 def cache_folder(home: Home = "ntire") -> Path:
     """Where fetched weights are kept."""
     if home == "ntire":
-        return Path(os.environ.get("NTIRE_WEIGHTS") or Path.home() / ".cache" / "ntire" / "weights")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return Path(os.environ.get("NTIRE_WEIGHTS") or own_cache() / "weights")
     if home == "huggingface":
-        return Path(os.environ.get("HF_HOME") or cache / "huggingface") / "hub"
-    hub = Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub"
+        return Path(os.environ.get("HF_HOME") or user_cache() / "huggingface") / "hub"
+    hub = Path(os.environ.get("TORCH_HOME") or user_cache() / "torch") / "hub"
     return hub / {"pyiqa": "pyiqa", "torchvision": "checkpoints", "clip": "clip"}[home]
 
 
@@ -120,8 +127,11 @@ def verify(weights: Weights, path: Path) -> None:
         return
     found = digest_of(path)
     if not found.startswith(weights.sha256):
+        from ntire.method.checkpoints import kind_of_file
+
+        kind = kind_of_file(path)
         raise UserError(
-            f"{path}: expected sha256 {weights.sha256}, found {found}. It is damaged or another file: "
+            f"{path}: expected sha256 {weights.sha256}, found {found}. It is {kind or 'damaged or another file'}: "
             "delete it and get it again with `ntire weights fetch`.",
             exit_code=3,
         )
@@ -217,143 +227,11 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
         raise OSError(f"the connection ended after {have} of {total} bytes; run the command again to go on")
 
 
-def read_state_dict(path: Path, prefix: str = "", under: str = "") -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file or a PyTorch checkpoint: bare, or under a name that training programs use.
-
-    A file of several networks keeps each `under` a name of its own.
-
-    A pickle can run code, so one is never opened as such: first as tensors only; where a training framework has left
-    objects of its own in it, with all classes but tensors replaced by inert ones. Raises UserError for anything else.
-    """
-    from pickle import UnpicklingError
-
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        loaded: Any = load_file(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such weights file.") from None
-    except (SafetensorError, UnpicklingError, OSError, RuntimeError, EOFError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path}: not a whole weights file (safetensors, or tensors saved by torch): {reason}"
-        ) from None
-    if under and not (isinstance(loaded, dict) and isinstance(loaded.get(under), dict)):
-        raise UserError(f"{path}: expected tensors under {under}, found none.")
-    for key in (under,) if under else ("params_ema", "params", "state_dict", "state_dict_unet", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict):
-        raise UserError(f"{path}: expected tensors by name, found {type(loaded).__name__}.")
-    tensors = {name.removeprefix(prefix): value for name, value in loaded.items() if str(name).startswith(prefix)}
-    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise UserError(
-            f"{path}: expected tensors by name{f' with the prefix {prefix}' if prefix else ''}, found none."
-        )
-    return tensors
+_MOVED = {"read_state_dict": "checkpoints", "TakesFile": "state_dict", "fill": "state_dict", "fill_from": "state_dict"}
 
 
-def _read_checkpoint(path: Path) -> Any:
-    with warnings.catch_warnings():
-        # PyTorch warns of unusual pickle protocols; whatever it cannot read safely raises below.
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            # Read where it is used: checkpoints hold optimisers and averages that nobody asks for.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except pickle.UnpicklingError:
-            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_Inert)
-
-
-class _Ignored:
-    """Stands for an object of a class that has no business in a weights file; takes anything, does nothing."""
-
-    def __new__(cls, *args: object, **kwargs: object) -> "_Ignored":
-        return super().__new__(cls)
-
-    def __init__(self, *args: object, **kwargs: object) -> None: ...
-    def __setstate__(self, state: object) -> None: ...
-    def __setitem__(self, key: object, value: object) -> None: ...
-    def append(self, value: object) -> None: ...
-    def extend(self, values: object) -> None: ...
-
-
-class _InertUnpickler(pickle.Unpickler):
-    """Knows tensors, parameters and ordered dicts; every other name, callable or not, is `_Ignored`."""
-
-    KNOWN = frozenset(
-        {
-            ("collections", "OrderedDict"),
-            ("torch._utils", "_rebuild_tensor_v2"),
-            ("torch._utils", "_rebuild_parameter"),
-            ("torch", "Size"),
-            ("torch", "device"),
-        }
-    )
-
-    def find_class(self, module: str, name: str, /) -> Any:
-        return super().find_class(module, name) if (module, name) in self.KNOWN else _Ignored
-
-
-class _Inert:
-    """What `torch.load` takes for a pickle module."""
-
-    __name__ = "inert"
-    Unpickler = _InertUnpickler
-    load = staticmethod(lambda file, **options: _InertUnpickler(file, **options).load())
-
-
-@runtime_checkable
-class TakesFile(Protocol):
-    """A part of a method that reads its published file itself: other names than ours, or no tensors at all."""
-
-    def take(self, path: Path, prefix: str) -> None:
-        """Fill from the file; `prefix` is `Weights.prefix`. Raises UserError for a file that does not fit."""
-
-
-def fill_from(part: nn.Module, weights: Weights, path: Path) -> None:
-    """Fill the part of a method that `weights.into` names from its file. Raises UserError for one that does not fit."""
-    if isinstance(part, TakesFile):
-        part.take(path, weights.prefix)
-    else:
-        fill(part, read_state_dict(path, weights.prefix), path)
-
-
-def fill(module: nn.Module, state_dict: Mapping[str, Tensor], source: Path) -> None:
-    """Copy `state_dict` into `module`: the same names, the same shapes, nothing missing, nothing left over.
-
-    Values are converted to the module's own dtypes; a value that is the module's own already stays, whatever it is. Raises
-    UserError that lists all differences at once.
-    """
-    own = module.state_dict()
-    # The meta device holds names and shapes only.
-    given = {
-        name: value
-        for name, value in state_dict.items()
-        if not value.is_meta and (name not in own or value.data_ptr() != own[name].data_ptr())
-    }
-    kinds = (
-        [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in state_dict],
-        [f"unexpected {name} {tuple(state_dict[name].shape)}" for name in state_dict if name not in own],
-        [
-            f"{name}: expected {tuple(own[name].shape)}, found {tuple(state_dict[name].shape)}"
-            for name in own
-            if name in state_dict and own[name].shape != state_dict[name].shape
-        ],
-        [
-            f"{name}: contains NaN or infinity"
-            for name, value in given.items()
-            if value.is_floating_point() and not bool(torch.isfinite(value).all())
-        ],
-    )
-    found = sum(map(len, kinds))
-    if found:
-        shown = [
-            line for kind in kinds for line in [*kind[:8], *([f"and {len(kind) - 8} more"] if len(kind) > 8 else [])]
-        ]
-        raise UserError(
-            f"{source}: these are not the weights of this {type(module).__name__}, {found} difference(s):\n  "
-            + "\n  ".join(shown)
-            + "\nUse the file that belongs to this team, track and variant."
-        )
-    module.load_state_dict(dict(state_dict), strict=True)
+def __getattr__(name: str) -> Any:
+    """What this module offered in 0.1 and is now in others, which need PyTorch."""
+    if name in _MOVED:
+        return getattr(importlib.import_module(f"ntire.method.{_MOVED[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ntire.files import write_atomically
-from ntire.picture.image import SUFFIXES, encode_png, read_pixels
+from ntire.picture.folder import walk
+from ntire.picture.image import as_image, as_pixels, encode_png, read_pixels
 
 CELL = 320
 """Side of the crop of each picture, in its own pixels: nothing is resized, so noise and detail stay as they are."""
@@ -41,11 +42,7 @@ def contact_sheet(path: Path, parts: Sequence[Sequence[Column]]) -> Path:
 
 
 def _block(columns: Sequence[Column]) -> Image.Image:
-    named = sorted(
-        file.relative_to(columns[-1].folder).with_suffix("")
-        for file in columns[-1].folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES
-    )
+    named = sorted({one.name for one in walk(columns[-1].folder).pictures})
     block = Image.new("RGB", (len(columns) * (CELL + GAP) + GAP, LABEL + len(named) * (CELL + GAP) + GAP), "white")
     draw = ImageDraw.Draw(block)
     for across, column in enumerate(columns):
@@ -60,6 +57,6 @@ def _block(columns: Sequence[Column]) -> Image.Image:
 
 def _centre(file: Path) -> Image.Image:
     pixels = read_pixels(file)
-    picture = Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8))
+    picture = Image.fromarray(pixels if pixels.dtype == np.uint8 else as_pixels(as_image(pixels)))
     left, top = (max(size - CELL, 0) // 2 for size in picture.size)
     return picture.crop((left, top, min(left + CELL, picture.width), min(top + CELL, picture.height)))

@@ -6,7 +6,7 @@ passed in, so one seed gives one result whatever ran before.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from ntire.picture.raw import (
     as_matrix,
     balanced_rggb,
     ccm_from_xyz,
+    correct_colours,
     demosaic,
     srgb_decode,
     srgb_encode,
@@ -51,9 +52,11 @@ def gaussian_noise(image: Tensor, sigma: float, rng: Generator) -> Tensor:
     return image + torch.randn(image.shape, generator=rng) * (sigma / 255)
 
 
-def gaussian_blur(image: Tensor, sigma_x: float, sigma_y: float, angle: float) -> Tensor:
-    """Blur with an anisotropic Gaussian: standard deviations in pixels along its axes, turned by `angle` (radians)."""
-    radius = max(1, math.ceil(3 * max(sigma_x, sigma_y)))
+def gaussian_blur(image: Tensor, sigma_x: float, sigma_y: float, angle: float, side: int = 0) -> Tensor:
+    """Blur with an anisotropic Gaussian: standard deviations in pixels along its axes, turned by `angle` (radians), in a window
+    of `side` pixels (0: of three standard deviations each way).
+    """
+    radius = side // 2 if side else max(1, math.ceil(3 * max(sigma_x, sigma_y)))
     y, x = torch.meshgrid(*[torch.arange(-radius, radius + 1.0)] * 2, indexing="ij")
     along = (x * math.cos(angle) + y * math.sin(angle)) / sigma_x
     across = (y * math.cos(angle) - x * math.sin(angle)) / sigma_y
@@ -97,6 +100,13 @@ def jpeg(image: Tensor, quality: int) -> Tensor:
     return as_image(np.asarray(decoded, dtype=np.uint8)[..., ::-1])
 
 
+def shrunk_and_enlarged(image: Tensor, factor: float) -> Tensor:
+    """Lose what a picture `factor` times smaller cannot hold: by area down, bicubic up."""
+    height, width = image.shape[-2:]
+    small = F.interpolate(image[None], size=[max(round(side / factor), 1) for side in (height, width)], mode="area")
+    return F.interpolate(small, size=(height, width), mode="bicubic", align_corners=False)[0].clamp_min(0)
+
+
 def mosaic_of(image: Tensor) -> Tensor:
     """Keep the one colour that an RGGB sensor sees at each pixel: (3, H, W) to (1, H, W)."""
     mosaic = image[1:2].clone()
@@ -128,6 +138,13 @@ def bad_pixels(mosaic: Tensor, share: float, rng: Generator) -> Tensor:
     return torch.where(hit, torch.rand(mosaic.shape, generator=rng), mosaic)
 
 
+Number = TypeVar("Number", int, float)
+
+
+def _one_of(values: tuple[Number, ...], rng: Generator) -> Number:
+    return values[int(torch.randint(len(values), (), generator=rng))]
+
+
 @dataclass(frozen=True)
 class NoiseLevels:
     """White Gaussian noise of one of several levels (of 255), each as likely as the next; clipped and cut off to 8 bits."""
@@ -136,7 +153,7 @@ class NoiseLevels:
 
     def __call__(self, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """A clean image (3, H, W) to the pair (lq, gt)."""
-        sigma = self.sigmas[int(torch.randint(len(self.sigmas), (), generator=rng))]
+        sigma = _one_of(self.sigmas, rng)
         return (gaussian_noise(gt, sigma, rng).clamp(0, 1) * 255).floor() / 255, gt
 
 
@@ -150,13 +167,15 @@ class SrgbDegradation:
     noise_sigma: tuple[float, float] = (1.0, 30.0)
     jpeg_probability: float = 0.5
     jpeg_quality: tuple[int, int] = (50, 95)
+    untouched: float = 0.0
+    """Share of the pictures that stay as they are."""
     bilateral_share: float = 0.0
     """Share of the blurred pictures that a bilateral filter smooths instead of a Gaussian."""
-    sharpened_target: float = 0.0
-    """Weight of the unsharp mask on the target, as Real-ESRGAN's 0.5; 0 leaves the clean picture as it is."""
 
     def __call__(self, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """A clean image (3, H, W) to the pair (lq, gt), rounded to 8 bits as files are."""
+        if self.untouched and uniform(0, 1, rng) < self.untouched:
+            return as_image(as_pixels(gt)), gt
         lq = gt
         blurred = uniform(0, 1, rng) < self.blur_probability
         if blurred and self.bilateral_share and uniform(0, 1, rng) < self.bilateral_share:
@@ -168,25 +187,30 @@ class SrgbDegradation:
             lq = gaussian_noise(lq, uniform(*self.noise_sigma, rng), rng)
         if uniform(0, 1, rng) < self.jpeg_probability:
             lq = jpeg(lq, round(uniform(*self.jpeg_quality, rng)))
-        target = unsharp_mask(gt, self.sharpened_target) if self.sharpened_target else gt
-        return as_image(as_pixels(lq)), target
+        return as_image(as_pixels(lq)), gt
 
 
 @dataclass(frozen=True)
 class RawDegradation:
     """Unprocess an sRGB picture into what a sensor would have recorded of it (after Brooks et al. 2019).
 
-    Inverse gamma, inverse colour matrix, white balance gains removed, blur, darkening, mosaic, shot and read noise by
-    ISO, bad pixels, quantisation, digital gain. Ranges of factors (ISO, darkening) are drawn from log-uniformly.
+    Inverse gamma, inverse colour matrix, white balance gains removed, blur, loss of resolution, darkening, mosaic, shot and
+    read noise by ISO, bad pixels, quantisation, digital gain. Ranges of factors (ISO, darkening) are drawn from log-uniformly.
     """
 
     iso: tuple[float, float] = (100.0, 12_800.0)
+    iso_levels: tuple[float, ...] = ()
+    """The sensor's settings, one of which is drawn; then `iso` is not used."""
     darkening: tuple[float, float] = (1.0, 4.0)
     """The exposure is divided by this and multiplied back after the noise, as a camera's digital gain does."""
     red_gain: tuple[float, float] = (1.0, 2.6)
     blue_gain: tuple[float, float] = (1.0, 2.8)
     blur_probability: float = 0.3
     blur_sigma: tuple[float, float] = (0.3, 0.7)
+    blur_sides: tuple[int, ...] = ()
+    """Sides of the blur's window in pixels, one of which is drawn; empty for windows as large as the blur."""
+    shrinking: tuple[float, float] = (1.0, 1.0)
+    """The light loses what a picture smaller by a factor of this range cannot hold."""
     bad_pixel_share: tuple[float, float] = (0.0, 2e-4)
     bits: tuple[int, ...] = (10, 12, 14)
     """Depths of the sensor's converter, one of which is drawn."""
@@ -211,12 +235,14 @@ class RawDegradation:
         light = balanced / torch.tensor(gains)[:, None, None]
         if uniform(0, 1, rng) < self.blur_probability:
             sigma = uniform(*self.blur_sigma, rng)
-            light = gaussian_blur(light, sigma, sigma, 0.0)
+            light = gaussian_blur(light, sigma, sigma, 0.0, _one_of(self.blur_sides, rng) if self.blur_sides else 0)
+        if self.shrinking != (1.0, 1.0):
+            light = shrunk_and_enlarged(light, uniform(*self.shrinking, rng))
         darkening = log_uniform(*self.darkening, rng)
-        iso = log_uniform(*self.iso, rng)
+        iso = _one_of(self.iso_levels, rng) if self.iso_levels else log_uniform(*self.iso, rng)
         sensor = sensor_noise(mosaic_of(light) / darkening, iso, rng)
         sensor = bad_pixels(sensor, uniform(*self.bad_pixel_share, rng), rng)
-        top = 2 ** self.bits[int(torch.randint(len(self.bits), (), generator=rng))] - 1
+        top = 2 ** _one_of(self.bits, rng) - 1
         sensor = (sensor.clamp(0, 1) * top).round() / top
         frame = RawFrame((sensor * darkening).clamp(0, 1), "RGGB", gains, as_matrix(ccm), iso)
         return frame, srgb_encode(balanced)
@@ -226,3 +252,18 @@ class RawDegradation:
         frame, camera = self.frame(gt, rng)
         mosaic, _ = balanced_rggb(frame)
         return srgb_encode(demosaic(mosaic)) if self.rendered else mosaic, camera
+
+
+@dataclass(frozen=True)
+class RenderedDegradation:
+    """An sRGB picture taken again by a sensor and rendered plainly: made into a raw frame with noise, demosaiced, balanced,
+    its colours corrected.
+    """
+
+    sensor: RawDegradation = RawDegradation(iso=(100.0, 3200.0), darkening=(1.0, 1.0))
+
+    def __call__(self, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        """A clean image (3, H, W) to the pair (lq, gt), rounded to 8 bits as files are."""
+        frame, _ = self.sensor.frame(gt, rng)
+        mosaic, _ = balanced_rggb(frame)
+        return as_image(as_pixels(correct_colours(srgb_encode(demosaic(mosaic)), frame.ccm))), gt

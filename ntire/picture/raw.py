@@ -1,58 +1,31 @@
 """Raw frames: one Bayer mosaic and what must be known to make a picture of it.
 
-    DNG, vendor raw (rawpy) | .npy | 16-bit PNG  ->  RawFrame  ->  balanced RGGB mosaic  ->  network  ->  render
+    DNG, vendor raw (rawpy) | .npy, .npz | 16-bit PNG  ->  RawFrame  ->  balanced RGGB mosaic  ->  network  ->  render
 
 A `.npy` holds the mosaic (H, W) or the packed planes (H/2, W/2, 4), in integers or, already normalised, in floats;
 a PNG holds the mosaic in 16-bit gray. What such a file cannot say of itself stands in a TOML beside it (`name.toml`, or
 `frames.toml` for the whole folder): see `FrameFacts`.
 """
 
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
+import tomli_w
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from ntire import UserError
 from ntire.files import read_toml
-from ntire.picture.image import UnreadableImage
+from ntire.picture.arrays_of_raw import ARRAYS, WhiteLevel, mosaic_in, white_level_of
+from ntire.picture.header import UnreadableImage
 from ntire.picture.tiling import pad_reflect
 
-if TYPE_CHECKING:
-    import rawpy
-
 Cfa = Literal["RGGB", "GRBG", "GBRG", "BGGR"]
-VENDOR_SUFFIXES = frozenset(
-    [
-        ".3fr",
-        ".arw",
-        ".cr2",
-        ".cr3",
-        ".dcr",
-        ".dng",
-        ".erf",
-        ".iiq",
-        ".kdc",
-        ".mos",
-        ".mrw",
-        ".nef",
-        ".nrw",
-        ".orf",
-        ".pef",
-        ".raf",
-        ".raw",
-        ".rw2",
-        ".rwl",
-        ".srw",
-    ]
-)
-SUFFIXES = VENDOR_SUFFIXES | {".npy", ".png"}
-
 XYZ_FROM_SRGB = torch.tensor(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
@@ -124,8 +97,8 @@ def read_raw(path: Path) -> RawFrame:
     Raises UnreadableImage for a damaged file, a sensor that is not Bayer, or a PNG without its TOML.
     """
     suffix = path.suffix.lower()
-    if suffix == ".npy":
-        return _read_npy(path)
+    if suffix in ARRAYS:
+        return _read_arrays(path)
     if suffix == ".png":
         return _read_png(path)
     return _read_vendor(path)
@@ -277,47 +250,56 @@ def facts_file(path: Path) -> Path | None:
     return next((file for file in beside if file.is_file()), None)
 
 
+def facts_text(path: Path) -> bytes | None:
+    """The TOML that a copy of the frame needs in another folder, under another name; None if it speaks for itself."""
+    file = facts_file(path)
+    level = _unwritten_level(path)
+    if level is None:
+        return file.read_bytes() if file else None
+    known = (_facts_beside(path) or FrameFacts()).model_copy(update={"white_level": level.white})
+    return tomli_w.dumps(known.model_dump(exclude_none=True)).encode()
+
+
+def level_by_neighbours(path: Path) -> float | None:
+    """The white level of a frame of integers if it follows from the frames beside it; None if it is said somewhere."""
+    level = _unwritten_level(path)
+    return level.white if level is not None and not level.stated else None
+
+
+def _unwritten_level(path: Path) -> WhiteLevel | None:
+    """The white level that `read_raw` takes where no TOML has it; None for what has one, is no such frame or is broken."""
+    if path.suffix.lower() not in ARRAYS:
+        return None
+    try:
+        facts = _facts_beside(path)
+        array = mosaic_in(path)
+    except UserError:
+        return None
+    said = array.dtype.kind == "f" or (facts is not None and facts.white_level is not None)
+    return None if said else white_level_of(path, array)
+
+
 def _facts_beside(path: Path) -> FrameFacts | None:
     file = facts_file(path)
     return read_toml(file, FrameFacts) if file else None
 
 
-def _read_npy(path: Path) -> RawFrame:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UnreadableImage(f"{path}: not a whole .npy array: {error}.") from None
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if array.ndim == 3 and array.shape[2] == 4:
-        height, width, _ = array.shape
-        array = array.reshape(height, width, 2, 2).transpose(0, 2, 1, 3).reshape(2 * height, 2 * width)
-    if array.ndim != 2 or array.dtype.kind not in "uf":
-        raise UnreadableImage(
-            f"{path}: expected a mosaic (H, W) or packed planes (H/2, W/2, 4) of unsigned integers or floats, "
-            f"found {array.shape} of {array.dtype}."
-        )
-    if min(array.shape) < 2:
-        raise UnreadableImage(f"{path}: expected a mosaic of at least 2 x 2, found {array.shape}.")
+def _read_arrays(path: Path) -> RawFrame:
+    array = mosaic_in(path)
     facts = _facts_beside(path) or FrameFacts()
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise UnreadableImage(f"{path}: expected finite values, found NaN or infinity.")
-        if facts.white_level is None and array.max() > 1:
+        if facts.white_level is None and (array.max() > 1 or array.min() < 0):
             raise UnreadableImage(
-                f"{path}: expected floats in [0, 1], found values up to {array.max():.4g}. "
+                f"{path}: expected floats in [0, 1], found values from {array.min():.4g} to {array.max():.4g}. "
                 f"Put black_level and white_level into {path.stem}.toml beside it."
             )
         return _frame(path, array, facts, None, ())
-    return _frame(path, array, facts, _bits(path, array), ())
-
-
-def _bits(path: Path, array: NDArray[np.unsignedinteger]) -> int:
-    """The bit depth that the file name states ("..._12bit.npy"), else the smallest usual one that holds the maximum."""
-    stated = re.search(r"(?<!\d)(\d{1,2})[-_ ]?bit", path.stem)
-    if stated and int(array.max()) < 2 ** int(stated[1]):
-        return int(stated[1])
-    return next(bits for bits in (8, 10, 12, 14, 16, 32, 64) if int(array.max()) < 2**bits)
+    if facts.white_level is not None:
+        return _frame(path, array, facts, None, ())
+    level = white_level_of(path, array)
+    return _frame(path, array, facts.model_copy(update={"white_level": level.white}), None, (level.note,))
 
 
 def _read_png(path: Path) -> RawFrame:
@@ -340,44 +322,22 @@ def _read_png(path: Path) -> RawFrame:
 
 
 def _read_vendor(path: Path) -> RawFrame:
-    import rawpy
+    from ntire.picture.vendor_raw import read_vendor
 
-    try:
-        raw = rawpy.imread(str(path))
-    except (rawpy.LibRawError, OSError) as error:
-        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-        raise UnreadableImage(f"{path}: LibRaw cannot read it: {reason}.") from None
-    with raw:
-        if raw.raw_type != rawpy.RawType.Flat or raw.raw_pattern is None or raw.raw_pattern.shape != (2, 2):
-            raise UnreadableImage(f"{path}: expected a Bayer sensor (2 x 2 colours), found another kind.")
-        turns = {0: 0, 3: 2, 5: 1, 6: 3}.get(raw.sizes.flip, 0)
-        samples = np.rot90(raw.raw_image_visible, turns).copy()
-        colours = np.rot90(raw.raw_colors_visible, turns)[:2, :2].flatten()
-        letters = "".join(chr(raw.color_desc[index]) for index in colours)
-        if letters not in ("RGGB", "GRBG", "GBRG", "BGGR"):
-            raise UnreadableImage(f"{path}: expected a Bayer sensor, found the colours {letters}.")
-        black = tuple(float(raw.black_level_per_channel[index]) for index in colours)
-        facts = FrameFacts(
-            cfa=letters,
-            black_level=(black[0], black[1], black[2], black[3]),
-            white_level=float(raw.white_level),
-            white_balance=_camera_gains(raw),
-            ccm=_camera_matrix(raw),
-            iso=float(raw.other.iso_speed) or None,
-        )
-    return _frame(path, samples, facts, None, ())
-
-
-def _camera_gains(raw: "rawpy.RawPy") -> tuple[float, float, float] | None:
-    for gains in (raw.camera_whitebalance, raw.daylight_whitebalance):
-        red, green, blue = (float(value) for value in gains[:3])
-        if min(red, green, blue) > 0:
-            return red, green, blue
-    return None
-
-
-def _camera_matrix(raw: "rawpy.RawPy") -> Matrix | None:
-    camera_from_xyz = torch.from_numpy(np.array(raw.rgb_xyz_matrix[:3], dtype=np.float32))
-    if not bool(camera_from_xyz.any()):
-        return None
-    return as_matrix(ccm_from_xyz(camera_from_xyz))
+    found = read_vendor(path)
+    ccm = None
+    if found.camera_from_xyz is not None:
+        ccm = as_matrix(ccm_from_xyz(torch.from_numpy(found.camera_from_xyz)))
+    elif found.srgb_from_camera is not None:
+        ccm = as_matrix(torch.from_numpy(found.srgb_from_camera))
+    facts = FrameFacts.model_validate(
+        {
+            "cfa": found.cfa,
+            "black_level": found.black,
+            "white_level": found.white,
+            "white_balance": found.gains,
+            "ccm": ccm,
+            "iso": found.iso,
+        }
+    )
+    return _frame(path, found.samples, facts, None, ())

@@ -17,10 +17,13 @@ import tomli_w
 import torch
 from numpy.typing import NDArray
 
+from ntire.environment import own_cache
 from ntire.files import sha256_of, write_atomically
+from ntire.picture import unclipped
 from ntire.picture.degradations import RawDegradation, gaussian_blur, gaussian_noise, jpeg
-from ntire.picture.image import as_image, as_pixels, encode_png, read_image
-from ntire.picture.raw import correct_colours
+from ntire.picture.image import as_image, as_pixels, cut_to_multiple, encode_png, read_pixels
+from ntire.picture.raw import RawFrame, correct_colours
+from ntire.picture.unclipped import NoiseProtocol
 
 PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
 VERSION = 1
@@ -35,13 +38,13 @@ SIGMAS = (10.0, 15.0, 20.0, 25.0)
 
 def sample_set(folder: Path | None = None) -> Path:
     """Make the sample set in `folder` (default: the user's cache) unless it is there; returns its root."""
-    root = folder or _cache() / f"samples-v{VERSION}"
+    root = folder or own_cache() / f"samples-v{VERSION}"
     if (root / "complete").is_file():
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
     made = root.with_name(f".{root.name}.{os.getpid()}.part")
     for number, name in enumerate(PICTURES):
-        picture = _photograph(name)
+        picture = photograph(name)
         _write_raw(made / "raw", name, picture, ISOS[number], number)
         _write_srgb(made / "srgb", name, picture, SIGMAS[number], number)
     (made / "complete").write_text(f"ntire sample set, version {VERSION}\n")
@@ -51,28 +54,39 @@ def sample_set(folder: Path | None = None) -> Path:
     return root
 
 
-def add_noise(pictures: Mapping[str, Path], sigma: float, seed: int) -> Path:
-    """Noisy versions of clean pictures (by name), in the cache: white Gaussian noise, clipped and rounded to 8 bits.
+def add_noise(
+    pictures: Mapping[str, Path], sigma: float, seed: int, protocol: NoiseProtocol = "rounded", multiple: int = 1
+) -> dict[str, Path]:
+    """Noisy versions of clean pictures, by name, in the cache: white Gaussian noise of `sigma` levels of 255.
 
-    `sigma` is in levels of 255. The noise of a picture follows from its pixels and the seed, not from its name or place.
+    They are cut to sides of a `multiple` of pixels first, about their centre. The noise of a picture follows from its bytes
+    and the seed, not from its name or place. The files are PNGs, or for `float` those of `ntire.picture.unclipped`.
     """
     digests = {name: sha256_of(path) for name, path in pictures.items()}
-    root = _cache() / f"noisy-{sha256_of(repr((sigma, seed, digests)).encode())[:16]}"
+    facts = (sigma, seed, digests, *((protocol, multiple) if (protocol, multiple) != ("rounded", 1) else ()))
+    root = own_cache() / f"noisy-{sha256_of(repr(facts).encode())[:16]}"
+    made = {name: root / f"{name}{unclipped.SUFFIX if protocol == 'float' else '.png'}" for name in pictures}
     if (root / "complete").is_file():
-        return root
+        return made
     for name, path in pictures.items():
         rng = torch.Generator().manual_seed((int(digests[name][:15], 16) + seed) % 2**63)
-        noisy = gaussian_noise(read_image(path), sigma, rng)
-        _write(root / f"{name}.png", encode_png(as_pixels(noisy)))
+        noisy = gaussian_noise(as_image(cut_to_multiple(read_pixels(path), multiple)), sigma, rng)
+        _write(made[name], _handed(noisy, protocol))
     _write(root / "complete", b"")
-    return root
+    return made
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ntire"
+def _handed(noisy: torch.Tensor, protocol: NoiseProtocol) -> bytes:
+    """A noisy image (3, H, W) as the file that a network gets."""
+    if protocol == "float":
+        return unclipped.encode(noisy.permute(1, 2, 0).numpy())
+    if protocol == "truncated":
+        return encode_png((noisy.clamp(0, 1) * 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
+    return encode_png(as_pixels(noisy))
 
 
-def _photograph(name: str) -> NDArray[np.uint8]:
+def photograph(name: str) -> NDArray[np.uint8]:
+    """One of PICTURES, RGB (H, W, 3), of even sides."""
     from skimage import data
 
     picture: Any = getattr(data, name)()
@@ -85,6 +99,14 @@ def _write_raw(folder: Path, name: str, picture: NDArray[np.uint8], iso: float, 
         iso=(iso, iso), darkening=(1.5, 1.5), blur_probability=0.0, bad_pixel_share=(1e-4, 1e-4), bits=(10,)
     )
     frame, camera = degradation.frame(as_image(picture), torch.Generator().manual_seed(seed))
+    (folder / "lq").mkdir(parents=True, exist_ok=True)
+    write_frame(frame, folder / "lq" / name)
+    # The camera cannot see colours outside its gamut: the truth is what it recorded, rendered.
+    _write(folder / "gt" / f"{name}.png", encode_png(as_pixels(correct_colours(camera, frame.ccm))))
+
+
+def write_frame(frame: RawFrame, path: Path) -> None:
+    """A raw frame as a 16-bit PNG of 10-bit levels, and the TOML beside it; `path` has no suffix."""
     levels = frame.mosaic[0] * (WHITE_LEVEL - BLACK_LEVEL) + BLACK_LEVEL
     facts = {
         "cfa": frame.cfa,
@@ -92,12 +114,10 @@ def _write_raw(folder: Path, name: str, picture: NDArray[np.uint8], iso: float, 
         "white_level": WHITE_LEVEL,
         "white_balance": list(frame.white_balance),
         "ccm": [list(row) for row in frame.ccm],
-        "iso": iso,
+        **({"iso": frame.iso} if frame.iso else {}),
     }
-    _write(folder / "lq" / f"{name}.png", encode_png(levels.round().numpy().astype(np.uint16)))
-    _write(folder / "lq" / f"{name}.toml", tomli_w.dumps(facts).encode())
-    # The camera cannot see colours outside its gamut: the truth is what it recorded, rendered.
-    _write(folder / "gt" / f"{name}.png", encode_png(as_pixels(correct_colours(camera, frame.ccm))))
+    _write(path.with_suffix(".png"), encode_png(levels.round().numpy().astype(np.uint16)))
+    _write(path.with_suffix(".toml"), tomli_w.dumps(facts).encode())
 
 
 def _write_srgb(folder: Path, name: str, picture: NDArray[np.uint8], sigma: float, seed: int) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Span:
+class Interval:
     """One tile along one axis, in pixels: it writes [start, stop) and reads [first, last)."""
 
     start: int
@@ -34,7 +34,7 @@ class Span:
 
 def spans(
     length: int, tile: int, halo: int, stride: int, *, within: tuple[int, int] | None = None, same_size: bool = False
-) -> list[Span]:
+) -> list[Interval]:
     """Cut `length`, or what is `within` it, into the fewest spans of at most `tile`, then make them equal; all on the grid
     of `stride`.
 
@@ -54,7 +54,7 @@ def spans(
         if same_size:
             first = min(first, length - window)
             last = first + window
-        cut.append(Span(start, min(start + core, end), first, last))
+        cut.append(Interval(start, min(start + core, end), first, last))
     return cut
 
 
@@ -96,7 +96,7 @@ def tiled(
         side = _halved(side, smallest, stride, shrunk)
 
 
-Tile = tuple[Span, Span]
+Tile = tuple[Interval, Interval]
 """Rows and columns."""
 
 
@@ -276,13 +276,13 @@ def _ramp(length: int, overlap: int) -> Tensor:
 class _Ramped:
     """A span, the part of its network output that counts, where that goes, and its weight there; weights sum to 1."""
 
-    span: Span
+    span: Interval
     inside: slice
     outside: slice
     weight: Tensor
 
 
-def _with_ramps(row: list[Span], halo: int) -> Iterator[_Ramped]:
+def _with_ramps(row: list[Interval], halo: int) -> Iterator[_Ramped]:
     # The outer half of the halo is thrown away: it is what the missing context spoils most.
     reach = min([halo // 2, *((span.stop - span.start) // 2 for span in row)])
     end = row[-1].stop

@@ -17,14 +17,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from ntire import UserError
-from ntire.entry.archive import PASSED_OVER, survey, unpack
+from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
 from ntire.files import line_of, open_regular, read_regular
+from ntire.picture.folder import passed_over
 from ntire.review.code_checks import CODE, METHOD, look_at_method
 from ntire.review.image_check_workers import decoders
-from ntire.review.image_checks import SUFFIXES, Seen, Wanted, is_picture
-from ntire.review.submitted_method import Behind, clean_tree, size_of
+from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, is_picture
+from ntire.review.submitted_method import SubmittedMethod, clean_tree, size_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Backend
 from ntire.sandbox.limits import Limits
@@ -144,26 +145,18 @@ class _Entry:
 
     def _unwrap(self) -> None:
         """Step into the one folder that everything lies in, if it has around it what an entry has in it."""
-        visible = [name for name in self.files if not name.startswith(".")]
-        tops = {name.partition("/")[0] for name in visible}
-        if len(tops) != 1 or visible == [*tops]:
-            return
-        (top,) = tops
-        inside = [name.removeprefix(f"{top}/") for name in visible]
-        firsts = {name.partition("/")[0].lower() for name in inside}
-        own = {MANIFEST, README, IMAGES, *(subset.lower() for subset in (self.track.subsets if self.track else ()))}
-        if not firsts & own:
-            return
-        self.root /= top
-        self.files = inside
-        self._add("W106", "", "the entry itself", f"one folder {top} around it")
+        top = _wrapper(self.files, self.track)
+        if top:
+            self.root /= top
+            self.files = [name.removeprefix(f"{top}/") for name in self.files if not name.startswith(".")]
+            self._add("W106", "", "the entry itself", f"one folder {top} around it")
 
     def _manifest(self) -> Manifest | None:
         """The manifest, if it is in order; settles the track, too."""
         if MANIFEST not in self.files:
             return None
         try:
-            text = read_regular(self.root / MANIFEST, MOST_TEXT).decode()
+            text = read_regular(self.root / MANIFEST, MOST_TEXT).decode("utf-8-sig")
             given = tomllib.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             self._add("E202", MANIFEST, "TOML in UTF-8", str(error) or type(error).__name__)
@@ -250,7 +243,7 @@ class _Entry:
         found: dict[str, list[str]] = {}
         for name in candidates:
             path = PurePosixPath(name)
-            if path.name.startswith(".") or PASSED_OVER & set(path.parts):
+            if any(map(passed_over, path.parts)):
                 continue
             if path.suffix.lower() in SUFFIXES:
                 found.setdefault(str(path.with_suffix("")).removeprefix(prefix), []).append(name)
@@ -297,20 +290,39 @@ class _Entry:
         elif len(images) != track.count:
             self._add("E313", "", f"{track.count} images", f"{len(images)}")
 
-    def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[Seen]:
+    def _depths(self) -> tuple[int, ...]:
+        """Bits a sample of the PNGs that the track takes."""
+        taken = self.track.results if self.track is not None else ()
+        return tuple(bits for result, bits in (("png8", 8), ("png16", 16)) if result in taken) or (8,)
+
+    def _multiple(self, key: str) -> int:
+        """Where the track adds the noise itself: what the clean picture is cut to a multiple of before."""
+        noise = self.track.noise_of(key.partition("/")[0]) if self.track is not None else None
+        return noise.multiple if noise else 1
+
+    def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[SeenImage]:
         raw = self.track is not None and self.track.inputs == "raw"
         pairs = [(name, inputs.get(key)) for key, names in images.items() for name in names]
         if raw:
             # The user's own frames: what they are read with has no place where strangers' pictures are.
             sizes = _in_threads(lambda pair: size_of(pair[1], "raw") if pair[1] else None, pairs)
-            wanted = [Wanted(self.root / name, name, size=size) for (name, _), size in zip(pairs, sizes, strict=True)]
+            wanted = [
+                Wanted(self.root / name, name, size=size, depths=self._depths())
+                for (name, _), size in zip(pairs, sizes, strict=True)
+            ]
         else:
-            wanted = [Wanted(self.root / name, name, lq) for name, lq in pairs]
+            keys = [key for key, names in images.items() for _ in names]
+            wanted = [
+                Wanted(self.root / name, name, size=_cut(lq, multiple), depths=self._depths())
+                if lq and (multiple := self._multiple(key)) > 1
+                else Wanted(self.root / name, name, lq, depths=self._depths())
+                for key, (name, lq) in zip(keys, pairs, strict=True)
+            ]
         seen = decoders().look(wanted)
         self.findings += [finding for one in seen for finding in one.findings]
         return seen
 
-    def _copies(self, seen: Sequence[Seen]) -> None:
+    def _copies(self, seen: Sequence[SeenImage]) -> None:
         """Finished images that lie elsewhere in the entry: what code shows instead of what it computes."""
         by_digest = {one.digest: one.name for one in reversed(seen) if one.digest}
         names = {one.name for one in seen}
@@ -330,8 +342,10 @@ class _Entry:
             code = Path(name) / "code"
             code.mkdir(mode=0o755)
             clean_tree(self.root, code)
-            with Behind(sandbox, code, source, Path(name), "cpu", Limits(start_seconds=120.0), {}) as behind:
-                found = behind.load("import")
+            with SubmittedMethod(
+                sandbox, code, source, Path(name), "cpu", Limits(start_seconds=120.0), {}
+            ) as submitted:
+                found = submitted.load("import")
         if found is not None:
             self.findings.append(found)
 
@@ -347,6 +361,22 @@ class _Entry:
                 self._add("E503", MANIFEST, spent.rule, other)
             elif spent.margin is not None and spent.over:
                 self._add("E502", MANIFEST, spent.rule, f"{spent.value:.10g}, {-spent.margin:.3%} over")
+
+
+def inner_folder(root: Path, track: Track | None) -> Path:
+    """The folder with the manifest: `root`, or the one folder in it that `check` tolerates around an entry."""
+    return root / _wrapper(survey(root)[0], track)
+
+
+def _wrapper(files: Sequence[str], track: Track | None) -> str:
+    visible = [name for name in files if not name.startswith(".")]
+    tops = {name.partition("/")[0] for name in visible}
+    if len(tops) != 1 or visible == [*tops]:
+        return ""
+    (top,) = tops
+    firsts = {name.removeprefix(f"{top}/").partition("/")[0].lower() for name in visible}
+    own = {MANIFEST, README, IMAGES, *(subset.lower() for subset in (track.subsets if track else ()))}
+    return top if firsts & own else ""
 
 
 def _readme_lines(text: str) -> dict[str, str]:
@@ -373,6 +403,11 @@ def _begins_as_a_picture(path: Path) -> bool:
             return is_picture(file.read(16))
     except OSError:
         return False
+
+
+def _cut(lq: Path, multiple: int) -> tuple[int, int]:
+    height, width = size_of(lq, "general")
+    return height - height % multiple, width - width % multiple
 
 
 def _in_threads(look: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:

@@ -4,6 +4,7 @@ Whether the code imports and makes the images is not asked here: that needs a sa
 """
 
 import ast
+import contextlib
 import hashlib
 import json
 import os
@@ -11,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ntire.entry.archive import survey
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import MethodUsed
 from ntire.files import open_regular, read_regular
+from ntire.text import printable
 
 METHOD = "method/"
 """Below it lies all code of an entry."""
@@ -23,12 +26,15 @@ MOST_CODE = 4 << 20
 MOST_HEADER = 16 << 20
 """Bytes of a safetensors file's header."""
 PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".tar"})
+TEXT = frozenset({".py", ".pyi", ".toml", ".txt", ".md", ".rst", ".yaml", ".yml", ".json", ".cfg", ".ini", "LICENSE"})
+MOST_TEXT = 1 << 16
+"""Bytes of a text that holds no pictures."""
 DIGITS = 8
 """Of a sha256 at least, where only its beginning is published."""
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredFile:
     """A weights file that the manifest or the class names."""
 
     file: str
@@ -42,7 +48,7 @@ def look_at_method(root: Path, files: Sequence[str], method: MethodUsed) -> list
     if method.file is None and not any(name.startswith(METHOD) for name in files):
         return []
     source = method.file or CODE
-    declared = [Declared(weights.file, weights.sha256, "submission.toml") for weights in method.weights]
+    declared = [DeclaredFile(weights.file, weights.sha256, "submission.toml") for weights in method.weights]
     if source not in files:
         findings = [Finding("E407", source, "the code", "no such file")]
     else:
@@ -52,7 +58,34 @@ def look_at_method(root: Path, files: Sequence[str], method: MethodUsed) -> list
     return findings + _look_at_weights(root, files, declared, beside) + _look_at_pickles(root, files)
 
 
-def _look_at_code(root: Path, files: Sequence[str], source: str) -> tuple[list[Finding], list[Declared]]:
+@dataclass(frozen=True)
+class Blob:
+    """Data beside the code that no declared weights explain."""
+
+    file: str
+    bytes: int
+
+
+def unexplained(root: Path, method: MethodUsed) -> list[Blob]:
+    """Files of `method/` that are neither short text nor weights with a declared sha256, the largest first."""
+    files, _ = survey(root)
+    source = method.file or CODE
+    declared: list[tuple[str, str | None]] = [(one.file, one.sha256) for one in method.weights]
+    if source in files:
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError, OSError):
+            declared += [(one.file, one.sha256) for one in _look_at_code(root, files, source)[1]]
+    beside = source.rpartition("/")[0] + "/weights/"
+    known = {name for file, sha256 in declared if sha256 for name in (file, beside + file)}
+    found = []
+    for name in files:
+        size = (root / name).lstat().st_size
+        text = Path(name).suffix.lower() in TEXT or Path(name).name in TEXT
+        if name.startswith(METHOD) and name not in known and not (text and size <= MOST_TEXT):
+            found.append(Blob(printable(name), size))
+    return sorted(found, key=lambda one: (-one.bytes, one.file))
+
+
+def _look_at_code(root: Path, files: Sequence[str], source: str) -> tuple[list[Finding], list[DeclaredFile]]:
     try:
         known = _methods_in(root, source, frozenset(files), frozenset())
     except (SyntaxError, ValueError, RecursionError, MemoryError, OSError) as error:
@@ -62,7 +95,7 @@ def _look_at_code(root: Path, files: Sequence[str], source: str) -> tuple[list[F
         names = ", ".join(node.name for node in classes)
         code = "E405" if classes else "E404"
         return [Finding(code, source, "one subclass of ntire.method.Method", names or "none")], []
-    return [], [Declared(file, sha256, source) for file, sha256 in _weights_in(classes[0])]
+    return [], [DeclaredFile(file, sha256, source) for file, sha256 in _weights_in(classes[0])]
 
 
 def _methods_in(root: Path, source: str, files: frozenset[str], seen: frozenset[str]) -> dict[str, ast.ClassDef | None]:
@@ -138,7 +171,7 @@ def _weights_in(node: ast.ClassDef) -> Iterator[tuple[str, str | None]]:
             yield file, sha256 if isinstance(sha256, str) else None
 
 
-def _look_at_weights(root: Path, files: Sequence[str], declared: Sequence[Declared], beside: str) -> list[Finding]:
+def _look_at_weights(root: Path, files: Sequence[str], declared: Sequence[DeclaredFile], beside: str) -> list[Finding]:
     findings = []
     hashed: dict[str, str] = {}
     for one in declared:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ntire import UserError
 from ntire.entry.findings import Finding
-from ntire.review.image_checks import Seen, Wanted, digest_at, look_at
+from ntire.review.image_checks import SeenImage, Wanted, digest_at, look_at
 from ntire.sandbox.child import DECODER, Child, Place
 from ntire.sandbox.limits import Limits, apply_rlimits
 
@@ -42,7 +42,10 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
         if request["op"] == "digest":
             return {"digest": digest_at(Path(request["path"]), {(height, width) for height, width in request["sizes"]})}
         lq, size = request["lq"], request["size"]
-        wanted = Wanted(Path(request["path"]), request["name"], Path(lq) if lq else None, tuple(size) if size else None)
+        depths = tuple(request["depths"])
+        wanted = Wanted(
+            Path(request["path"]), request["name"], Path(lq) if lq else None, tuple(size) if size else None, depths
+        )
         seen = look_at(wanted)
     except UserError as error:
         return {"mistake": str(error)}
@@ -80,7 +83,7 @@ class Decoders:
             self._idle.put(None)
         self._nowhere.cleanup()
 
-    def look(self, wanted: Sequence[Wanted]) -> list[Seen]:
+    def look(self, wanted: Sequence[Wanted]) -> list[SeenImage]:
         """What is wrong with each picture, in order. Raises UserError for an input that cannot be read."""
         return self._each(self._look, wanted)
 
@@ -88,7 +91,7 @@ class Decoders:
         """The digest of each file that is a picture of one of the sizes."""
         return self._each(lambda path: self._digest(path, sizes), paths) if sizes else [None] * len(paths)
 
-    def _look(self, wanted: Wanted) -> Seen:
+    def _look(self, wanted: Wanted) -> SeenImage:
         answer = self._ask(
             {
                 "op": "look",
@@ -97,6 +100,7 @@ class Decoders:
                 "name": wanted.name,
                 "lq": str(wanted.lq.absolute()) if wanted.lq else None,
                 "size": wanted.size,
+                "depths": wanted.depths,
             }
         )
         if "mistake" in answer:
@@ -112,8 +116,8 @@ class Decoders:
                 raise ValueError
         except (KeyError, ValueError, TypeError):
             problem = f"its decoder {answer.get('problem') or 'ran out of memory'}"
-            return Seen(wanted.name, (Finding("E307", wanted.name, "a picture that can be decoded", problem),))
-        return Seen(wanted.name, findings, size, digest)
+            return SeenImage(wanted.name, (Finding("E307", wanted.name, "a picture that can be decoded", problem),))
+        return SeenImage(wanted.name, findings, size, digest)
 
     def _digest(self, path: Path, sizes: set[tuple[int, int]]) -> str | None:
         digest = self._ask({"op": "digest", "path": str(path.absolute()), "sizes": sorted(sizes)}).get("digest")

@@ -51,10 +51,12 @@ class Wanted:
     """A picture; of a raw frame, only the size is known here."""
     size: tuple[int, int] | None = None
     """Height and width of the input, where it is not to be read."""
+    depths: tuple[int, ...] = (8,)
+    """Bits a sample that the track takes."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenImage:
     """What was found in a picture; without a digest if its pixels were not decoded."""
 
     name: str
@@ -73,7 +75,7 @@ class _Bad(Exception):
         self.finding = finding
 
 
-def look_at(wanted: Wanted) -> Seen:
+def look_at(wanted: Wanted) -> SeenImage:
     """Everything that is wrong with one picture.
 
     Raises UserError if the input that it is for cannot be read.
@@ -84,11 +86,11 @@ def look_at(wanted: Wanted) -> Seen:
         found = _size(wanted, data)
         wrong = _as_expected(wanted, data, found, size)
         if wrong:
-            return Seen(wanted.name, tuple(wrong), found)
+            return SeenImage(wanted.name, tuple(wrong), found)
         pixels = _pixels(wanted, data)
     except _Bad as bad:
-        return Seen(wanted.name, (bad.finding,))
-    return Seen(wanted.name, tuple(_dishonest(wanted, data, pixels, given)), found, digest_of(pixels))
+        return SeenImage(wanted.name, (bad.finding,))
+    return SeenImage(wanted.name, tuple(_dishonest(wanted, data, pixels, given)), found, digest_of(pixels))
 
 
 def digest_of(pixels: Pixels) -> str:
@@ -167,9 +169,11 @@ def _as_expected(wanted: Wanted, data: bytes, found: tuple[int, int], size: tupl
     if found[0] * found[1] > (max(MOST_PIXELS, size[0] * size[1]) if size else MOST_PIXELS):
         raise _Bad(Finding("E309", wanted.name, _by(size) if size else f"at most {MOST_PIXELS:,} pixels", _by(found)))
     depth, colour = data[24], data[25]
-    if (depth, colour) != (8, 2):
+    if depth not in wanted.depths or colour != 2:
         shown = f"{COLOURS.get(colour, f'colour type {colour}')} of {depth} bits"
-        wrong.append(Finding("E305", wanted.name, "RGB of 8 bits a sample", shown))
+        wrong.append(
+            Finding("E305", wanted.name, f"RGB of {' or '.join(map(str, wanted.depths))} bits a sample", shown)
+        )
     try:
         header = header_of(wanted.path, data)
     except UnreadableImage as error:
@@ -203,6 +207,8 @@ def _broken_chunk(data: bytes) -> str | None:
             break
         if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
             return f"chunk {name!r} with a wrong checksum"
+        if name == b"eXIf" and data[at + 8 : at + 12] not in (b"II*\0", b"MM\0*"):
+            return "EXIF data that is none"
         if name == b"IEND":
             return None
         at = end

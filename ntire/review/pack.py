@@ -19,7 +19,7 @@ from ntire.entry.archive import survey
 from ntire.entry.findings import Finding
 from ntire.entry.journal import read_header, read_journal
 from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, Submission, open_submission
-from ntire.files import open_regular, sha256_of, write_atomically
+from ntire.files import new_file, open_regular, sha256_of, write_atomically
 from ntire.method import catalogue
 from ntire.method.method_table import facts_of
 from ntire.review.check import InputsOf, Report, check
@@ -27,7 +27,7 @@ from ntire.review.code_checks import METHOD
 from ntire.runner.prepare import code_sha256
 from ntire.runner.runner import Result
 from ntire.scoring.track import all_tracks
-from ntire.text import printable
+from ntire.text import markdown_cell, markdown_table
 
 FACTSHEET = "factsheet.md"
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
@@ -122,16 +122,14 @@ def _members(folder: Path) -> list[str]:
 
 def _write_zip(file: Path, folder: Path, names: Sequence[str]) -> None:
     """Members sorted, stored, without times or owners: compressing would tie the bytes to a version of zlib."""
-    part = file.with_name(f".{file.name}.part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as packed:
+    with new_file(file) as made, zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as packed:
         for name in sorted(names):
             info = zipfile.ZipInfo(name, LONG_AGO)
             info.create_system = 3
             info.external_attr = 0o100644 << 16
-            info.file_size = (folder / name).stat().st_size
-            with open_regular(folder / name) as source, packed.open(info, "w") as member:
+            info.file_size = (folder / name).lstat().st_size
+            with open_regular(folder / name, folder) as source, packed.open(info, "w") as member:
                 shutil.copyfileobj(source, member, 1 << 20)
-    part.replace(file)
 
 
 def _results(folder: Path) -> list[Result]:
@@ -217,13 +215,12 @@ def _facts(rows: Sequence[tuple[str, object]]) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([_text(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(header, ([_text(cell) for cell in row] for row in rows))
 
 
 def _text(value: str) -> str:
     """A value from a manifest that cannot break out of its cell."""
-    return printable(value).replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
+    return markdown_cell(value)
 
 
 def _in_units(value: float | None, unit: str) -> str:

@@ -1,38 +1,63 @@
-"""Submitted code as something that can be asked: started behind the wall, loaded, given one picture after another."""
+"""Submitted code as something that can be asked: started in a sandbox, loaded, given one picture after another."""
 
-import secrets
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from torch import Tensor
 
-from ntire import UserError, __version__
 from ntire.entry.archive import survey
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import Manifest
-from ntire.environment import environment
-from ntire.files import open_regular
 from ntire.method import Method
 from ntire.method.catalogue import module_name
 from ntire.method.weights_files import Weights, cache_folder
 from ntire.picture.image import as_image, decode, read_header
-from ntire.picture.raw import facts_file, read_raw
+from ntire.picture.raw import facts_text, read_raw
 from ntire.review.code_checks import METHOD
 from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import Wanted
 from ntire.runner.device_worker import fingerprint_of
 from ntire.sandbox.child import Answer, Backend, Child, Place, describe
+from ntire.sandbox.confinement import refuse_unconfined
+from ntire.sandbox.exchange import Exchange, copy_readable
 from ntire.sandbox.limits import Limits
 from ntire.text import printable
 
+LONGEST = 200
+"""Characters of a name that code may give itself."""
 
-class Behind:
-    """Submitted code behind the wall: started, loaded, asked for one picture after another, started again if it ends."""
+Word = Annotated[str, StringConstraints(max_length=LONGEST)]
+
+
+class LoadedWeights(BaseModel):
+    """A weights file that the code says it has loaded."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: Word
+    license: Word
+
+
+class Loaded(BaseModel):
+    """What submitted code says of itself once it is loaded: nothing of it is known to be true, only that it has this form."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: Annotated[str, StringConstraints(pattern=r"^\w+$", max_length=LONGEST)]
+    team: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
+    track: Word
+    variant: Word = ""
+    tiling: Word = ""
+    weights: Annotated[tuple[LoadedWeights, ...], Field(max_length=1000)] = ()
+
+
+class SubmittedMethod:
+    """Submitted code in a sandbox: started, loaded, asked for one picture after another, started again if it ends."""
 
     def __init__(
         self,
@@ -50,17 +75,15 @@ class Behind:
         settings: Mapping[str, str] | None = None,
     ) -> None:
         """`code` is a folder that the sandbox's user may read, `source` the file in it; nothing is started yet."""
-        self.exchange = scratch / "exchange"
-        self.exchange.mkdir(mode=0o755)
-        scratch.chmod(0o755)
-        self._place = Place(code, self.exchange, weights, device)
+        self.exchange = Exchange(scratch)
+        self._place = Place(code, self.exchange.folder, weights, device)
         self._backend, self._limits, self._source, self._device = backend, limits, source, device
         self._how = {"tile": tile, "precision": precision, "bits": bits, "settings": dict(settings or {})}
         self._child: Child | None = None
         self.started = 0
         self.printed = ""
-        self.facts: Mapping[str, Any] = {}
-        self.wall: Mapping[str, Any] = {}
+        self.facts: Loaded | None = None
+        self.sandbox: Mapping[str, Any] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -83,23 +106,27 @@ class Behind:
             self._child = None
 
     def load(self, only: Literal["", "import"] = "") -> Finding | None:
-        """Start the child, see that the wall stands, and load the code; what is wrong with the code, if anything.
+        """Start the child, see that the sandbox holds, and load the code; what is wrong with the code, if anything.
 
-        Raises UserError (exit code 3) if the wall or the device is not what was asked for.
+        Raises UserError (exit code 3) if the sandbox or the device is not what was asked for.
         """
         self.close()
         self.started += 1
         self._child = child = Child(self._backend, self._place, self._limits)
         inside = "cuda" if self._device != "cpu" and self._backend != "none" else self._device
         ready = child.begin(inside)
-        self._expect(ready, child)
-        self.wall = {**describe(self._backend), "limits": child.held_by, "at_most": asdict(self._limits)}
+        refuse_unconfined(ready.fields, self._backend, self._device, f"{ready.problem} {child.printed.strip()[-500:]}")
+        self.sandbox = {**describe(self._backend), "limits": child.held_by, "at_most": asdict(self._limits)}
         request = {"op": "load", "file": self._source.removeprefix(METHOD), "only": only, **self._how}
         loaded = child.ask(request, self._limits.start_seconds)
         problem = printable(str(loaded.fields.get("problem", loaded.problem)))
         if loaded.state == "answered" and loaded.fields.get("status") == "loaded":
-            self.facts = loaded.fields
-            return None
+            try:
+                self.facts = Loaded.model_validate(loaded.fields)
+                return None
+            except ValidationError as error:
+                wrong = error.errors()[0]
+                problem = printable(f"says {'.'.join(map(str, wrong['loc']))} of itself: {wrong['msg']}")
         code = loaded.fields.get("code")
         known = code if code in ("E404", "E405", "E410", "E411") else _code_of(loaded.state)
         expected = {
@@ -114,46 +141,12 @@ class Behind:
         """The answer for one input, which is all that lies in the exchange folder meanwhile, under `name`."""
         if self._child is None:
             return Answer("died", 0.0, problem="it is not running")
-        facts = facts_file(path)
-        shown = self.exchange / (name or f"{secrets.token_hex(8)}{path.suffix.lower()}")
-        beside = shown.with_suffix(".toml")
-        try:
-            copy_readable(path, shown)
-            if facts is not None:
-                copy_readable(facts, beside)
-            request = {"op": "restore", "path": self._child.path_of(shown.name), "fingerprint": fingerprint}
+        with self.exchange.showing(path, facts_text(path), name) as shown:
+            request = {"op": "restore", "path": self._child.path_of(shown), "fingerprint": fingerprint}
             answer = self._child.ask(request, self._limits.seconds, most)
-        finally:
-            shown.unlink(missing_ok=True)
-            beside.unlink(missing_ok=True)
         if answer.state != "answered":
             self.close()
         return answer
-
-    def _expect(self, ready: Answer, child: Child) -> None:
-        fields = ready.fields
-        if fields.get("status") == "no device":
-            raise UserError(f"inside the sandbox: {printable(str(fields.get('problem')))}", exit_code=3)
-        if fields.get("status") != "ready":
-            raise UserError(
-                f"the sandbox {self._backend} does not start: {ready.problem} {child.printed.strip()[-500:]}",
-                exit_code=3,
-            )
-        if fields.get("ntire") != __version__:
-            raise UserError(
-                f"ntire {fields.get('ntire')} is in the sandbox, {__version__} here: build its image again.",
-                exit_code=3,
-            )
-        if self._device != "cpu" and fields.get("device") != environment(self._device)["device"]:
-            raise UserError(
-                f"the sandbox has the device {fields.get('device')}, not the one of {self._device}.", exit_code=3
-            )
-        held = fields.get("uid") != 0 and fields.get("capabilities") == 0
-        held = held and bool(fields.get("no_new_privileges")) and bool(fields.get("seccomp"))
-        if self._backend == "bubblewrap" and not held:
-            raise UserError(
-                "the sandbox does not hold: rights are left inside. `ntire doctor` shows more.", exit_code=3
-            )
 
 
 def _code_of(state: str) -> str:
@@ -191,7 +184,7 @@ def size_of(path: Path, inputs: str) -> tuple[int, int]:
 
 
 def look(data: bytes, name: str, size: tuple[int, int], scratch: Path) -> str:
-    """What is wrong with a picture that came through the wall, looked at by a decoder; empty if nothing is."""
+    """What is wrong with a picture that came out of the sandbox, looked at by a decoder; empty if nothing is."""
     made = scratch / "made.png"
     made.write_bytes(data)
     wrong = decoders().look([Wanted(made, name, size=size)])[0].findings
@@ -200,26 +193,22 @@ def look(data: bytes, name: str, size: tuple[int, int], scratch: Path) -> str:
     return f"{serious[0].problem}: expected {serious[0].expected}, found {serious[0].found}" if serious else ""
 
 
-def method_behind(behind: Behind, folder: Path, scratch: Path) -> Method:
-    """Loaded code as a method that `ntire.runner.runner.run` can run: `restore` asks through the wall.
+def as_method(submitted: SubmittedMethod, facts: Loaded, folder: Path, scratch: Path) -> Method:
+    """Loaded code as a method that `ntire.runner.runner.run` can run: `restore` asks the sandbox.
 
     Its facts are what the code says of itself; its weights are those that lie beside it.
     """
-    facts = behind.facts
-    weights = tuple(
-        Weights(printable(str(one["file"])), None, printable(str(one["license"])), "official")
-        for one in facts["weights"]
-    )
+    weights = tuple(Weights(printable(one.file), None, printable(one.license), "official") for one in facts.weights)
 
-    class Walled(Method, abstract=True):
+    class Sandboxed(Method, abstract=True):
         """A method that computes elsewhere."""
 
         def restore(self, path: Path) -> Tensor:
             size = size_of(path, self.track)
             fingerprint = fingerprint_of(path, self.track)
-            if not behind.running:
-                behind.load()
-            answer = behind.restore(path, fingerprint, 8 * size[0] * size[1] + (1 << 20))
+            if not submitted.running:
+                submitted.load()
+            answer = submitted.restore(path, fingerprint, 8 * size[0] * size[1] + (1 << 20))
             if answer.state != "answered" or answer.fields.get("status") != "done":
                 raise RuntimeError(printable(str(answer.fields.get("problem") or answer.problem)))
             wrong = look(answer.data, path.name, size, scratch)
@@ -228,17 +217,10 @@ def method_behind(behind: Behind, folder: Path, scratch: Path) -> Method:
             return as_image(decode(path, answer.data))
 
     # The code that runs is the folder's, and so is its hash.
-    name = f"ntire_behind_{module_name(str(folder.resolve()))}"
+    name = f"ntire_submitted_{module_name(str(folder.resolve()))}"
     sys.modules[name] = module = ModuleType(name)
     module.__file__ = str(folder.resolve() / "method.py")
-    known = {key: printable(str(facts[key])) for key in ("team", "track", "variant")}
+    known = {key: printable(getattr(facts, key)) for key in ("team", "track", "variant")}
     body = {"__module__": name, "cite": "", "tiling": "method", "halo": 0, "stride": 1, "weights": weights, **known}
-    made: Method = type(printable(str(facts["name"])), (Walled,), body)()
+    made: Method = type(facts.name, (Sandboxed,), body)()
     return made.eval()
-
-
-def copy_readable(source: Path, target: Path) -> None:
-    """A copy that everybody may read, whatever the rights of the original."""
-    with open_regular(source) as given, target.open("wb") as made:
-        shutil.copyfileobj(given, made, 1 << 20)
-    target.chmod(0o644)

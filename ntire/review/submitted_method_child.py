@@ -1,4 +1,4 @@
-"""What runs inside the sandbox: our side of the wall, which loads submitted code and answers one request at a time.
+"""What runs inside the sandbox: our program, which loads submitted code and answers one request at a time.
 
 Requests are JSON lines on standard input, answers JSON lines on standard output, the second followed by the bytes of the one
 file that it speaks of. Whatever the code prints goes to standard error. No line here is trusted outside: the code that is
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ntire import UserError, __version__
+from ntire.sandbox.confinement import confinement
 from ntire.sandbox.limits import Limits, apply_rlimits
 
 if TYPE_CHECKING:
@@ -30,17 +31,6 @@ def main() -> None:
     server = _Server(answers)
     for line in requests:
         server.answer(json.loads(line))
-
-
-def wall() -> dict[str, Any]:
-    """How this process sees itself held: by /proc, where the kernel says it."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    return {
-        "uid": os.getuid(),
-        "capabilities": sum(int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")),
-        "no_new_privileges": status["NoNewPrivs"].strip() == "1",
-        "seccomp": status["Seccomp"].strip() == "2",
-    }
 
 
 class _Server:
@@ -74,8 +64,8 @@ class _Server:
         limits = Limits(**request["limits"])
         self._device = request["device"]
         self._code, self._out = Path(request["code"]), Path(request["out"])
-        apply_rlimits(limits, gpu=self._device != "cpu", alone=request["walled"])
-        found = {"status": "ready", "ntire": __version__, **wall()}
+        apply_rlimits(limits, gpu=self._device != "cpu", alone=request["sandboxed"])
+        found = {"status": "ready", "ntire": __version__, **confinement()}
         if self._device != "cpu":
             # A GPU that cannot be seen would otherwise be a CPU that nobody asked for.
             from ntire.environment import choose_device, environment
@@ -89,7 +79,7 @@ class _Server:
     def _load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Import the code and, unless it is only asked for that, build the method and fill it."""
         from ntire.method.catalogue import declared_in
-        from ntire.runner.device_worker import Device, Turns
+        from ntire.runner.device_worker import Device, RandomTurns
         from ntire.runner.prepare import Options, prepare
 
         try:
@@ -106,6 +96,7 @@ class _Server:
             "team": str(found.team),
             "track": str(found.track),
             "variant": str(found.variant),
+            "tiling": str(getattr(found, "tiling", "")),
             "weights": [
                 {"file": str(one.file), "license": str(one.license), "provenance": str(one.provenance)}
                 for one in found.weights
@@ -121,7 +112,7 @@ class _Server:
             settings=tuple(sorted(request["settings"].items())),
         )
         try:
-            self._ready = Device(prepare(found, options), options, Turns())
+            self._ready = Device(prepare(found, options).method, options, RandomTurns())
         except BaseException as error:  # noqa: BLE001
             return {"status": "refused", "code": "E411", "problem": _why(error)}
         return facts

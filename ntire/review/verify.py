@@ -1,15 +1,13 @@
 """`ntire verify`: does the submitted code make the submitted images?
 
 The code runs in the sandbox, in a clean tree in which no submitted image lies, on the track's inputs under names that say
-nothing. Each result is held against the submitted image. Then the same code is asked again: under the real name, with one
-picture repeated among new ones, with one bit flipped, with a part of the picture replaced. Outputs have to follow the pixels.
+nothing. Each result is held against the submitted image. Then the same code is asked again, about pictures that the seed
+chooses and the one that took longest: see `ntire.review.questions`. A pass says that the code reproduces the images: no more.
 """
 
 import json
 import math
 import random
-import shutil
-import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,11 +22,12 @@ from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission
 from ntire.files import writable_folder, write_atomically
-from ntire.picture.image import Pixels, decode, encode_png, read_pixels
-from ntire.picture.raw import facts_file
-from ntire.review.check import InputsOf, Report, check
-from ntire.review.code_checks import CODE
-from ntire.review.submitted_method import Behind, clean_tree, look, size_of, weights_at_hand
+from ntire.picture.image import Integers, decode_integers, encode_png, psnr_of, read_bytes
+from ntire.review.check import InputsOf, Report, check, inner_folder
+from ntire.review.code_checks import CODE, Blob, unexplained
+from ntire.review.probes import Gap
+from ntire.review.questions import Probe, Questions
+from ntire.review.submitted_method import SubmittedMethod, clean_tree, look, size_of, weights_at_hand
 from ntire.runner.device_worker import Input, fingerprint_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Answer, Backend
@@ -47,21 +46,12 @@ WORST = 4
 """Images of which a patch is shown."""
 RESTARTS = 3
 """Of a child that ended; then the images that are left are not asked for."""
-FASTER = 0.9
-"""A repeated picture that takes less than this share of a new one's time was not computed again."""
-LEAST_SECONDS = 0.005
-"""Differences below are the clock's."""
-ROUNDS = 3
-"""Repeated pictures and new ones, one after the other; three times as many where they seem to differ."""
-FLIPPED_PSNR_DB = 40.0
-"""How near the result of a picture with one bit flipped stays to that of the picture."""
-
-Scores = Callable[[Submission, Submission, Sequence[str]], "Scored"]
+Scores = Callable[[Submission, Submission, Sequence[str]], "BothScored"]
 """Metrics of the submitted and of the reproduced images of those names."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class BothScored:
     """Both sides of each metric that could be computed, and why the others could not."""
 
     submitted: Mapping[str, float]
@@ -71,7 +61,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Options:
+class VerifyOptions:
     """How to verify, apart from what."""
 
     backend: Backend
@@ -81,6 +71,12 @@ class Options:
     """Chooses the sample, the probes and the neutral names."""
     device: str = "cpu"
     limits: Limits = field(default_factory=Limits)
+    probes: int = 4
+    """Pictures that are asked about again, the one that took longest among them."""
+    fresh: int = 4
+    """Inputs made from other pictures."""
+    strict: bool = False
+    """Whether every picture gets a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +99,6 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """One question about the code beside its images."""
-
-    name: str
-    passed: bool | None
-    """None: it could not be asked."""
-    found: str
-
-
-@dataclass(frozen=True)
 class Verification:
     """What `ntire verify` found; `verification.json` as it stands."""
 
@@ -126,7 +112,11 @@ class Verification:
     """Images that the entry has in all."""
     seed: int = 0
     probes: tuple[Probe, ...] = ()
-    scored: Scored | None = None
+    gaps: Mapping[str, Gap] = field(default_factory=dict)
+    """How much better submitted inputs are restored than the same ones changed, and than other pictures."""
+    data: tuple[Blob, ...] = ()
+    """Files of `method/` that no declared weights explain: where answers could lie."""
+    scored: BothScored | None = None
     claimed: Mapping[str, float] = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=dict)
     sandbox: Mapping[str, Any] = field(default_factory=dict)
@@ -152,23 +142,38 @@ class Verification:
 
 
 def verify(
-    entry: Path, track: Track | None, inputs_of: InputsOf, run_on: InputsOf, options: Options, scores: Scores, out: Path
+    entry: Path,
+    track: Track | None,
+    inputs_of: InputsOf,
+    run_on: InputsOf,
+    options: VerifyOptions,
+    scores: Scores,
+    out: Path,
+    truth_of: InputsOf = lambda track: None,
 ) -> Verification:
     """Run an entry's code and hold what it makes against what was submitted; write `verification.json` into `out`.
 
-    An entry that `check` refuses is not run. `inputs_of` says what it is checked with, `run_on` what its code gets. Raises
+    An entry that `check` refuses is not run. `inputs_of` says what it is checked with, `run_on` what its code gets, `truth_of`
+    where the ground truth is, if it is known. Raises
     UserError for wrong usage, inputs that are not there, and (exit code 3) a sandbox or device that does not work.
     """
     report = check(entry, track, inputs_of)
     with tempfile.TemporaryDirectory(prefix="ntire-verify-") as name:
-        found = _verified(entry, report, run_on, options, scores, out, Path(name))
+        found = _verified(entry, report, run_on, options, scores, out, Path(name), truth_of)
     path = writable_folder(out) / VERIFICATION
     write_atomically(path, json.dumps(found.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return replace(found, file=path)
 
 
 def _verified(
-    entry: Path, report: Report, run_on: InputsOf, options: Options, scores: Scores, out: Path, scratch: Path
+    entry: Path,
+    report: Report,
+    run_on: InputsOf,
+    options: VerifyOptions,
+    scores: Scores,
+    out: Path,
+    scratch: Path,
+    truth_of: InputsOf,
 ) -> Verification:
     if not report.valid:
         return _refused(report, report.findings)
@@ -176,7 +181,7 @@ def _verified(
     if not entry.is_dir():
         root = scratch / "entry"
         unpack(entry, root)
-    root = _inner(root)
+    root = inner_folder(root, load_track(report.track) if report.track else None)
     try:
         submission = open_submission(root)
     except UserError as error:
@@ -184,23 +189,17 @@ def _verified(
     source = submission.manifest.method.file or CODE
     if not (root / source).is_file():
         return _refused(report, (Finding("E612", source, "the code that made the images", "none"),))
-    verifier = _Verifier(submission, source, report, run_on, options, scratch)
+    verifier = _Verifier(submission, source, report, run_on, options, scratch, truth_of)
     found = verifier.verification(scores)
     verifier.pictures(found.images, out / PICTURES)
     return found
-
-
-def _inner(root: Path) -> Path:
-    """The entry itself, where `check` has tolerated one folder around it."""
-    inner = [path for path in root.iterdir() if not path.name.startswith(".")]
-    return inner[0] if len(inner) == 1 and inner[0].is_dir() and not (root / MANIFEST).is_file() else root
 
 
 def _refused(report: Report, findings: Sequence[Finding]) -> Verification:
     return Verification(report.entry, report.team, report.track, "fail", tuple(findings))
 
 
-def compare(submitted: Pixels, reproduced: Pixels) -> dict[str, Any]:
+def compare(submitted: Integers, reproduced: Integers) -> dict[str, Any]:
     """Largest and mean difference in levels, PSNR between the two, share of pixels that differ."""
     apart = np.abs(submitted.astype(np.int32) - reproduced.astype(np.int32))
     mean_square = float(np.mean(np.square(apart, dtype=np.int64)))
@@ -208,7 +207,7 @@ def compare(submitted: Pixels, reproduced: Pixels) -> dict[str, Any]:
     return {
         "largest": int(apart.max(initial=0)),
         "mean": float(apart.mean()),
-        "psnr_db": math.inf if mean_square == 0 else 10 * math.log10(top**2 / mean_square),
+        "psnr_db": psnr_of(mean_square / top**2),
         "share": float((apart > 0).any(axis=2).mean()),
     }
 
@@ -217,7 +216,14 @@ class _Verifier:
     """One verification; results are collected in the scratch folder."""
 
     def __init__(
-        self, submission: Submission, source: str, report: Report, run_on: InputsOf, options: Options, scratch: Path
+        self,
+        submission: Submission,
+        source: str,
+        report: Report,
+        run_on: InputsOf,
+        options: VerifyOptions,
+        scratch: Path,
+        truth_of: InputsOf,
     ) -> None:
         self.submission, self.report, self.options = submission, report, options
         self.track = load_track(submission.track)
@@ -234,7 +240,7 @@ class _Verifier:
         (scratch / "code").mkdir(mode=0o755)
         clean_tree(submission.root, scratch / "code")
         weights = weights_at_hand(submission.manifest)
-        self.behind = Behind(
+        self.code = SubmittedMethod(
             options.backend,
             scratch / "code",
             source,
@@ -246,18 +252,22 @@ class _Verifier:
         )
         self.probed = scratch / "probe"
         self.probed.mkdir()
+        truth = truth_of(self.track)
+        self.truths = self._images(truth) if truth is not None else {}
+        self.gaps: Mapping[str, Gap] = {}
+        self.restarts = 0
 
     def verification(self, scores: Scores) -> Verification:
         """Everything in turn; the child is gone when this returns."""
         try:
-            refused = self.behind.load()
+            refused = self.code.load()
             if refused is not None:
                 self.findings.append(refused)
                 return self._result("fail", (), (), None)
             compared = self._compare_all()
             probes = self._probes(compared)
         finally:
-            self.behind.close()
+            self.code.close()
         scored = self._scored(scores, compared)
         verdict = self._verdict(compared, scored)
         return self._result(verdict, compared, probes, scored)
@@ -267,8 +277,8 @@ class _Verifier:
         differing = sorted((one for one in compared if one.largest), key=lambda one: (-(one.mean or 0), one.image))
         written = []
         for number, one in enumerate(differing[:WORST], 1):
-            theirs = read_pixels(self.submitted[one.image])
-            ours = read_pixels(self.reproduced / IMAGES / f"{one.image}.png")
+            theirs = _integers_of(self.submitted[one.image])
+            ours = _integers_of(self.reproduced / IMAGES / f"{one.image}.png")
             row, column = _worst_place(theirs, ours)
             a, b = (pixels[row : row + PATCH, column : column + PATCH].astype(np.int32) for pixels in (theirs, ours))
             shown = np.concatenate([a, b, (8 * np.abs(a - b)).clip(0, 255)], axis=1).astype(np.uint8)
@@ -277,7 +287,7 @@ class _Verifier:
         return written
 
     def _result(
-        self, verdict: Verdict, compared: Sequence[Compared], probes: Sequence[Probe], scored: Scored | None
+        self, verdict: Verdict, compared: Sequence[Compared], probes: Sequence[Probe], scored: BothScored | None
     ) -> Verification:
         broken = any(one.breaks_a_rule for one in self.findings)
         rules = self.track.reproduction
@@ -291,12 +301,14 @@ class _Verifier:
             len(self.submitted),
             self.options.seed,
             tuple(probes),
+            self.gaps,
+            tuple(unexplained(self.submission.root, self.submission.manifest.method)),
             scored,
             {printable(name): value for name, value in self.submission.manifest.score.items()},
             {"levels": rules.levels, "share": rules.share, "total": self.track.tolerance},
-            self.behind.wall,
+            self.code.sandbox,
             tuple(self.notes),
-            self.behind.printed,
+            self.code.printed,
             content_of(self.submission.root),
         )
 
@@ -327,7 +339,7 @@ class _Verifier:
         theirs = self.submitted[name]
         if theirs.read_bytes() == data:
             return Compared(name, "identical", 0, 0.0, math.inf, 0.0, answer.seconds)
-        found = compare(read_pixels(theirs), decode(path, data))
+        found = compare(_integers_of(theirs), decode_integers(path, data))
         rules = self.track.reproduction
         close = found["largest"] <= rules.levels and found["share"] <= rules.share
         status = "identical" if not found["largest"] else "close" if close else "different"
@@ -336,11 +348,14 @@ class _Verifier:
     def _restored(
         self, item: Input, fingerprint: str, path: Path | None = None, name: str | None = None
     ) -> tuple[Answer, bytes | None]:
-        """The PNG of an input, if it is one of the right size and form; it has been looked at behind another wall."""
-        if self.behind.started <= RESTARTS and not self.behind.running:
-            self.behind.load()
-        height, width = size_of(item.path, self.track.inputs)
-        answer = self.behind.restore(path or item.path, fingerprint, 4 * height * width + (1 << 20), name)
+        """The PNG of an input, if it is one of the right size and form; it has been decoded in a worker."""
+        if self.options.strict:
+            self.code.load()
+        elif self.restarts < RESTARTS and not self.code.running:
+            self.restarts += 1
+            self.code.load()
+        height, width = size_of(path or item.path, self.track.inputs)
+        answer = self.code.restore(path or item.path, fingerprint, 4 * height * width + (1 << 20), name)
         if answer.state != "answered" or answer.fields.get("status") != "done":
             return answer, None
         wrong = look(answer.data, item.name, (height, width), self.probed)
@@ -349,104 +364,43 @@ class _Verifier:
         return answer, answer.data
 
     def _probes(self, compared: Sequence[Compared]) -> list[Probe]:
-        """Asked about the picture that takes least time, as they take a dozen runs."""
+        """Asked about pictures that the seed chooses, and the one that took longest: code cannot tell which will be."""
         done = [one for one in compared if one.status in ("identical", "close", "different")]
         if not done:
             return []
-        chosen = min(done, key=lambda one: (one.seconds or 0.0, one.image))
-        item = self.inputs[chosen.image]
-        first = decode(item.path, (self.reproduced / IMAGES / f"{chosen.image}.png").read_bytes())
-        probes = [self._again(item, first)]
-        if not probes[0].passed:
-            # Whatever else changes an output could be chance.
-            return probes
-        probes.append(self._renamed(item, first))
-        pixels = _changeable(item.path)
-        if pixels is None:
-            self.notes.append(f"a {item.path.suffix} file cannot be changed by a bit: three probes were left out")
-            return probes
-        probes.append(self._repeated(item, pixels))
-        probes.append(self._flipped(item, pixels, first))
-        probes.append(self._replaced(item, pixels, first))
-        return probes
+        slowest = max(done, key=lambda one: (one.seconds or 0.0, one.image))
+        chosen = self.rng.sample(done, min(self.options.probes, len(done)))
+        if slowest not in chosen:
+            chosen[-1] = slowest
+        pictures = [(self.inputs[one.image], self._made(one.image)) for one in chosen]
+        truths = {self.inputs[key].name: path for key, path in self.truths.items() if key in self.inputs}
+        questions = Questions(self.track, self._ask, self._near, truths, self.rng, self.probed)
+        facts = self.code.facts
+        questions.ask(
+            pictures,
+            deterministic=self.submission.manifest.deterministic,
+            own_process=self.options.strict,
+            local=facts is None or facts.tiling != "global",
+            fresh=self.options.fresh,
+        )
+        self.findings += questions.findings
+        self.notes += questions.notes
+        self.gaps = questions.gaps
+        return questions.probes
 
-    def _ask(self, item: Input, path: Path | None = None, name: str | None = None) -> tuple[float, Pixels | None]:
+    def _made(self, image: str) -> Integers:
+        return decode_integers(self.inputs[image].path, (self.reproduced / IMAGES / f"{image}.png").read_bytes())
+
+    def _ask(self, item: Input, path: Path | None = None, name: str | None = None) -> tuple[float, Integers | None]:
         answer, data = self._restored(item, self._fingerprint(item), path, name)
-        return answer.seconds, None if data is None else decode(item.path, data)
+        return answer.seconds, None if data is None else decode_integers(item.path, data)
 
-    def _renamed(self, item: Input, first: Pixels) -> Probe:
-        _, named = self._ask(item, name=item.path.name)
-        return self._judge(
-            "renamed", "E603", item, named is not None and self._near(named, first), "the image of the neutral name"
-        )
-
-    def _again(self, item: Input, first: Pixels) -> Probe:
-        _, again = self._ask(item)
-        same = again is not None and np.array_equal(again, first)
-        if not same and not self.submission.manifest.deterministic and again is not None:
-            return Probe("run again", None, "differs, as the manifest says")
-        return self._judge("run again", "E606", item, same, "the same image twice")
-
-    def _repeated(self, item: Input, pixels: Pixels) -> Probe:
-        """The same picture and new ones of its size in turn, so that nothing but a memory can make a difference."""
-        repeated: list[float] = []
-        new: list[float] = []
-        for number in range(4 * ROUNDS):
-            if number == ROUNDS and not _suspicious(repeated, new):
-                break
-            seconds, _ = self._ask(item)
-            repeated.append(seconds)
-            seconds, _ = self._ask(item, self._changed(item, _flip(pixels, self.rng)))
-            new.append(seconds)
-        found = (
-            f"{1000 * statistics.median(repeated):.1f} ms again, {1000 * statistics.median(new):.1f} ms for new ones"
-        )
-        return self._judge("repeated", "E604", item, not _suspicious(repeated, new), "as long as a new picture", found)
-
-    def _flipped(self, item: Input, pixels: Pixels, first: Pixels) -> Probe:
-        _, after = self._ask(item, self._changed(item, _flip(pixels, self.rng)))
-        psnr = compare(first, after)["psnr_db"] if after is not None else -math.inf
-        expected = f"at least {FLIPPED_PSNR_DB:.0f} dB"
-        return self._judge("one bit flipped", "E605", item, psnr >= FLIPPED_PSNR_DB, expected, f"{psnr:.1f} dB")
-
-    def _replaced(self, item: Input, pixels: Pixels, first: Pixels) -> Probe:
-        """A part turned upside down and inverted: whoever computes shows it there."""
-        changed = pixels.copy()
-        height, width = pixels.shape[:2]
-        part = np.s_[height // 4 : height // 4 + max(1, height // 2), width // 4 : width // 4 + max(1, width // 2)]
-        changed[part] = np.iinfo(pixels.dtype).max - changed[part][::-1, ::-1]
-        if np.array_equal(changed, pixels):
-            return Probe("a part replaced", None, "the picture is too plain")
-        _, after = self._ask(item, self._changed(item, changed))
-        follows = after is not None and bool((after != first).any(axis=2)[part].mean() > 0.01)
-        return self._judge("a part replaced", "E605", item, follows, "another image there")
-
-    def _judge(self, name: str, code: str, item: Input, passed: bool, expected: str, found: str = "") -> Probe:
-        if not passed:
-            self._add(
-                code, f"{item.name}.png", expected, found or "another one" if code != "E605" else found or "the same"
-            )
-        return Probe(name, passed, found or ("as it should" if passed else "not so"))
-
-    def _near(self, one: Pixels, other: Pixels) -> bool:
+    def _near(self, one: Integers, other: Integers) -> bool:
         found = compare(one, other)
         near: bool = found["largest"] <= self.track.reproduction.levels
         return near and found["share"] <= self.track.reproduction.share
 
-    def _changed(self, item: Input, pixels: Pixels) -> Path:
-        """A changed input beside what speaks for the real one."""
-        facts = facts_file(item.path)
-        suffix = ".npy" if item.path.suffix.lower() == ".npy" else ".png"
-        path = self.probed / f"input{suffix}"
-        if suffix == ".npy":
-            np.save(path, pixels, allow_pickle=False)
-        else:
-            path.write_bytes(encode_png(pixels))
-        if facts is not None:
-            shutil.copyfile(facts, path.with_suffix(".toml"))
-        return path
-
-    def _scored(self, scores: Scores, compared: Sequence[Compared]) -> Scored | None:
+    def _scored(self, scores: Scores, compared: Sequence[Compared]) -> BothScored | None:
         ran = [one.image for one in compared if one.status in ("identical", "close", "different")]
         if len(ran) != len(compared) or not ran:
             return None
@@ -455,7 +409,7 @@ class _Verifier:
         ours = Submission(self.reproduced, self.submission.manifest)
         return scores(self.submission, ours, ran)
 
-    def _verdict(self, compared: Sequence[Compared], scored: Scored | None) -> Verdict:
+    def _verdict(self, compared: Sequence[Compared], scored: BothScored | None) -> Verdict:
         whole = len(compared) == len(self.submitted)
         if scored is not None and whole:
             self._claimed(scored)
@@ -483,7 +437,7 @@ class _Verifier:
             )
         return "fail"
 
-    def _claimed(self, scored: Scored) -> None:
+    def _claimed(self, scored: BothScored) -> None:
         """The values that the team claims beside ours: a total within the track's tolerance, a metric within 1 %."""
         values = {**scored.reproduced, **({"total": scored.totals[1]} if scored.totals else {})}
         for name, claimed in self.submission.manifest.score.items():
@@ -510,36 +464,11 @@ class _Verifier:
 STATES = ("timed out", "died", "over a limit", "unreadable", "failed")
 
 
-def _changeable(path: Path) -> Pixels | None:
-    """The samples of an input as they are stored, if it can be written again with a change."""
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        samples = np.load(path, allow_pickle=False)
-        return samples if samples.dtype.kind == "u" else None
-    if suffix == ".png" and facts_file(path) is not None:
-        import cv2
-
-        mosaic = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        return mosaic.astype(np.uint16, copy=False) if mosaic is not None and mosaic.ndim == 2 else None
-    try:
-        return read_pixels(path)
-    except UserError:
-        return None
+def _integers_of(path: Path) -> Integers:
+    return decode_integers(path, read_bytes(path))
 
 
-def _flip(pixels: Pixels, rng: random.Random) -> Pixels:
-    """One bit, the lowest of one sample."""
-    flipped = pixels.copy()
-    flipped.reshape(-1)[rng.randrange(pixels.size)] ^= 1
-    return flipped
-
-
-def _suspicious(repeated: Sequence[float], new: Sequence[float]) -> bool:
-    again, fresh = statistics.median(repeated), statistics.median(new)
-    return again < FASTER * fresh and fresh - again > LEAST_SECONDS
-
-
-def _worst_place(theirs: Pixels, ours: Pixels) -> tuple[int, int]:
+def _worst_place(theirs: Integers, ours: Integers) -> tuple[int, int]:
     """Top left corner of the patch, on a grid of half its side, that differs most."""
     apart = np.abs(theirs.astype(np.int32) - ours.astype(np.int32)).sum(axis=2)
     height, width = apart.shape

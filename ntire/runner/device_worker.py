@@ -15,6 +15,7 @@ from torch import Tensor
 from ntire import UserError
 from ntire.files import sha256_of
 from ntire.method import Frame, Method, as_floats
+from ntire.method.contract import enhanced
 from ntire.method.face_alignment import Finder, restore_faces
 from ntire.picture import image as images
 from ntire.picture import raw
@@ -66,6 +67,8 @@ class Decoded:
     item: Input
     fingerprint: str
     frame: Frame | None
+    notes: tuple[str, ...] = ()
+    """What was left out or decided when it was read."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Device:
 
     effect: Effect | None = None
 
-    def __init__(self, method: Method, options: Options, turns: "Turns", find: Finder | None = None) -> None:
+    def __init__(self, method: Method, options: Options, turns: "RandomTurns", find: Finder | None = None) -> None:
         """With `find`, pictures are whole ones: each face that it finds is restored and put back, the rest stays as it is."""
         self.method, self.options, self.turns, self.find = method, options, turns, find
         speed_up(method, options)
@@ -133,11 +136,11 @@ class Device:
             restored, faces = restore_faces(images.as_image(frame), self.find, method.enhance)
             notes = (*notes, f"{faces} face(s) restored, the rest left as it is")
         else:
-            restored = method.enhance_to_integers(frame, rounding)
+            restored = enhanced(method, frame, rounding)
         height, width = _checked(restored, frame)
         integers = rounding(restored) if restored.dtype.is_floating_point else restored
         pixels = self.lane.download((integers, rounding.finite), began)
-        assumed = frame.notes if isinstance(frame, raw.RawFrame) else ()
+        assumed = frame.notes if isinstance(frame, raw.RawFrame) else decoded.notes
         result = Result(
             item.name,
             "done",
@@ -173,7 +176,7 @@ class Device:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, images.Pixels | None]:
+def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, images.Integers | None]:
     """One picture, outside of a run: what `run` would write for an input of that sha256, which need not be the file's."""
     item = Input(path, path.stem)
     try:
@@ -183,7 +186,7 @@ def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, i
     return finished(device, Decoded(item, fingerprint, frame))
 
 
-def finished(device: Device, decoded: Decoded) -> tuple[Result, images.Pixels | None]:
+def finished(device: Device, decoded: Decoded) -> tuple[Result, images.Integers | None]:
     """One picture that has been read, restored and back on the host; no pixels where the result says why not."""
     try:
         outcome = device.restore(decoded)
@@ -200,7 +203,7 @@ def finished(device: Device, decoded: Decoded) -> tuple[Result, images.Pixels | 
         return Result(result.image, "failed", result.input_sha256, tile=result.tile, problem=why(error)), None
 
 
-def finish(restored: Restored) -> tuple[Result, images.Pixels]:
+def finish(restored: Restored) -> tuple[Result, images.Integers]:
     """An image that has arrived; raises RuntimeError if its device failed, ValueError for values that are no numbers."""
     integers, finite = restored.pixels.tensors()
     images.check_finite(finite)
@@ -209,10 +212,15 @@ def finish(restored: Restored) -> tuple[Result, images.Pixels]:
 
 
 def fingerprint_of(path: Path, track: str) -> str:
-    """The sha256 of an input and, for a raw frame, of the TOML that speaks for it; raises OSError."""
+    """The sha256 of an input and, for a raw frame, of what else speaks for it: its TOML, or the white level that follows
+    from its neighbours. Raises OSError.
+    """
     found = sha256_of(path)
-    facts = raw.facts_file(path) if track == "raw" else None
-    return sha256_of(f"{found} {sha256_of(facts)}".encode()) if facts else found
+    if track != "raw":
+        return found
+    facts, level = raw.facts_file(path), raw.level_by_neighbours(path)
+    beside = [*([sha256_of(facts)] if facts else []), *([f"white {level:g}"] if level is not None else [])]
+    return sha256_of(" ".join([found, *beside]).encode()) if beside else found
 
 
 def _checked(restored: Tensor, frame: Frame | None) -> tuple[int, int]:
@@ -255,7 +263,7 @@ def _sow(device: torch.device, seed: int) -> None:
         torch.cuda.default_generators[torch.cuda.current_device()].manual_seed(seed)
 
 
-class Turns:
+class RandomTurns:
     """Devices share the random numbers of the host: methods that draw from them take turns, so that each image gets its own.
 
     The first image, on its own, shows whether a method does.

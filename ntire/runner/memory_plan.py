@@ -1,22 +1,14 @@
 """The memory plan: how large a piece of a picture a network can take, known before it runs.
 
-A network runs on the meta device, where tensors have sizes and no memory: what lives there at once, and how large the largest
-tensor is, hold for every device. So tiles are as large as the memory allows, and running out of it is a surprise that
-`ntire.picture.tiling` survives, not the way to find out.
+What lives at once while a network runs, and how large the largest tensor is, hold for every device. So tiles are as large as
+the memory allows, and running out of it is a surprise that `ntire.picture.tiling` survives, not the way to find out.
 """
 
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ntire.environment import memory_to_use
 from ntire.method import Frame, Method
-from ntire.method.count import on_meta, peak_bytes
+from ntire.method.footprint import LARGE, SMALL, Footprint, footprint
 from ntire.picture.raw import RawFrame
 from ntire.runner.prepare import Options
 
@@ -28,9 +20,6 @@ WORKSPACE = 1.25
 LARGEST_TENSOR = 2**31 - 1
 """Elements; kernels count them in 32 bits."""
 LARGEST_BATCH = 16
-SMALL, LARGE = 256, 1024
-"""Sides of pieces that show whether memory grows as the number of pixels does. Where it grows faster, as attention over pixels
-makes it, every size is run on the meta device for itself."""
 
 
 @dataclass(frozen=True)
@@ -43,47 +32,6 @@ class Plan:
     same_size: bool = False
     notes: tuple[str, ...] = ()
     """What the user should know about it."""
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """What a network needs for an input of one size."""
-
-    bytes: int
-    """At its peak, input and output included, parameters not."""
-    elements: int
-    """Of its largest tensor."""
-
-
-@cache
-def footprint(method: type[Method], dtype: torch.dtype, height: int, width: int) -> Footprint:
-    """What `forward` needs for one input of (height, width), by a run on the meta device.
-
-    Raises NotImplementedError or RuntimeError for a network that cannot run there.
-    """
-    lq = torch.empty(1, method.lq_channels(), height, width, device="meta", dtype=dtype)
-    with torch.no_grad(), _LargestTensor() as largest:
-        built = _built(method, dtype)  # type: ignore[arg-type]  # mypy: a Module's hash
-        return Footprint(peak_bytes(built, lq), largest.elements)
-
-
-@cache
-def _built(method: type[Method], dtype: torch.dtype) -> Method:
-    return on_meta(method).to(dtype)
-
-
-class _LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.elements = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        self.elements = max([self.elements, *sizes])
-        return result
 
 
 class Planner:
@@ -128,7 +76,8 @@ class Planner:
     def set_up(self, frame: Frame | None) -> Plan:
         """Make the method restore this picture as planned."""
         planned = self.plan(frame)
-        self.method.tile, self.method.batch, self.method.same_size = planned.tile, planned.batch, planned.same_size
+        execution = self.method.execution
+        execution.tile, execution.batch, execution.same_size = planned.tile, planned.batch, planned.same_size
         return planned
 
     def learn(self, planned: Plan, tile: int | None) -> tuple[str, ...]:
@@ -143,6 +92,8 @@ class Planner:
         method, asked = self.method, self.options.tile
         if asked != "auto":
             return asked
+        if height * width <= SMALL**2:
+            return None  # no tile that is worth its overlap is smaller
         on_cpu = method.tiling == "exact" and method.device.type == "cpu"
         light = self._footprint(SMALL, SMALL).bytes <= CACHE_BYTES * SMALL**2
         cache_sized = on_cpu and light and method.halo <= CACHE_HALO

@@ -17,7 +17,7 @@ Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
-class Stage:
+class Station:
     """One station: a function for each of its threads, from what the stage before gives to what the next one takes."""
 
     name: str
@@ -76,7 +76,7 @@ class Pipeline(Generic[Out]):
     waits is dropped, and what has reached the last stage still comes out.
     """
 
-    def __init__(self, items: Iterable[Any], stages: Sequence[Stage], ahead: int) -> None:
+    def __init__(self, items: Iterable[Any], stages: Sequence[Station], ahead: int) -> None:
         """`ahead` items may wait in front of each stage but the first."""
         self._items: Iterator[tuple[int, Any]] = enumerate(items)
         self._stages = stages

@@ -1,8 +1,9 @@
 """A method made ready to run: built, filled with its weights, put on its device."""
 
 import math
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,9 @@ from ntire.entry.manifest import WeightsUsed
 from ntire.files import sha256_of
 from ntire.method import DTYPES, Method, Precision
 from ntire.method.catalogue import folder_of
-from ntire.method.weights_files import digest_of, fill, fill_from, locate, require, verify
+from ntire.method.own_modules import is_private
+from ntire.method.state_dict import fill, fill_from
+from ntire.method.weights_files import digest_of, locate, require, verify
 from ntire.runner.weight_offload import take_turns
 
 DRAWN = ("uniform_", "normal_", "kaiming_uniform_")
@@ -67,7 +70,43 @@ class Options:
         return tuple(word for word, yes in asked.items() if yes)
 
 
-def prepare(method_class: type[Method], options: Options) -> Method:
+@dataclass(frozen=True)
+class Prepared:
+    """A method made ready, and what a manifest and a journal say of it."""
+
+    method: Method
+    options: Options
+    folder: Path | None
+    """Where the method's module lies."""
+    paths: tuple[Path, ...]
+    """The files of its declared weights, in their order; empty where one file was named for all."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What was chosen in each weights file that offered a choice, by file name."""
+
+    @cached_property
+    def weights_used(self) -> tuple[WeightsUsed, ...]:
+        """The weights files that the method was filled from."""
+        one = self.options.weights
+        if one is not None:
+            return (WeightsUsed(file=one.name, sha256=sha256_of(one), note=self.notes.get(one.name)),)
+        return tuple(
+            WeightsUsed(
+                file=weights.file,
+                sha256=digest_of(path),
+                license=weights.license,
+                provenance=weights.provenance,
+                note=self.notes.get(weights.file),
+            )
+            for weights, path in zip(self.method.weights, self.paths, strict=True)
+        )
+
+    @cached_property
+    def code_sha256(self) -> str | None:
+        """The sha256 of the method's source."""
+        return _sha256_of_code(type(self.method), self.folder)
+
+
+def prepare(method_class: type[Method], options: Options) -> Prepared:
     """Build a method, fill its networks strictly and put it on its device, the first of several.
 
     Raises UserError if its weights are missing, damaged or another network's, if nobody has published any, or if they do
@@ -84,12 +123,14 @@ def prepare(method_class: type[Method], options: Options) -> Method:
     _require(method_class, folder, options)
     with _Undrawn():
         method = method_class()
-    _fill(method, options, folder)
+    ready = described(method, options)
+    notes = _fill(method, options, ready.paths)
     values = (*method.parameters(), *method.buffers())
     if any(bool(value[(0,) * value.ndim].isnan()) for value in values if value.numel()):
         # What no file fills keeps what it is built with.
         method = method_class()
-        _fill(method, options, folder)
+        _fill(method, options, ready.paths)
+    ready = replace(ready, method=method, notes=notes)
     for name, value in options.settings:
         setattr(method, name, value)
     method.eval().deploy()
@@ -98,9 +139,17 @@ def prepare(method_class: type[Method], options: Options) -> Method:
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     method.requires_grad_(False)
     if options.max_memory_gb is None:
-        return method.to(device, DTYPES[options.precision])
-    take_turns(method, device, options.precision, options.max_memory_gb)
-    return method
+        method.to(device, DTYPES[options.precision])
+    else:
+        take_turns(method, device, options.precision, options.max_memory_gb)
+    return ready
+
+
+def described(method: Method, options: Options) -> Prepared:
+    """A method that was made ready elsewhere, such as one in a sandbox, with its weights where they are."""
+    folder = folder_of(type(method))
+    declared = () if options.weights is not None else method.weights
+    return Prepared(method, options, folder, tuple(locate(weights, folder)[0] for weights in declared))
 
 
 class _Undrawn(TorchFunctionMode):
@@ -121,20 +170,22 @@ class _Undrawn(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _fill(method: Method, options: Options, folder: Path | None) -> None:
+def _fill(method: Method, options: Options, paths: Sequence[Path]) -> dict[str, str]:
+    """Fill the networks strictly; returns what was chosen in each weights file that offered a choice, by file name."""
+    notes = {}
     if options.weights is not None:
-        fill(method, method.read_weights(options.weights), options.weights)
+        notes[options.weights.name] = fill(method, method.read_weights(options.weights), options.weights)
     elif method.weights:
-        for weights in method.weights:
-            path, _ = locate(weights, folder)
+        for weights, path in zip(method.weights, paths, strict=True):
             verify(weights, path)
-            fill_from(method.get_submodule(weights.into), weights, path)
+            notes[weights.file] = fill_from(method.get_submodule(weights.into), weights, path)
     elif any(True for _ in method.parameters()):
         raise UserError(
             f"{method.team} on track {method.track}: no weights are public and none ship with ntire. Train them "
             f"(`ntire train --team {method.team} --track {method.track} --data DIR`) or name a file with --weights.",
             exit_code=3,
         )
+    return {file: "; ".join(lines) for file, lines in notes.items() if lines}
 
 
 def _require(method_class: type[Method], folder: Path | None, options: Options) -> None:
@@ -150,27 +201,15 @@ def _require(method_class: type[Method], folder: Path | None, options: Options) 
         raise UserError("\n".join(answers), exit_code=3)
 
 
-def weights_used(method: Method, options: Options) -> tuple[WeightsUsed, ...]:
-    """The weights files that a prepared method was filled from."""
-    if options.weights is not None:
-        return (WeightsUsed(file=options.weights.name, sha256=sha256_of(options.weights)),)
-    folder = folder_of(type(method))
-    return tuple(
-        WeightsUsed(
-            file=weights.file,
-            sha256=digest_of(locate(weights, folder)[0]),
-            license=weights.license,
-            provenance=weights.provenance,
-        )
-        for weights in method.weights
-    )
-
-
 def code_sha256(method: type[Method]) -> str | None:
     """The sha256 of a method's source: of its file, or of all Python files of a folder of its own."""
-    folder = folder_of(method)
+    return _sha256_of_code(method, folder_of(method))
+
+
+def _sha256_of_code(method: type[Method], folder: Path | None) -> str | None:
     if folder is None:
         return None
     own = folder / f"{method.__module__.rpartition('.')[2]}.py"
-    files = [own] if own.is_file() else sorted(folder.rglob("*.py"))
+    alone = own.is_file() and not is_private(method.__module__)
+    files = [own] if alone else sorted(folder.rglob("*.py"))
     return sha256_of(" ".join(sha256_of(path) for path in files).encode())

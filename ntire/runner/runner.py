@@ -6,8 +6,10 @@ read: file -> integers | restore, one thread a device: integers -> integers | wr
 import contextlib
 import copy
 import dataclasses
+import errno
 import os
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -19,23 +21,27 @@ import torch
 
 from ntire import UserError, __version__
 from ntire.entry.journal import Journal
-from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, WeightsUsed, write_manifest
+from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, write_manifest
 from ntire.environment import environment
-from ntire.files import sha256_of, writable_folder, write_atomically
+from ntire.files import sha256_of, sweep, writable_folder, write_atomically
 from ntire.method import Method
 from ntire.method.face_alignment import Finder
 from ntire.picture import image as images
-from ntire.picture import raw
-from ntire.runner.device_worker import Decoded, Device, DeviceLost, Restored, Turns, fingerprint_of, finish, why
+from ntire.picture import unclipped
+from ntire.picture.folder import NotRead, in_lines, walk
+from ntire.picture.suffixes import PICTURES, RAW, RAW_FACTS
+from ntire.runner.device_worker import Decoded, Device, DeviceLost, RandomTurns, Restored, fingerprint_of, finish, why
 from ntire.runner.device_worker import Input as Input
 from ntire.runner.device_worker import Result as Result
 from ntire.runner.host_device_copy import pinned
-from ntire.runner.pipeline import LeftAtOnce, Pipeline, Settled, Stage, StageUse
-from ntire.runner.prepare import Options, code_sha256, weights_used
+from ntire.runner.pipeline import LeftAtOnce, Pipeline, Settled, StageUse, Station
+from ntire.runner.prepare import Options, Prepared
 from ntire.runner.speedups import Effect
 
 AHEAD = 1
 """Pictures that may wait in front of the device, and in front of the writers: with those in work they bound the memory."""
+OF_ITS_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
+"""What one picture's name brings about, while the disk is in order: too long, not UTF-8, or the name of a folder."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,12 @@ class Summary:
     seconds: float
     stages: tuple[StageUse, ...] = ()
     """How busy reading, restoring and writing were."""
+    not_read: tuple[NotRead, ...] = ()
+    """What lies beside the inputs and was passed over, with the reasons."""
     effect: Effect | None = None
     """What precision and speed-ups cost, on the first picture restored; None where everything is exact."""
+    remarks: tuple[str, ...] = ()
+    """What was wrong with the journal, and that it went on all the same."""
 
     @property
     def bottleneck(self) -> StageUse | None:
@@ -71,47 +81,68 @@ class Summary:
             "stages": [dataclasses.asdict(stage) for stage in self.stages],
             "bottleneck": self.bottleneck.name if self.bottleneck else None,
             "effect": dataclasses.asdict(self.effect) if self.effect else None,
+            "not_read": [dataclasses.asdict(one) for one in self.not_read],
         }
 
 
-def find_inputs(given: Sequence[Path], track: str) -> list[Input]:
-    """Files, and files below folders with a suffix that the track knows, in stable order.
+@dataclass(frozen=True)
+class Inputs:
+    """What there is to restore, and what lies beside it and is not read, with the reasons."""
 
-    Raises UserError for a path that is not there, a folder without inputs, or two inputs of one name.
+    inputs: tuple[Input, ...]
+    not_read: tuple[NotRead, ...] = ()
+
+
+def find_inputs(given: Sequence[Path], track: str) -> list[Input]:
+    """The inputs of `look_for_inputs`."""
+    return list(look_for_inputs(given, track).inputs)
+
+
+def look_for_inputs(given: Sequence[Path], track: str) -> Inputs:
+    """Files, and files below folders with a suffix that the track knows, in stable order, by their names in NFC.
+
+    Raises UserError for a path that is not there, a folder without inputs, or inputs of one name.
     """
-    suffixes = raw.SUFFIXES if track == "raw" else images.SUFFIXES
+    suffixes, quiet = (RAW, RAW_FACTS) if track == "raw" else (PICTURES | {unclipped.SUFFIX}, frozenset[str]())
     inputs: list[Input] = []
+    not_read: list[NotRead] = []
     for path in given:
         if path.is_dir():
-            found = [
-                Input(file, file.relative_to(path).with_suffix("").as_posix())
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in suffixes and file.is_file() and not file.name.startswith(".")
-            ]
-            if not found:
+            found = walk(path, suffixes, quiet=quiet)
+            if not found.pictures:
+                why_none = "".join(f"\n  {line}" for line in in_lines(found.not_read))
                 raise UserError(
-                    f"{path}: expected inputs of track {track} ({', '.join(sorted(suffixes))}), found none."
+                    f"{path}: expected inputs of track {track} ({', '.join(sorted(suffixes))}), found none.{why_none}"
                 )
-            inputs += found
+            inputs += [Input(one.path, one.name) for one in found.pictures]
+            not_read += found.not_read
         elif path.is_file():
-            inputs.append(Input(path, path.stem))
+            inputs.append(Input(path, unicodedata.normalize("NFC", path.stem)))
         else:
             raise UserError(f"{path}: expected a file or folder to restore, found nothing there.")
+    _refuse_equal_names(inputs)
+    return Inputs(tuple(inputs), tuple(not_read))
+
+
+def _refuse_equal_names(inputs: Iterable[Input]) -> None:
+    """Raises UserError that lists the inputs whose results would be one file, here or on systems that ignore case."""
     named: dict[str, Path] = {}
+    problems = []
     for item in inputs:
-        # Names that differ in case only would be one file on some systems.
         other = named.setdefault(item.name.casefold(), item.path)
         if other != item.path:
-            raise UserError(f"{other} and {item.path} would both become {item.name}.png. Rename one of them.")
-    return inputs
+            nfc = [unicodedata.normalize("NFC", str(path)) for path in (other, item.path)]
+            alike = " (their accents are written in two ways)" if nfc[0] == nfc[1] else ""
+            problems.append(f"{other} and {item.path} would both become {item.name}.png{alike}. Rename one of them.")
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def run(
-    method: Method,
+    prepared: Prepared,
     inputs: Sequence[Input],
     out: Path,
     track: str,
-    options: Options,
     report: Callable[[Result, bool], None] = lambda result, computed: None,
     find: Finder | None = None,
 ) -> Summary:
@@ -123,8 +154,8 @@ def run(
     pictures: each face that it finds is restored and put back, the rest stays as it is.
     """
     began = time.monotonic()
-    writable_folder(out / IMAGES)
-    used = weights_used(method, options)
+    sweep(writable_folder(writable_folder(out) / IMAGES), below=True)
+    method, options = prepared.method, prepared.options
     results: dict[str, Result] = {}
     kept, seconds = 0, 0.0
 
@@ -139,17 +170,17 @@ def run(
         results[result.image] = result
         report(result, computed)
 
-    turns = Turns()
+    turns = RandomTurns()
     devices = [Device(copied, options, turns, find) for copied in _copies(method, options)]
-    header = _header(method, track, options, used) | ({"whole": True} if find else {})
+    header = _header(prepared, track) | ({"whole": True} if find else {})
     with Journal(out / JOURNAL, header, fresh=options.fresh) as journal:
         if options.fresh or not (out / MANIFEST).exists():
-            write_manifest(out, _manifest(method, track, options, used, out.name))
+            write_manifest(out, _manifest(prepared, track, out.name))
         finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
         stages = (
-            Stage("read", [partial(_read, method, finished, out)] * _threads(1)),
-            Stage("restore", [device.restore for device in devices]),
-            Stage("write", [partial(_write, out)] * _threads(4), ready=_arrived),
+            Station("read", [partial(_read, method, finished, out)] * _threads(1)),
+            Station("restore", [device.restore for device in devices]),
+            Station("write", [partial(_write, out)] * _threads(4), ready=_arrived),
         )
         flow: Pipeline[Result | _Kept] = Pipeline(inputs, stages, AHEAD)
         with flow:
@@ -162,7 +193,9 @@ def run(
     ordered = tuple(results[item.name] for item in inputs)
     effect = next((device.effect for device in devices if device.effect), None)
     took = time.monotonic() - began
-    return Summary(out, ordered, len(inputs) - kept, took, flow.use({"restore": seconds}), effect)
+    return Summary(
+        out, ordered, len(inputs) - kept, took, flow.use({"restore": seconds}), (), effect, tuple(journal.remarks)
+    )
 
 
 def _end(flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], None]") -> None:
@@ -215,6 +248,9 @@ class _Kept:
 def _read(
     method: Method, finished: dict[str, dict[str, Any]], out: Path, item: Input
 ) -> Decoded | Settled[Result | _Kept]:
+    if item.name.encode(errors="replace").decode() != item.name:
+        problem = f"{item.path.name}: its name is not UTF-8, which an entry's must be. Rename it."
+        return Settled(Result(item.name, "unreadable", None, problem=problem))
     try:
         fingerprint = fingerprint_of(item.path, method.track)
     except OSError as error:
@@ -224,13 +260,23 @@ def _read(
     if line and line["input_sha256"] == fingerprint and _intact(out, line):
         return Settled(_Kept(Result(**{**line, "notes": tuple(line["notes"])})))
     if type(method).restore is not Method.restore:
-        return Decoded(item, fingerprint, None)
+        return Decoded(item, fingerprint, None, _notes(method, item))
     try:
-        return Decoded(item, fingerprint, pinned(method.read(item.path), method.device.type))
+        frame = pinned(method.read(item.path), method.device.type)
+        return Decoded(item, fingerprint, frame, _notes(method, item))
     except UserError as error:
         return Settled(Result(item.name, "unreadable", fingerprint, problem=str(error)))
     except Exception as error:  # noqa: BLE001 - a method may raise anything; the other images must not suffer
         return Settled(Result(item.name, "unreadable", fingerprint, problem=f"{item.path}: {why(error)}"))
+
+
+def _notes(method: Method, item: Input) -> tuple[str, ...]:
+    """What reading a picture leaves out or decides; a raw frame brings its own notes."""
+    try:
+        return () if method.track == "raw" else images.read_header(item.path).notes
+    except UserError:
+        # A method that reads for itself may read what ntire does not.
+        return ()
 
 
 def _arrived(restored: Restored) -> None:
@@ -245,9 +291,15 @@ def _write(out: Path, restored: Restored) -> Result:
         failed = restored.result
         return Result(failed.image, "failed", failed.input_sha256, tile=failed.tile, problem=why(error))
     path = out / IMAGES / f"{result.image}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = images.encode_png(pixels)
-    write_atomically(path, data)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    except OSError as error:
+        if error.errno not in OF_ITS_NAME:
+            raise
+        problem = f"{path.name}: cannot be written: {error.strerror}. Rename the input, or what is in its place."
+        return dataclasses.replace(result, status="failed", problem=problem)
     return dataclasses.replace(result, output_sha256=sha256_of(data))
 
 
@@ -256,16 +308,17 @@ def _intact(out: Path, line: dict[str, Any]) -> bool:
     return path.is_file() and sha256_of(path) == line["output_sha256"]
 
 
-def _header(method: Method, track: str, options: Options, used: Sequence[WeightsUsed]) -> dict[str, Any]:
-    """What must be the same for a run to go on: all that can change a byte of the output."""
+def _header(prepared: Prepared, track: str) -> dict[str, Any]:
+    """What must be the same for a run to be resumed: all that can change a byte of the output."""
+    method, options = prepared.method, prepared.options
     return {
         "ntire": __version__,
         "torch": torch.__version__,
         "team": method.team,
         "track": track,
         "variant": method.variant,
-        "code": code_sha256(type(method)),
-        "weights": [weights.sha256 for weights in used],
+        "code": prepared.code_sha256,
+        "weights": [weights.sha256 for weights in prepared.weights_used],
         # Whether one device or several like it: the bytes are the same.
         "device": " and ".join(sorted({environment(device)["device"] for device in options.devices})),
         "precision": options.precision,
@@ -276,7 +329,8 @@ def _header(method: Method, track: str, options: Options, used: Sequence[Weights
     }
 
 
-def _manifest(method: Method, track: str, options: Options, used: tuple[WeightsUsed, ...], entry: str) -> Manifest:
+def _manifest(prepared: Prepared, track: str, entry: str) -> Manifest:
+    method, options = prepared.method, prepared.options
     claimed = method.claimed
     claims = (
         Claims()
@@ -297,7 +351,10 @@ def _manifest(method: Method, track: str, options: Options, used: tuple[WeightsU
         date=date.today(),
         claims=claims,
         method=MethodUsed(
-            name=type(method).__name__, variant=method.variant, settings=dict(options.settings), weights=used
+            name=type(method).__name__,
+            variant=method.variant,
+            settings=dict(options.settings),
+            weights=prepared.weights_used,
         ),
         environment=environment(options.devices[0]),
     )

@@ -1,6 +1,5 @@
 """Ways to run a network faster that may change its pixels in the last bits, and what they change, measured."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from ntire import UserError
 from ntire.method import Method
+from ntire.picture.image import psnr_of
 from ntire.runner.prepare import Options, prepare
 
 RECORDED = 4
@@ -44,20 +44,20 @@ def speed_up(method: Method, options: Options) -> None:
     """
     if options.channels_last:
         method.to(memory_format=torch.channels_last)
-        method.memory_format = torch.channels_last
+        method.execution.memory_format = torch.channels_last
     if options.compiled:
         method.compile(dynamic=False)
     if options.cuda_graphs:
         if method.device.type != "cuda":
             raise UserError(f"--cuda-graphs: expected a CUDA device, found {method.device}. Leave it out there.")
-        method.network = Graphed(method)
+        method.execution.network = Graphed(method)
 
 
 def measure(method: Method, options: Options, restored_by: Callable[[Method], Tensor], image: str) -> Effect:
     """Restore one picture as it will be and exactly, and compare; `restored_by` seeds, and restores it with a method."""
     exact = prepare(
         type(method), Options(device=str(method.device), weights=options.weights, settings=options.settings)
-    )
+    ).method
     exact.tile = method.tile
     expected = restored_by(exact)
     return compare(restored_by(method), expected, options.inexact, image)
@@ -71,7 +71,7 @@ def compare(found: Tensor, expected: Tensor, of: tuple[str, ...], image: str) ->
     return Effect(
         of,
         image,
-        -10 * math.log10(error) if error else None,
+        psnr_of(error) if error else None,
         float((levels[0] != levels[1]).double().mean()),
         255 * float(difference.max()),
     )

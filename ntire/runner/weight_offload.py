@@ -38,7 +38,7 @@ class _Part:
 
 
 @dataclass
-class Turns:
+class PartsInTurn:
     """Which parts are on the device, in the order in which they were last called."""
 
     device: torch.device
@@ -72,7 +72,7 @@ class Turns:
         self.working.remove(part)
 
 
-def take_turns(method: Method, device: torch.device, precision: Precision, limit_gb: float) -> Turns | None:
+def take_turns(method: Method, device: torch.device, precision: Precision, limit_gb: float) -> PartsInTurn | None:
     """Let the direct parts of a method take turns on `device`, if together their weights exceed `limit_gb` 10^9 bytes.
 
     The method itself is converted to the precision and stays in main memory; parts are moved when they are called. Returns
@@ -94,21 +94,21 @@ def take_turns(method: Method, device: torch.device, precision: Precision, limit
             + "\n".join(too_large)
             + "\nAllow more, or halve them with --precision bf16."
         )
-    turns = Turns(device, limit)
+    turns = PartsInTurn(device, limit)
     for place, name, value in list(_slots(method, recurse=False)):
         place[name] = _like(value, value.to(device))
     for part in parts:
         part.module.register_forward_pre_hook(partial(_called, turns, part))
         part.module.register_forward_hook(partial(_returned, turns, part), always_call=True)
-    method.runs_on = device
+    method.execution.device = device
     return turns
 
 
-def _called(turns: Turns, part: _Part, module: nn.Module, inputs: Any) -> None:
+def _called(turns: PartsInTurn, part: _Part, module: nn.Module, inputs: Any) -> None:
     turns.begin(part)
 
 
-def _returned(turns: Turns, part: _Part, module: nn.Module, inputs: Any, result: Any) -> None:
+def _returned(turns: PartsInTurn, part: _Part, module: nn.Module, inputs: Any, result: Any) -> None:
     if part in turns.working:
         turns.end(part)
 

@@ -1,4 +1,4 @@
-"""Submitted code behind a wall: no network, nothing to read but what it needs, nothing to write but scratch, limits on all.
+"""Submitted code in a sandbox: no network, nothing to read but what it needs, nothing to write but scratch, limits on all.
 
     parent (trusted)                         child (`ntire.review.submitted_method_child`, in the sandbox)
       one input copied into /in     ----->     restores it
@@ -38,7 +38,7 @@ Backend = Literal["bubblewrap", "docker", "podman", "none"]
 BACKENDS: tuple[Backend, ...] = ("bubblewrap", "docker", "podman", "none")
 INSTALL = (
     "Install bubblewrap (`apt-get install bubblewrap`, `dnf install bubblewrap`), or a docker or podman with the image "
-    "`ntire` of this project's Dockerfile. `--sandbox none` runs the code with all your rights."
+    "`ntire` of this project's Dockerfile."
 )
 NOBODY = 61184
 """First of the 4096 user ids that systemd, too, lends to services."""
@@ -49,6 +49,11 @@ KEPT = 4096
 PASSED_ON = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")
 """Of the environment: what decides how many threads compute, and with that the last bit of a sum."""
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+SCRATCH = ("/dev/shm", "/tmp", "/out")
+"""Where the child may write: a tmpfs each."""
+READY = "ready inside"
+PROBE = f"import sys; sys.path[:0] = sys.argv[2:]; import ntire.sandbox.limits; print({READY!r})"
+"""What shows that Python and this project can be found inside, wherever they are installed."""
 RUN_INSIDE = "import sys; sys.path[:0] = sys.argv[2:]; from {0} import main; main()".format
 """A program of ours by its module; its arguments are folders to import from."""
 INSIDE = "ntire.review.submitted_method_child"
@@ -85,10 +90,13 @@ class Place:
     """Files and folders that are seen under their own names; not in containers, which have a Python of their own."""
 
 
-def choose(wanted: str) -> Backend:
+WITHOUT = "`--sandbox none` runs the code with all your rights."
+
+
+def choose(wanted: str, without: str = WITHOUT) -> Backend:
     """The backend that a user means: `auto` is the first that works here, and never `none`.
 
-    Raises UserError (exit code 3) with what was tried, why it does not work and what to install.
+    Raises UserError (exit code 3) with what was tried, why it does not work, what to install, and how to go `without`.
     """
     if wanted == "none":
         return "none"
@@ -101,7 +109,7 @@ def choose(wanted: str) -> Backend:
         if not reason:
             return one
         reasons.append(f"  {one}: {reason}")
-    raise UserError("no sandbox works here:\n" + "\n".join(reasons) + f"\n{INSTALL}", exit_code=3)
+    raise UserError("no sandbox works here:\n" + "\n".join(reasons) + f"\n{INSTALL} {without}", exit_code=3)
 
 
 @cache
@@ -119,12 +127,12 @@ def why_not(backend: Backend) -> str:
         place = Place(Path(name), Path(name))
         Path(name).chmod(0o755)
         with _filter() as descriptor:
-            argv = bubblewrap(place, Limits(), descriptor, ["/bin/sh", "-c", "echo behind the wall"])
+            argv = bubblewrap(place, Limits(), descriptor, _python(PROBE))
             try:
                 tried = subprocess.run(argv, capture_output=True, text=True, timeout=20, pass_fds=[descriptor], env={})
             except (OSError, subprocess.SubprocessError) as error:
                 return str(error)
-    if tried.stdout.strip() == "behind the wall":
+    if tried.stdout.strip() == READY:
         return ""
     lines = tried.stderr.strip().splitlines()
     return f"bwrap cannot make a sandbox here: {printable(lines[-1] if lines else f'exit code {tried.returncode}')}"
@@ -167,7 +175,7 @@ def describe(backend: Backend) -> dict[str, str]:
 
 
 def bubblewrap(place: Place, limits: Limits, seccomp: int, argv: Sequence[str]) -> list[str]:
-    """The command that runs `argv` behind bubblewrap; `seccomp` is a descriptor with the filter.
+    """The command that runs `argv` in bubblewrap; `seccomp` is a descriptor with the filter.
 
     Root makes the mounts, gives its user id up for one of nobody's, and only then becomes `argv`: so also a Python in a
     home that only root may enter can be seen inside, and nothing that only root may read. Anybody else gets a user
@@ -192,10 +200,12 @@ def bubblewrap(place: Place, limits: Limits, seccomp: int, argv: Sequence[str]) 
         words += ["--disable-userns"] if _knows("--disable-userns") else []
     for name, value in environment(place).items():
         words += ["--setenv", name, value]
-    words += [*_system(), "--proc", "/proc", "--dev", "/dev"]
+    words += ["--proc", "/proc", "--dev", "/dev"]
     words += _devices(place.device) if place.device != "cpu" else _seen("/sys/devices/system/cpu")
-    for folder in ("/dev/shm", "/tmp", "/out"):
+    # Before everything that is shown, which may lie below one of these.
+    for folder in SCRATCH:
         words += ["--perms", "1777", "--size", str(limits.scratch_bytes), "--tmpfs", folder]
+    words += _system()
     words += ["--ro-bind", str(place.code), "/sub", "--ro-bind", str(place.exchange), "/in", "--dir", "/weights"]
     for name, path in place.weights.items():
         words += ["--ro-bind", str(path), f"/weights/{name}"]
@@ -280,10 +290,24 @@ def _system() -> list[str]:
         ours,
         ours.parent / "teams",
     }
-    for path in sorted(needed | set(_packages())):
-        if not path.is_relative_to("/usr"):
-            words += _seen(str(path))
-    return words
+    shown = [path for path in sorted(needed | set(_packages())) if not path.is_relative_to("/usr")]
+    # Below scratch, what leads to them would belong to the child: it gets a tmpfs of its own, which nobody can write.
+    own = sorted({top for path in shown for top in _below_scratch(path)})
+    words += [word for top in own for word in ("--tmpfs", top)]
+    words += [word for path in shown for word in _seen(str(path))]
+    return words + [word for top in own for word in ("--remount-ro", top)]
+
+
+def _below_scratch(path: Path) -> list[str]:
+    """The folder directly below scratch that leads to a path; none if the path lies elsewhere or is that folder."""
+    parts = [path.relative_to(folder).parts for folder in SCRATCH if path.is_relative_to(folder)]
+    return [str(path.parents[len(one) - 2]) for one in parts if len(one) > 1]
+
+
+def _python(code: str) -> list[str]:
+    """The command that runs a line of Python inside; it finds what this process finds in `sys.argv[2:]`."""
+    folders = [Path(ntire.__file__).resolve().parents[1], *_packages()]
+    return [sys.executable, "-I", "-c", code, "--", *map(str, folders)]
 
 
 def _packages() -> list[Path]:
@@ -329,7 +353,7 @@ def _filter() -> Iterator[int]:
     """A descriptor with the seccomp filter, as bwrap wants it."""
     descriptor = os.memfd_create("seccomp", 0)
     try:
-        os.write(descriptor, program() or b"")
+        os.write(descriptor, program(counted=means() != "rlimits") or b"")
         os.lseek(descriptor, 0, os.SEEK_SET)
         yield descriptor
     finally:
@@ -337,20 +361,19 @@ def _filter() -> Iterator[int]:
 
 
 class Child:
-    """One process behind the wall, from its start to its certain end. Use it in a `with` statement."""
+    """One process in a sandbox, from its start to its certain end. Use it in a `with` statement."""
 
     def __init__(self, backend: Backend, place: Place, limits: Limits, module: str = INSIDE) -> None:
-        """Start a module of ours behind the wall; raises UserError (exit code 3) if it cannot be started at all."""
+        """Start a module of ours in the sandbox; raises UserError (exit code 3) if it cannot be started at all."""
         if backend == "none" and module == ESCAPES:
-            raise ValueError(f"{module} does damage without a wall")
+            raise ValueError(f"{module} does damage outside a sandbox")
         self.backend = backend
         self.limits = limits
         self._name = f"ntire-{secrets.token_hex(8)}"
         self._scratch = tempfile.TemporaryDirectory(prefix="ntire-out-")
-        python, folders = sys.executable, [Path(ntire.__file__).resolve().parents[1], *_packages()]
+        inner = _python(RUN_INSIDE(module))
         if backend in ("docker", "podman"):
-            python, folders = "/opt/ntire/bin/python", []
-        inner = [python, "-I", "-c", RUN_INSIDE(module), "--", *map(str, folders)]
+            inner = ["/opt/ntire/bin/python", *inner[1:5]]
         with _filter() as descriptor:
             passed: list[int] = []
             variables: dict[str, str] | None = {}
@@ -392,6 +415,11 @@ class Child:
         self.close()
 
     @property
+    def process(self) -> int:
+        """The first process, of which all others descend."""
+        return self._process.pid
+
+    @property
     def held_by(self) -> str:
         """Who holds it to its limits."""
         return self._held.by
@@ -402,9 +430,9 @@ class Child:
         return printable(self._printed.text())
 
     def begin(self, device: str) -> Answer:
-        """Tell the child its limits and its places; it answers with what it sees of the wall, before any code is loaded."""
+        """Tell the child its limits and its places; it answers with how it is held, before any code is loaded."""
         request = {"op": "begin", "limits": asdict(self.limits), "device": device, **self.paths}
-        return self.ask({**request, "walled": self.backend != "none"}, self.limits.start_seconds)
+        return self.ask({**request, "sandboxed": self.backend != "none"}, self.limits.start_seconds)
 
     def path_of(self, name: str) -> str:
         """What a file in the exchange folder is called inside."""

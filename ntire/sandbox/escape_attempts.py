@@ -42,7 +42,7 @@ class Escaped(Exception):
 def main() -> None:
     """Try all attempts once; outside of a sandbox some of them would do real damage, so there it refuses."""
     if not (socket.gethostname() == "ntire" and os.getppid() in (0, 1) and Path("/sub").is_dir()):
-        raise SystemExit("these attempts are only made behind a wall")
+        raise SystemExit("these attempts are only made in a sandbox")
     bait = Bait(**json.loads(sys.stdin.readline()))
     print(json.dumps(tried(bait)), flush=True)  # noqa: T201 - the answer to the parent
 
@@ -106,6 +106,24 @@ def _reading(*paths: str) -> Callable[[Bait], None]:
                     raise Escaped(f"read {path}: {shown[:3]!r}")
 
     return attempt
+
+
+def _folders_of_the_host(bait: Bait) -> None:
+    """Nothing is listed but what the sandbox makes and what leads to Python, its packages and ntire."""
+    project = Path(__file__).resolve().parents[2]
+    packages = [Path(one) for one in sys.path if Path(one).name in ("site-packages", "dist-packages")]
+    python = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parents[1]]
+    shown = {project / "ntire", project / "teams", *python, *packages}
+    way = {parent for path in shown for parent in path.parents}
+    known = {*shown, *way, *map(Path, MADE)}
+    for folder in sorted(way | set(map(Path, SCRATCH))):
+        # Devices have an attempt of their own.
+        if folder == Path("/dev") or any(folder.is_relative_to(path) for path in {*shown, Path("/usr")}):
+            continue
+        with contextlib.suppress(OSError):
+            others = sorted(set(folder.iterdir()) - known)
+            if others:
+                raise Escaped(f"sees {', '.join(map(str, others[:3]))}")
 
 
 def _secret_through_proc(bait: Bait) -> None:
@@ -270,7 +288,12 @@ def _new_namespace(bait: Bait) -> None:
     raise OSError(number, os.strerror(number))
 
 
-PLACES = ("/home", "/var/lib", "/run", "/boot", "/srv", "/mnt")
+SCRATCH = ("/dev/shm", "/tmp", "/out")
+MADE = (
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/proc", "/sys", "/dev", "/tmp", "/out", "/in",
+    "/sub", "/weights",
+)  # fmt: skip
+"""What the sandbox itself puts in the root folder."""
 ATTEMPTS: dict[str, Callable[[Bait], None]] = {
     "network: a literal address": _internet,
     "network: a datagram": _name_server,
@@ -281,7 +304,8 @@ ATTEMPTS: dict[str, Callable[[Bait], None]] = {
     "network: a Bluetooth socket": _family(31),
     "files: a planted secret": _reading(),
     "files: the secret through /proc": _secret_through_proc,
-    "files: passwords and homes": _reading("/etc/shadow", "/etc/passwd", "/root/.ssh", *PLACES),
+    "files: passwords and keys": _reading("/etc/shadow", "/etc/passwd", "/root/.ssh"),
+    "files: folders of the host": _folders_of_the_host,
     "files: memory and kernel": _reading("/dev/mem", "/dev/kmem", "/proc/kcore", "/sys/kernel", "/sys/firmware"),
     "files: what was inherited open": _inherited_files,
     "files: write into the system": _writing("/", "/usr", "/usr/bin", "/etc", "/lib", "/dev", "/proc", "/sys"),

@@ -23,7 +23,7 @@ INTO_GROUPS = 'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done;
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one process behind the wall may use."""
+    """How much one process in the sandbox may use."""
 
     seconds: float = 300.0
     """For one picture, by the clock of the parent."""

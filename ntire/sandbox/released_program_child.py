@@ -27,7 +27,7 @@ def main() -> None:
 
 def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     if request["op"] == "begin":
-        apply_rlimits(Limits(**request["limits"]), gpu=request["device"] != "cpu", alone=request["walled"])
+        apply_rlimits(Limits(**request["limits"]), gpu=request["device"] != "cpu", alone=request["sandboxed"])
         return {"status": "ready"}, b""
     home = {"HOME": request["home"]} if request["home"] else {}
     try:

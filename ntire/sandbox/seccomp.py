@@ -1,10 +1,11 @@
-"""The system calls that submitted code may not make, as a BPF program for `bwrap --seccomp`.
+"""The system calls that submitted code may make, as a BPF program for `bwrap --seccomp`: all others are refused.
 
-Refused with EPERM: other processes' memory, mounts and namespaces, keys, kernel modules, BPF, tracing, clocks, handles that
-reach around paths, io_uring. Sockets are of the local and internet families only: others, such as vsock, know no network
-namespace. A call of another processor architecture ends the process, as its numbers mean other things.
+`ntire.sandbox.system_calls` lists what is allowed. Three calls depend on their arguments: `clone` makes no namespaces;
+`socket` is of the local and internet families only, as others, such as vsock, know no network namespace, and of their usual
+protocols; `ioctl` does not type into terminals. A call of another processor architecture ends the process, as its numbers
+mean other things.
 
-Numbers: Linux, `asm/unistd_64.h` (x86-64) and `asm-generic/unistd.h` (AArch64). Program: `linux/filter.h`, `linux/seccomp.h`.
+Program: `linux/filter.h`, `linux/seccomp.h`.
 """
 
 import errno
@@ -12,21 +13,28 @@ import platform
 import struct
 from dataclasses import dataclass
 
+from ntire.sandbox.system_calls import ALLOWED
+
 ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
 """Offsets in `struct seccomp_data`; the arguments have 8 bytes each, the low half first."""
 X32 = 0x40000000
 """From here on, numbers of x86-64 mean another set of calls."""
-FAMILIES = (1, 2, 10, 16)
-"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK: those that a network namespace holds in."""
+UNIX, INET, INET6, NETLINK = 1, 2, 10, 16
+"""Families of sockets that a network namespace holds in."""
+PROTOCOLS = (0, 6, 17)
+"""Of the internet: the usual one, TCP, UDP. MPTCP, UDP-Lite and others are code of the kernel that nothing here needs."""
 NEW_NAMESPACES = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
 TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX type into a terminal."""
 
+HIDDEN_MEMORY = ("memfd_create", "shmget")
+"""Memory of no process and no folder: nobody counts it where no control group does."""
+
 DENIED = {
-    # name: (x86-64, AArch64)
+    # name: (x86-64, AArch64); what `ntire doctor` tries, as the worst of what the list leaves out
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
     "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "move_pages": (279, 239), "migrate_pages": (256, 238),
     "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97),
@@ -39,7 +47,9 @@ DENIED = {
     "swapon": (167, 224), "swapoff": (168, 225), "acct": (163, 89), "settimeofday": (164, 170), "clock_settime": (227, 112),
     "clock_adjtime": (305, 266), "adjtimex": (159, 171), "sethostname": (170, 161), "setdomainname": (171, 162),
     "quotactl": (179, 60), "quotactl_fd": (443, 443), "syslog": (103, 116), "vhangup": (153, 58),
-    "fanotify_init": (300, 262),
+    "fanotify_init": (300, 262), "personality": (135, 92), "memfd_secret": (447, 447), "statmount": (457, 457),
+    "listmount": (458, 458), "open_tree_attr": (467, 467), "vmsplice": (278, 75), "mq_open": (240, 180),
+    "remap_file_pages": (216, 234), "clone3": (435, 435),
 }  # fmt: skip
 
 
@@ -59,11 +69,17 @@ MACHINES = {
     "aarch64": Machine(1, 0xC00000B7, clone=220, socket=198, ioctl=29),
 }
 CLONE3 = 435
+LAST = max(ALLOWED["x86_64"].values())
+"""A number beyond is a call of a kernel that is newer than the list; libraries know what to do where there is no such call."""
 
 
-def program(machine: str | None = None) -> bytes | None:
-    """The filter for this machine, or for the one named; None for an architecture whose numbers are not known here."""
-    known = MACHINES.get(machine or platform.machine())
+def program(machine: str | None = None, *, counted: bool = True) -> bytes | None:
+    """The filter for this machine, or for the one named; None for an architecture whose numbers are not known here.
+
+    `counted`: whether a control group counts all memory. Where none does, memory that belongs to nobody is refused.
+    """
+    machine = machine or platform.machine()
+    known = MACHINES.get(machine)
     if known is None:
         return None
     lines = [
@@ -74,22 +90,41 @@ def program(machine: str | None = None) -> bytes | None:
         (AT_LEAST, 0, 1, X32),
         (RETURN, 0, 0, ERRNO | errno.ENOSYS),
     ]
-    for numbers in DENIED.values():
-        lines += [(EQUAL, 0, 1, numbers[known.column]), (RETURN, 0, 0, ERRNO | errno.EPERM)]
     # Its flags stand behind a pointer, where no filter can look; libraries fall back to clone.
     lines += [(EQUAL, 0, 1, CLONE3), (RETURN, 0, 0, ERRNO | errno.ENOSYS)]
-    lines += _looked_at(known.clone, 0, [(ANY_BIT, 0, 1, NEW_NAMESPACES), (RETURN, 0, 0, ERRNO | errno.EPERM)])
-    allowed = [(EQUAL, len(FAMILIES) - number, 0, family) for number, family in enumerate(FAMILIES)]
-    lines += _looked_at(known.socket, 0, [*allowed, (RETURN, 0, 0, ERRNO | errno.EAFNOSUPPORT)])
-    typing = [
-        line for request in TERMINAL_INPUT for line in ((EQUAL, 0, 1, request), (RETURN, 0, 0, ERRNO | errno.EPERM))
-    ]
-    lines += _looked_at(known.ioctl, 1, typing)
-    lines.append((RETURN, 0, 0, ALLOW))
+    lines += _looked_at(known.clone, [(LOAD, 0, 0, _argument(0)), *_refused_bits(NEW_NAMESPACES)])
+    lines += _looked_at(known.socket, _sockets())
+    typing = [line for one in TERMINAL_INPUT for line in ((EQUAL, 0, 1, one), (RETURN, 0, 0, ERRNO | errno.EPERM))]
+    lines += _looked_at(known.ioctl, [(LOAD, 0, 0, _argument(1)), *typing, (RETURN, 0, 0, ALLOW)])
+    for name, number in ALLOWED[machine].items():
+        if counted or name not in HIDDEN_MEMORY:
+            lines += [(EQUAL, 0, 1, number), (RETURN, 0, 0, ALLOW)]
+    lines += [(AT_LEAST, 0, 1, LAST + 1), (RETURN, 0, 0, ERRNO | errno.ENOSYS), (RETURN, 0, 0, ERRNO | errno.EPERM)]
     return b"".join(struct.pack("<HBBI", *line) for line in lines)
 
 
-def _looked_at(number: int, argument: int, body: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-    """A call that is allowed or not by one of its arguments; what `body` does not return goes on behind it."""
-    inside = [(LOAD, 0, 0, ARGUMENTS + 8 * argument), *body, (LOAD, 0, 0, NUMBER)]
-    return [(EQUAL, 0, len(inside), number), *inside]
+Line = tuple[int, int, int, int]
+
+
+def _argument(number: int) -> int:
+    return ARGUMENTS + 8 * number
+
+
+def _refused_bits(bits: int) -> list[Line]:
+    return [(ANY_BIT, 0, 1, bits), (RETURN, 0, 0, ERRNO | errno.EPERM), (RETURN, 0, 0, ALLOW)]
+
+
+def _sockets() -> list[Line]:
+    """By family, then by protocol."""
+    lines: list[Line] = [(LOAD, 0, 0, _argument(0)), (EQUAL, 0, 1, UNIX), (RETURN, 0, 0, ALLOW)]
+    of_family: list[tuple[int, tuple[int, ...]]] = [(INET, PROTOCOLS), (INET6, PROTOCOLS), (NETLINK, (0,))]
+    for family, protocols in of_family:
+        allowed = [line for one in protocols for line in ((EQUAL, 0, 1, one), (RETURN, 0, 0, ALLOW))]
+        body = [(LOAD, 0, 0, _argument(2)), *allowed, (RETURN, 0, 0, ERRNO | errno.EPROTONOSUPPORT)]
+        lines += [(EQUAL, 0, len(body), family), *body]
+    return [*lines, (RETURN, 0, 0, ERRNO | errno.EAFNOSUPPORT)]
+
+
+def _looked_at(number: int, body: list[Line]) -> list[Line]:
+    """A call that is decided by its arguments: every way through `body` returns."""
+    return [(EQUAL, 0, len(body), number), *body]

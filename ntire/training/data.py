@@ -6,6 +6,7 @@ So a run that was stopped goes on with exactly the samples that it would have ha
 import random
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ntire import UserError
 from ntire.files import sha256_of
-from ntire.method.recipe import Degradation, Recipe, Stage
+from ntire.method.recipe import Degradation, Stage
+from ntire.picture.degradations import unsharp_mask
+from ntire.picture.folder import walk
 from ntire.picture.image import SUFFIXES, Pixels, UnreadableImage, as_image, read_header, read_pixels
 from ntire.training.parallel import Group
 
@@ -33,7 +36,7 @@ def clean_images(folder: Path, patch: int) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder of clean pictures to train on, found none.")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = [one.path for one in walk(folder).pictures]
     if not paths:
         raise UserError(f"{folder}: expected pictures ({', '.join(sorted(SUFFIXES))}), found none.")
     _refuse([problem for path in paths if (problem := _unusable(path, patch))], len(paths))
@@ -68,10 +71,10 @@ def _part(folder: Path, part: str) -> dict[str, Path]:
     root = next((folder / name for name in (part, part.upper()) if (folder / name).is_dir()), None)
     if root is None:
         raise UserError(f"{folder}: expected paired pictures in its folders gt and lq, found no {part}.")
-    paths = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
-    if not paths:
+    found = walk(root).pictures
+    if not found:
         raise UserError(f"{root}: expected pictures ({', '.join(sorted(SUFFIXES))}), found none.")
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in paths}
+    return {one.name: one.path for one in found}
 
 
 def _unusable(path: Path, patch: int) -> str:
@@ -111,31 +114,50 @@ def generator(*numbers: int) -> Generator:
     return Generator().manual_seed(random.Random(repr(numbers)).getrandbits(63))
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Pictures of one kind; those without another half are degraded afresh each time."""
+
+    pictures: Sequence[Picture]
+    degradation: Degradation | None
+    weight: float = 1.0
+    """How often it is drawn from, in proportion to the other pools of a stage."""
+
+
 class Pairs(Dataset[tuple[Tensor, Tensor]]):
-    """Sample number k: a random crop of a random picture, flipped and turned, and its damaged version, which is the
+    """Sample number k: a random crop of a random picture, flipped and perhaps turned, and its damaged version, which is the
     same crop of the picture's other half or, where it has none, what the degradation makes of it.
     """
 
-    def __init__(self, pictures: Sequence[Picture], degradation: Degradation, patch: int, seed: int) -> None:
-        self.pictures = pictures
-        self.degradation = degradation
+    def __init__(
+        self, pools: Sequence[Pool], patch: int, seed: int, *, turns: bool = True, sharpened: float = 0.0
+    ) -> None:
+        self.pools = pools
         self.patch = patch
         self.seed = seed
+        self.turns = turns
+        self.sharpened = sharpened
+        """Weight of the unsharp mask on targets."""
+        self._weights = torch.tensor([pool.weight for pool in pools], dtype=torch.float64)
         self._cache: OrderedDict[Path, Pixels] = OrderedDict()
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         rng = generator(self.seed, number)
-        chosen = self.pictures[int(torch.randint(len(self.pictures), (), generator=rng))]
+        pool = self.pools[int(torch.multinomial(self._weights, 1, generator=rng)) if len(self.pools) > 1 else 0]
+        chosen = pool.pictures[int(torch.randint(len(pool.pictures), (), generator=rng))]
         decoded = [self._decoded(path) for path in _files(chosen)]
         top, left = (int(torch.randint(size - self.patch + 1, (), generator=rng)) for size in decoded[0].shape[:2])
-        turns, flip = int(torch.randint(4, (), generator=rng)), bool(torch.randint(2, (), generator=rng))
+        quarters, flip = int(torch.randint(4, (), generator=rng)), bool(torch.randint(2, (), generator=rng))
+        # Half a turn and the flip together are every flip there is.
+        turned = quarters if self.turns else quarters // 2 * 2
 
         def crop(pixels: Pixels) -> Tensor:
-            image = as_image(pixels[top : top + self.patch, left : left + self.patch]).rot90(turns, (1, 2))
+            image = as_image(pixels[top : top + self.patch, left : left + self.patch]).rot90(turned, (1, 2))
             return (image.flip(2) if flip else image).contiguous()
 
-        gt, *lq = map(crop, decoded)
-        return (lq[0], gt) if lq else self.degradation(gt, rng)
+        gt, *halves = map(crop, decoded)
+        lq, gt = (halves[0], gt) if halves else _degraded(pool, gt, rng)
+        return lq, unsharp_mask(gt, self.sharpened) if self.sharpened else gt
 
     def _decoded(self, path: Path) -> Pixels:
         if path in self._cache:
@@ -147,15 +169,22 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
         return self._cache[path]
 
 
+def _degraded(pool: Pool, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+    if pool.degradation is None:
+        raise ValueError("a clean picture without its other half, and nothing to make one")
+    return pool.degradation(gt, rng)
+
+
 def batches(
-    pictures: Sequence[Picture],
-    recipe: Recipe,
+    pools: Sequence[Pool],
     stage: Stage,
     first_sample: int,
     steps: range,
     seed: int,
     workers: int,
     group: Group,
+    *,
+    turns: bool = True,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of iterations `steps` of a stage whose first sample has the number `first_sample`.
 
@@ -170,7 +199,7 @@ def batches(
         first_sample + step * stage.batch + group.rank * share + sample for step in steps for sample in range(share)
     ]
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        Pairs(pictures, stage.degradation or recipe.degradation, stage.patch, seed),
+        Pairs(pools, stage.patch, seed, turns=turns, sharpened=stage.sharpened),
         batch_size=share,
         sampler=numbers,
         num_workers=workers,
@@ -181,9 +210,7 @@ def batches(
     yield from loader
 
 
-def validation_pairs(
-    pictures: Sequence[Picture], degradation: Degradation, stride: int, seed: int, side: int = 256
-) -> list[tuple[Tensor, Tensor]]:
+def validation_pairs(pools: Sequence[Pool], stride: int, seed: int, side: int = 256) -> list[tuple[Tensor, Tensor]]:
     """One pair a picture: the central crop of at most `side` pixels on the grid of `stride`, always degraded alike."""
 
     def crop(path: Path) -> Tensor:
@@ -192,8 +219,9 @@ def validation_pairs(
         top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
         return image[:, top : top + height, left : left + width].contiguous()
 
-    pairs = []
-    for number, picture in enumerate(pictures):
-        gt, *lq = map(crop, _files(picture))
-        pairs.append((lq[0], gt) if lq else degradation(gt, generator(seed, -1, number)))
+    pairs: list[tuple[Tensor, Tensor]] = []
+    for pool in pools:
+        for number, picture in enumerate(pool.pictures, len(pairs)):
+            gt, *lq = map(crop, _files(picture))
+            pairs.append((lq[0], gt) if lq else _degraded(pool, gt, generator(seed, -1, number)))
     return pairs

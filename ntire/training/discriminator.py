@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ntire.training.losses import Opponent
+from ntire.method.recipe import Opponent
 
 
 class UNetDiscriminator(Opponent):

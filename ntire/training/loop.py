@@ -18,11 +18,24 @@ from ntire import UserError, __version__
 from ntire.environment import processor
 from ntire.files import sha256_of, writable_folder, write_atomically
 from ntire.method import DTYPES, Method, Precision
-from ntire.method.recipe import Loss, Recipe, Stage
+from ntire.method.recipe import (
+    BeginsFrom,
+    BeginsStages,
+    BeginsSteps,
+    EntersStages,
+    Loss,
+    Opponent,
+    Recipe,
+    Remembers,
+    Stage,
+)
+from ntire.method.state_dict import fill
+from ntire.picture.image import psnr_of
 from ntire.picture.raw import demosaic, srgb_encode
-from ntire.training.data import Picture, batches, clean_images, generator, hold_out, paired_images, validation_pairs
-from ntire.training.losses import Aids, Opponent, total_loss
+from ntire.training.data import batches, generator, validation_pairs
+from ntire.training.losses import Aids, total_loss
 from ntire.training.parallel import Group, process_group
+from ntire.training.sources import pools_of
 
 WEIGHTS = "weights.safetensors"
 
@@ -68,14 +81,25 @@ class _State:
 
     method: Method
     average: Method
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     """Keeps small gradients of float16 from vanishing; does nothing in other precisions."""
     opponents: Mapping[Loss, Opponent]
-    of_opponents: dict[Loss, torch.optim.AdamW]
+    of_opponents: dict[Loss, torch.optim.Optimizer]
     """The optimiser of each opponent."""
     iteration: int = 0
     seconds: float = 0.0
+
+
+def start_from(method: Method, weights: Path) -> None:
+    """Fill a method before its training, from a file of its own or what else it takes.
+
+    Raises UserError for weights that do not fit.
+    """
+    if isinstance(method, BeginsFrom):
+        method.begin_from(weights)
+    else:
+        fill(method, method.read_weights(weights), weights)
 
 
 def train(
@@ -96,19 +120,24 @@ def _train(
     method: Method, recipe: Recipe, settings: Settings, report: Callable[[Step], None], aids: Aids, group: Group
 ) -> Path:
     out = writable_folder(settings.out)
-    sources = _sources(recipe, settings)
+    sources = pools_of(recipe, settings.data, settings.held_out)
     state = _start(method, recipe, settings, aids)
     iterations = sum(stage.iterations for stage in recipe.stages)
     began = time.monotonic() - state.seconds
     latest: float | None = None
     first_iteration = first_sample = 0
     for stage, (training, held) in zip(recipe.stages, sources, strict=True):
-        pairs = validation_pairs(held, stage.degradation or recipe.degradation, method.stride, settings.seed)
+        pairs = validation_pairs(held, method.stride, settings.seed)
         plain = sum(psnr(_plain(lq), gt) for lq, gt in pairs) / len(pairs)
         for network in (state.method, state.average):
-            network.begin_stage(stage.name)
+            if isinstance(network, BeginsStages):
+                network.begin_stage(stage.name)
+            if isinstance(network, EntersStages) and state.iteration == first_iteration:
+                network.enter_stage(stage.name)
         steps = range(min(max(state.iteration - first_iteration, 0), stage.iterations), stage.iterations)
-        loader = batches(training, recipe, stage, first_sample, steps, settings.seed, settings.workers, group)
+        loader = batches(
+            training, stage, first_sample, steps, settings.seed, settings.workers, group, turns=recipe.turns
+        )
         for step, (lq, gt) in zip(steps, loader, strict=True):
             loss = _step(state, recipe, stage, step, lq, gt, settings, aids, group)
             state.iteration += 1
@@ -129,36 +158,13 @@ def _train(
     if group.rank:
         return out / WEIGHTS
     psnr_db = latest if latest is not None else _validate(state.average, pairs, settings)
-    validation = {"pictures": len(held), "psnr_db": round(psnr_db, 3), "plain_psnr_db": round(plain, 3)}
-    return _export(state, recipe, settings, len(training), validation)
-
-
-def _sources(recipe: Recipe, settings: Settings) -> list[tuple[list[Picture], list[Picture]]]:
-    """For each stage the pictures to train on and those held out: its own pairs, or the clean ones for all.
-
-    Raises UserError for stages that need pairs which nobody has named.
-    """
-    lacking = [stage.name for stage in recipe.stages if stage.paired and stage.pairs is None]
-    if lacking:
-        raise UserError(
-            f"the damage of {', '.join(lacking)} cannot be made from clean pictures. Give paired ones, in folders with lq and "
-            f"gt: {' '.join(f'--pairs {name}=DIR' for name in lacking)}; or choose other stages with --stage."
-        )
-    patches = [stage.patch for stage in recipe.stages if stage.pairs is None]
-    of_clean = hold_out(clean_images(settings.data, max(patches)), settings.held_out) if patches else ([], [])
-    found: list[tuple[list[Picture], list[Picture]]] = []
-    for stage in recipe.stages:
-        given = (
-            of_clean if stage.pairs is None else hold_out(paired_images(stage.pairs, stage.patch), settings.held_out)
-        )
-        found.append((list(given[0]), list(given[1])))
-    return found
+    validation = {"pictures": len(pairs), "psnr_db": round(psnr_db, 3), "plain_psnr_db": round(plain, 3)}
+    return _export(state, recipe, settings, sum(len(pool.pictures) for pool in training), validation)
 
 
 def psnr(restored: Tensor, gt: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of one image in [0, 1], over all channels; infinite for equal images."""
-    error = float((restored.clamp(0, 1).double() - gt.double()).square().mean())
-    return -10 * math.log10(error) if error else math.inf
+    return psnr_of(float((restored.clamp(0, 1).double() - gt.double()).square().mean()))
 
 
 def _plain(lq: Tensor) -> Tensor:
@@ -180,7 +186,8 @@ def _step(
     device = torch.device(settings.device)
     lq, gt = (x.to(device, memory_format=torch.channels_last, non_blocking=True) for x in (lq, gt))
     dtype = DTYPES[settings.precision]
-    state.method.begin_step(lq, gt, generator(settings.seed, -2, state.iteration))
+    if isinstance(state.method, BeginsSteps):
+        state.method.begin_step(lq, gt, generator(settings.seed, -2, state.iteration))
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         restored = state.method(lq)
     loss = total_loss(stage.losses, state.method, lq, restored, gt, aids)
@@ -209,7 +216,7 @@ def _step(
 
 def _update(
     network: nn.Module,
-    optimizer: torch.optim.AdamW,
+    optimizer: torch.optim.Optimizer,
     lr: float,
     group: Group,
     scaler: torch.amp.GradScaler | None = None,
@@ -242,16 +249,10 @@ def _start(method: Method, recipe: Recipe, settings: Settings, aids: Aids) -> _S
     method = method.to(settings.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = copy.deepcopy(method).eval()
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    lr = recipe.stages[0].lr
-    optimizer = torch.optim.AdamW(trained, lr=lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
+    optimizer = _optimizer(trained, recipe, recipe.weight_decay)
     opponents = {name: opponent.to(settings.device).train() for name, opponent in aids.opponents.items()}
     of_opponents = {
-        name: torch.optim.AdamW(
-            [parameter for parameter in opponent.parameters() if parameter.requires_grad],
-            lr=lr,
-            betas=recipe.betas,
-            weight_decay=0.0,
-        )
+        name: _optimizer([parameter for parameter in opponent.parameters() if parameter.requires_grad], recipe, 0.0)
         for name, opponent in opponents.items()
     }
     scaler = torch.amp.GradScaler(torch.device(settings.device).type, enabled=settings.precision == "fp16")
@@ -274,7 +275,8 @@ def _start(method: Method, recipe: Recipe, settings: Settings, aids: Aids) -> _S
         )
     method.load_state_dict(saved["method"])
     average.load_state_dict(saved["average"])
-    method.remember(saved.get("memory", {}))
+    if isinstance(method, Remembers):
+        method.remember(saved.get("memory", {}))
     optimizer.load_state_dict(saved["optimizer"])
     scaler.load_state_dict(saved["scaler"])
     for name, opponent in opponents.items():
@@ -284,15 +286,24 @@ def _start(method: Method, recipe: Recipe, settings: Settings, aids: Aids) -> _S
     return state
 
 
+def _optimizer(parameters: list[nn.Parameter], recipe: Recipe, weight_decay: float) -> torch.optim.Optimizer:
+    """The recipe's optimiser; its rate is set at every step."""
+    lr = recipe.stages[0].lr
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(parameters, lr=lr, betas=recipe.betas)
+    return torch.optim.AdamW(parameters, lr=lr, betas=recipe.betas, weight_decay=weight_decay)
+
+
 def _identity(method: Method, recipe: Recipe, settings: Settings) -> dict[str, str]:
     """What must be the same for a run to go on; plain strings, so that a checkpoint needs no pickle."""
     named = {"team": method.team, "track": method.track, "variant": method.variant, "recipe": repr(recipe)}
-    own = {stage.name: stage.degradation for stage in recipe.stages if stage.degradation is not None}
-    if own:
-        named["degradations"] = repr(own)
-    pairs = {stage.name: str(stage.pairs.resolve()) for stage in recipe.stages if stage.pairs is not None}
-    if pairs:
-        named["pairs"] = repr(pairs)
+    drawn = {
+        f"{stage.name}/{part.name}": part for stage in recipe.stages for part in stage.drawn_from(recipe.degradation)
+    }
+    named["degradations"] = repr({name: (part.degradation, part.share, part.repeats) for name, part in drawn.items()})
+    pairs = {name: str(part.pairs.resolve()) for name, part in drawn.items() if part.pairs is not None}
+    pictures = {name: str(part.pictures.resolve()) for name, part in drawn.items() if part.pictures is not None}
+    named |= ({"pairs": repr(pairs)} if pairs else {}) | ({"pictures": repr(pictures)} if pictures else {})
     chosen = (settings.data.resolve(), settings.precision, settings.seed, settings.held_out)
     return named | dict(zip(("data", "precision", "seed", "held_out"), map(str, chosen), strict=True))
 
@@ -306,7 +317,7 @@ def _save(path: Path, state: _State, recipe: Recipe, settings: Settings) -> None
             "seconds": state.seconds,
             "method": state.method.state_dict(),
             "average": state.average.state_dict(),
-            "memory": state.method.memory(),
+            "memory": state.method.memory() if isinstance(state.method, Remembers) else {},
             "optimizer": state.optimizer.state_dict(),
             "scaler": state.scaler.state_dict(),
             "opponents": {name: opponent.state_dict() for name, opponent in state.opponents.items()},
@@ -353,16 +364,23 @@ def _export(
             "device": settings.device,
             "processor": processor(),
             "torch": torch.__version__,
-            "stages": [
-                asdict(stage)
-                | {
-                    "degradation": repr(stage.degradation or recipe.degradation),
-                    "pairs": stage.pairs.name if stage.pairs else "",
-                }
-                for stage in recipe.stages
-            ],
+            "stages": [_described(stage, recipe) for stage in recipe.stages],
             "degradation": repr(recipe.degradation),
         },
     }
     write_atomically(settings.out / "card.toml", tomli_w.dumps(card))
     return path
+
+
+def _described(stage: Stage, recipe: Recipe) -> dict[str, Any]:
+    """A stage for the card."""
+    plain = asdict(replace(stage, parts=(), degradation=None, pairs=None))
+    own = {name: plain[name] for name in plain if name not in ("parts", "degradation", "pairs", "paired", "curve")}
+    parts = [
+        {"name": part.name, "degradation": repr(part.degradation), "repeats": part.repeats}
+        | ({"share": part.share} if part.share is not None else {})
+        | ({"pairs": part.pairs.name} if part.pairs else {})
+        | ({"pictures": part.pictures.name} if part.pictures else {})
+        for part in stage.drawn_from(recipe.degradation)
+    ]
+    return own | {"curve": repr(stage.curve), "parts": parts}

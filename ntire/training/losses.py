@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ntire.method.recipe import OWN, Loss
+from ntire.method.recipe import OWN, HasOwnLoss, Loss, Opponent
 
 
 def ssim_loss(restored: Tensor, gt: Tensor) -> Tensor:
@@ -34,31 +33,30 @@ def ssim_loss(restored: Tensor, gt: Tensor) -> Tensor:
     return 1 - (similarity / ((mean_r**2 + mean_g**2 + c1) * (var_r + var_g + c2))).mean()
 
 
+def psnr_loss(restored: Tensor, gt: Tensor) -> Tensor:
+    """The PSNR in dB of all values together, negative: a loss to make small."""
+    return 10 * torch.log10(F.mse_loss(restored, gt) + 1e-8)
+
+
 def fft_loss(restored: Tensor, gt: Tensor) -> Tensor:
     """Mean absolute difference of the real and imaginary parts of the 2D spectra (B, C, H, W).
 
-    The transform is divided by the number of pixels, so that the weights of hundreds that reports print weigh as much as L1.
+    The transform is not divided by anything, as in the programs of general restorers: it grows with the side of the patch.
     """
-    difference = torch.fft.rfft2(restored - gt, norm="forward")
-    return torch.view_as_real(difference).abs().mean()
+    return torch.view_as_real(torch.fft.fft2(restored - gt)).abs().mean()
+
+
+def scaled_fft_loss(restored: Tensor, gt: Tensor) -> Tensor:
+    """The same of spectra divided by their number of pixels, so that weights of hundreds weigh as much as L1."""
+    return torch.view_as_real(torch.fft.rfft2(restored - gt, norm="forward")).abs().mean()
 
 
 Compare = Callable[[Tensor, Tensor], Tensor]
 """(restored, gt), each (B, 3, H, W), to a number, or to one a picture."""
-PIXELS: Mapping[Loss, Compare] = {"l1": F.l1_loss, "l2": F.mse_loss, "ssim": ssim_loss, "fft": fft_loss}
+PIXELS: Mapping[Loss, Compare] = {
+    "l1": F.l1_loss, "l2": F.mse_loss, "psnr": psnr_loss, "ssim": ssim_loss, "fft": fft_loss, "fft-scaled": scaled_fft_loss,
+}  # fmt: skip
 """The losses that need no network."""
-
-
-class Opponent(nn.Module):
-    """A network that is trained against the method: the discriminator of a GAN, the score network of VSD."""
-
-    def against(self, method: nn.Module, restored: Tensor) -> Tensor:
-        """The method's loss."""
-        raise NotImplementedError
-
-    def own(self, method: nn.Module, restored: Tensor, gt: Tensor) -> Tensor:
-        """The opponent's own loss; `restored` carries no gradient."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Aids:
 
 
 def total_loss(
-    weights: Mapping[Loss, float], method: Any, lq: Tensor, restored: Tensor, gt: Tensor, aids: Aids
+    weights: Mapping[Loss, float], method: nn.Module, lq: Tensor, restored: Tensor, gt: Tensor, aids: Aids
 ) -> Tensor:
     """The weighted sum of a stage's losses, in float32 whatever the network ran in."""
     restored = restored.float()
@@ -84,7 +82,7 @@ def total_loss(
             term = PIXELS[name](restored, gt)
         elif name in aids.judges:
             term = aids.judges[name](restored, gt).mean()
-        elif name in OWN:
+        elif name in OWN and isinstance(method, HasOwnLoss):
             term = method.own_loss(name)
         elif name in aids.opponents:
             term = aids.opponents[name].against(method, restored)

@@ -3,17 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ntire.method.weights_files import Weights, locate, read_state_dict, require
+from ntire.method.state_dict import read_state_dict
+from ntire.method.weights_files import VGG19, locate, require
 
-VGG19 = Weights(
-    "vgg19-dcbb9e9d.pth",
-    sha256="dcbb9e9d",
-    license="BSD-3-Clause; ImageNet terms",
-    provenance="official",
-    urls=("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",),
-    size=575_000_000,
-    home="torchvision",
-)
 LAYERS = {2: 0.1, 7: 0.1, 16: 1.0, 25: 1.0, 34: 1.0}
 """Weight of each layer's difference, before its ReLU: conv1_2, conv2_2, conv3_4, conv4_4, conv5_4 of Real-ESRGAN."""
 

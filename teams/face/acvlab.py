@@ -11,8 +11,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from ntire.teams.parts import codeformer, diffbir, gfpgan, real_esrgan, unaligned
-from ntire.teams.parts.codeformer import CodeFormer
 from ntire.teams.parts.diffbir import LONG_PROMPT, NEGATIVE, DiffBIR
+from ntire.teams.parts.diffbir_faces import CodeFormerDiffBirFace
 from ntire.teams.parts.face_pipeline import CHALLENGE
 from ntire.teams.parts.gfpgan import Gfpgan
 from ntire.teams.parts.real_esrgan import RealEsrgan2x
@@ -60,7 +60,7 @@ class AcvLab(UprightFace):
         return _detailed(self.diffbir, restored, self.steps, self.side)
 
 
-class AcvLabReport(UprightFace):
+class AcvLabReport(CodeFormerDiffBirFace):
     """As the report's text has it: CodeFormer, then DiffBIR."""
 
     team = "ACVLab"
@@ -72,13 +72,9 @@ class AcvLabReport(UprightFace):
         "CodeFormer's fidelity is not in the report: 0.5, its program's own. The rest is as in the team's program.",
         SAME_SEED,
     )
-    tiny = {"width": 32, "steps": 2, "side": 64}
 
     def __init__(self, width: int = 320, steps: int = 75, side: int = 512) -> None:
-        super().__init__()
-        self.steps, self.side = steps, side
-        self.codeformer = CodeFormer(side, width // 5)
-        self.diffbir = DiffBIR(width)
+        super().__init__(width, steps, side)
 
     def face(self, lq: Tensor) -> Tensor:
         return _detailed(self.diffbir, self.codeformer(lq, fidelity=0.5), self.steps, self.side)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ntire.teams.parts import codeformer
 from ntire.teams.parts.codeformer import CodeFormer
-from ntire.teams.parts.diffbir import CLEANER, CONTROL_V1_FACE, DIFFUSION, NEGATIVE, DiffBIR
-from ntire.teams.parts.face_pipeline import CHALLENGE, FacePipeline
+from ntire.teams.parts.diffbir import CLEANER, CONTROL_V1_FACE, DIFFUSION, NEGATIVE
+from ntire.teams.parts.diffbir_faces import DiffBirFace
+from ntire.teams.parts.face_pipeline import CHALLENGE
 from ntire.teams.parts.upright_face import UprightFace
 
 ROUTING = (
@@ -22,7 +23,7 @@ ROUTING = (
 )
 
 
-class AiiaLabDiffBir(FacePipeline):
+class AiiaLabDiffBir(DiffBirFace):
     """The expert for details."""
 
     team = "AIIALab"
@@ -34,12 +35,6 @@ class AiiaLabDiffBir(FacePipeline):
         ROUTING,
         "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
     )
-    tiny = {"width": 32, "steps": 2, "side": 64}
-
-    def __init__(self, width: int = 320, steps: int = 50, side: int = 512) -> None:
-        super().__init__()
-        self.steps, self.side = steps, side
-        self.diffbir = DiffBIR(width)
 
     def forward(self, lq: Tensor) -> Tensor:
         detailed: Tensor = self.diffbir(lq, steps=self.steps, guidance=4.0, negative=NEGATIVE, seed=231, side=self.side)

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ntire.teams.parts.diffbir import CLEANER, CONTROL_V2, DIFFUSION, NEGATIVE, DiffBIR
-from ntire.teams.parts.face_pipeline import CHALLENGE, FacePipeline, from_the_challenge
+from ntire.teams.parts.diffbir import CLEANER, CONTROL_V2, DIFFUSION, NEGATIVE
+from ntire.teams.parts.diffbir_faces import DiffBirFace
+from ntire.teams.parts.face_pipeline import CHALLENGE, from_the_challenge
 
 CONTROL = replace(
     CONTROL_V2,
@@ -21,7 +22,7 @@ CONTROL = replace(
 )
 
 
-class Cx(FacePipeline):
+class Cx(DiffBirFace):
     """DiffBIR as it is, control retrained by the team."""
 
     team = "CX"
@@ -32,12 +33,6 @@ class Cx(FacePipeline):
         "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
         "A part of the program for captions of each picture is commented out at the end: the positive prompt is empty.",
     )
-    tiny = {"width": 32, "steps": 2, "side": 64}
-
-    def __init__(self, width: int = 320, steps: int = 50, side: int = 512) -> None:
-        super().__init__()
-        self.steps, self.side = steps, side
-        self.diffbir = DiffBIR(width)
 
     def forward(self, lq: Tensor) -> Tensor:
         return self.diffbir(

@@ -10,16 +10,14 @@ from dataclasses import replace
 from torch import Tensor
 
 from ntire.teams.parts import codeformer, diffbir
-from ntire.teams.parts.codeformer import CodeFormer
-from ntire.teams.parts.diffbir import DiffBIR
+from ntire.teams.parts.diffbir_faces import CodeFormerDiffBirFace
 from ntire.teams.parts.face_pipeline import CHALLENGE
-from ntire.teams.parts.upright_face import UprightFace
 
 PROMPT = "Good image, Sharp image, sharp edges, High resolution image, Noise-free image"
 NEGATIVE = "bad image, blurry image, blurry edges, low resolution image, noisy image"
 
 
-class Hh(UprightFace):
+class Hh(CodeFormerDiffBirFace):
     """Both as they are published; the prompts are the words that CLIP-IQA asks for."""
 
     team = "HH"
@@ -35,13 +33,6 @@ class Hh(UprightFace):
         "CodeFormer's result is written to 8 bits before DiffBIR in the program; here it stays as it is.",
         "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
     )
-    tiny = {"width": 32, "steps": 2, "side": 64}
-
-    def __init__(self, width: int = 320, steps: int = 50, side: int = 512) -> None:
-        super().__init__()
-        self.steps, self.side = steps, side
-        self.codeformer = CodeFormer(side, width // 5)
-        self.diffbir = DiffBIR(width)
 
     def face(self, lq: Tensor) -> Tensor:
         faithful = self.codeformer(lq, fidelity=1.0)

@@ -69,7 +69,7 @@ MASKS = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class DarkSettings:
     """What the team's table has for each test picture; by default the commonest values of its rows for Wider-Test."""
 
     prompts: int = 2
@@ -106,7 +106,7 @@ class NightWatch(FacePipeline):
     def __init__(self, width: int = 320, steps: int = 30, side: int = 512) -> None:
         super().__init__()
         self.side = side
-        self.settings = Settings(steps=steps)
+        self.settings = DarkSettings(steps=steps)
         self.diffbir = DiffBIR(width)
 
     def deploy(self) -> None:

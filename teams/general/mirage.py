@@ -18,7 +18,7 @@ from ntire.method import Cost, Method
 from ntire.method.weights_files import Weights
 from ntire.picture.degradations import NoiseLevels
 from ntire.picture.weather import OneOf, Weather
-from ntire.teams.parts.restormer import ChannelNorm, Double, Embed, GatedFeedForward, Half, TransposedAttention
+from ntire.teams.parts.restormer import Double, Embed, GatedFeedForward, Half, NormedBlock, TransposedAttention
 from ntire.training import OwnLoss, Recipe, Stage
 
 KERNEL = 7
@@ -90,18 +90,11 @@ class FeedForward(GatedFeedForward):
         return self.project_out(F.gelu(gate) * value)
 
 
-class Block(nn.Module):
-    """x + mixed attention(norm(x)), then x + feed-forward(norm(x))."""
+class Block(NormedBlock):
+    """With mixed attention."""
 
     def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = ChannelNorm(width), ChannelNorm(width)
-        self.attn = MixedAttention(width, heads)
-        self.ffn = FeedForward(width, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.ffn(self.norm2(x))
+        super().__init__(width, MixedAttention(width, heads), FeedForward(width, 2))
 
 
 def covariances(x: Tensor) -> Tensor:
@@ -130,8 +123,7 @@ RECIPE = Recipe(
             batch=32,
             lr=2e-4,
             lr_end=1e-6,
-            # The authors do not divide the spectrum by its pixels, ours does: 0.1 of theirs at patch 128.
-            losses={"l1": 1.0, "fft": 0.1 * 128**2, "own": 0.01},
+            losses={"l1": 1.0, "fft": 0.1, "own": 0.01},
             warmup=30_000,
         ),
     ),

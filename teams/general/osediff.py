@@ -13,7 +13,7 @@ from ntire.method import Method
 from ntire.teams.parts import osediff, tagger
 from ntire.teams.parts.colour import adain_colour, wavelet_colour
 from ntire.teams.parts.osediff import OVERLAP
-from ntire.teams.parts.osediff import OseDiff as OneStep
+from ntire.teams.parts.osediff import OseDiffNetwork as OneStep
 from ntire.teams.parts.stable_diffusion import LATENT, enlarged, sized
 from ntire.teams.parts.tagger import Tagger
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.method import Cost, Method
+from ntire.method.state_dict import fill
 from ntire.picture.weather import Weather
 from ntire.teams.parts.adapters import OwnConv, mix
 from ntire.teams.parts.clip_text import TOKENS
@@ -175,7 +176,7 @@ class UirLora(Method):
         cache of Hugging Face.
         """
         if not weights.is_dir():
-            super().begin_from(weights)
+            fill(self, self.read_weights(weights), weights)
             return
         missing = [f"{weights / name} of SD-Turbo" for name in missing_parts(weights)]
         clip = find_clip(weights)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ntire.method.weights_files import fill
+from ntire.method.state_dict import fill
 
 
 class OwnConv(nn.Module):

@@ -49,7 +49,7 @@ class CodeFormer(FullPrecision):
         self.ft_layers = nn.ModuleList(TransformerLayer(embedding) for _ in range(layers))
         self.idx_pred_layer = nn.Sequential(nn.LayerNorm(embedding), nn.Linear(embedding, codes, bias=False))
         fused = {str(side >> level): width * WIDTHS[level] for level in (4, 3, 2, 1)}
-        self.fuse_convs_dict = nn.ModuleDict({size: Fusion(channels) for size, channels in fused.items()})
+        self.fuse_convs_dict = nn.ModuleDict({size: ControlledFusion(channels) for size, channels in fused.items()})
         """By side of the features, as the checkpoint has it: 32, 64, 128 and 256 at full size."""
 
     def forward(self, image: Tensor, *, fidelity: float = 0.5) -> Tensor:
@@ -106,7 +106,7 @@ def _encoder(width: int, code_width: int) -> list[nn.Module]:
             if level == len(WIDTHS) - 1:
                 layers.append(Attention(last))
         if level < len(WIDTHS) - 1:
-            layers.append(Down(last))
+            layers.append(Halving(last))
     return [*layers, *_middle(last), _norm(last), nn.Conv2d(last, code_width, 3, padding=1)]
 
 
@@ -120,7 +120,7 @@ def _generator(width: int, code_width: int) -> list[nn.Module]:
             if level == len(WIDTHS) - 1:
                 layers.append(Attention(last))
         if level > 0:
-            layers.append(Up(last))
+            layers.append(Doubling(last))
     return [*layers, _norm(last), nn.Conv2d(last, 3, 3, padding=1)]
 
 
@@ -170,7 +170,7 @@ class Attention(nn.Module):
         return x + added
 
 
-class Down(nn.Module):
+class Halving(nn.Module):
     """To half the size; padded right and below only."""
 
     def __init__(self, width: int) -> None:
@@ -182,7 +182,7 @@ class Down(nn.Module):
         return halved
 
 
-class Up(nn.Module):
+class Doubling(nn.Module):
     """To twice the size."""
 
     def __init__(self, width: int) -> None:
@@ -211,7 +211,7 @@ class TransformerLayer(nn.Module):
         return tokens + added
 
 
-class Fusion(nn.Module):
+class ControlledFusion(nn.Module):
     """What the encoder's features change in the generator's: a scale and a shift for each value (eq. 5)."""
 
     def __init__(self, width: int) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ntire import UserError
 from ntire.files import write_atomically
-from ntire.method.weights_files import Weights, fill, locate, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights, locate
 
 CLIP = Weights(
     "openai/clip-vit-base-patch32",

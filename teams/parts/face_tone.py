@@ -24,9 +24,9 @@ class FaceTone(nn.Module):
     def __init__(self, downs: int = 8, width: int = 64) -> None:
         super().__init__()
         widths = [width * min(2**level, 8) for level in range(downs)]
-        block: Level | None = None
+        block: ToneLevel | None = None
         for outer, inner in reversed(list(itertools.pairwise(widths))):
-            block = Level(outer, inner, block)
+            block = ToneLevel(outer, inner, block)
         self.model = Outermost(width, block)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Outermost(nn.Module):
         return drawn
 
 
-class Level(nn.Module):
+class ToneLevel(nn.Module):
     """Down, what is inside, up, and what came in beside it: (B, outer, H, W) to (B, 2 outer, H, W)."""
 
     def __init__(self, outer: int, inner: int, inside: nn.Module | None) -> None:

@@ -29,7 +29,7 @@ class FfaNet(nn.Module):
     def __init__(self, blocks: int = 19, width: int = 64) -> None:
         super().__init__()
         self.pre = nn.Sequential(nn.Conv2d(3, width, 3, padding=1))
-        self.g1, self.g2, self.g3 = (Group(width, blocks) for _ in range(3))
+        self.g1, self.g2, self.g3 = (FfaGroup(width, blocks) for _ in range(3))
         narrow = max(width // 16, 1)
         self.ca = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
@@ -54,25 +54,25 @@ class FfaNet(nn.Module):
         return restored.clamp(0, 1)
 
 
-class Group(nn.Module):
+class FfaGroup(nn.Module):
     """Blocks and a convolution, added to what came in."""
 
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
-        self.gp = nn.Sequential(*(Block(width) for _ in range(blocks)), nn.Conv2d(width, width, 3, padding=1))
+        self.gp = nn.Sequential(*(FfaBlock(width) for _ in range(blocks)), nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         added: Tensor = self.gp(x)
         return x + added
 
 
-class Block(nn.Module):
+class FfaBlock(nn.Module):
     """Two convolutions with local residuals, then attention to channels and to pixels (figure 4)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
-        self.calayer, self.palayer = ChannelAttention(width), PixelAttention(width)
+        self.calayer, self.palayer = ChannelGate(width), PixelAttention(width)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.conv1(x).relu() + x
@@ -80,7 +80,7 @@ class Block(nn.Module):
         return x + added
 
 
-class ChannelAttention(nn.Module):
+class ChannelGate(nn.Module):
     """A share for each channel from its mean (eq. 2 to 4)."""
 
     def __init__(self, width: int) -> None:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ntire.method.counters import alike
-from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights
 from ntire.picture.tiling import pad_reflect
 from ntire.teams.parts.flux_names import flux_names
 from ntire.teams.parts.ldm_names import vae_names

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights
 from ntire.teams.parts.clip_text import MERGES, VOCABULARY, Words, from_open_clip
 from ntire.teams.parts.face_pipeline import from_the_challenge
 from ntire.teams.parts.full_precision import FullPrecision

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights
 from ntire.picture.tiling import overlapping, pad_reflect
 from ntire.teams.parts.adapters import adapted, mix
 from ntire.teams.parts.clip_text import VOCABULARY
@@ -31,7 +32,7 @@ WEIGHTS = (
 )  # fmt: skip
 
 
-class OseDiff(nn.Module):
+class OseDiffNetwork(nn.Module):
     """1,290 M parameters of Stable Diffusion 2.1 and its text tower, 4.4 M of the adapters, at full size."""
 
     def __init__(self, width: int = 320, tile: int = TILE) -> None:

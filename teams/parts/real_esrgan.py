@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from spandrel.architectures.ESRGAN import ESRGAN
 from torch import Tensor, nn
 
-from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights
 
 WEIGHTS = (
     Weights(

@@ -1,7 +1,7 @@
 """Stages that are whole projects of their own, run as their authors released them, from a folder that the user names.
 
-ntire downloads none of these programs and none of their weights, and changes nothing in their folders. They run behind the
-wall of submitted code (`ntire.sandbox`): without network, their folder and environment for reading only, one picture in, one
+ntire downloads none of these programs and none of their weights, and changes nothing in their folders. They run in the
+sandbox of submitted code (`ntire.sandbox`): without network, their folder and environment for reading only, one picture in, one
 PNG out. What they look for in a home is found in `.home` of their folder.
 """
 
@@ -22,7 +22,7 @@ from ntire.sandbox.limits import Limits
 
 FOLDER = "NTIRE_PROGRAMS"
 """The environment variable that names the folder with one folder for each program."""
-WALL = "NTIRE_SANDBOX"
+SANDBOX = "NTIRE_SANDBOX"
 """The environment variable that may say `none`: programs then run with all rights of the user."""
 INTERPRETERS = (".venv/bin/python", "venv/bin/python")
 MOST = 1 << 28
@@ -94,7 +94,7 @@ def locate(program: Program) -> tuple[Path, Path]:
 
 
 def require_programs(programs: Sequence[Program]) -> None:
-    """Raise one UserError (exit code 3) that tells of every program that is not ready, and of a wall that cannot be made."""
+    """Raise one UserError (exit code 3) that tells of every program that is not ready, and of a sandbox that cannot be made."""
     answers = []
     for ready in (*(partial(locate, program) for program in programs), *((_backend,) if programs else ())):
         try:
@@ -106,15 +106,15 @@ def require_programs(programs: Sequence[Program]) -> None:
 
 
 def _backend() -> Backend:
-    wanted = os.environ.get(WALL, "bubblewrap")
+    wanted = os.environ.get(SANDBOX, "bubblewrap")
     if wanted == "none":
         return "none"
     if wanted != "bubblewrap":
-        raise UserError(f"{WALL}={wanted}: expected bubblewrap or none; containers have no program's environment.")
+        raise UserError(f"{SANDBOX}={wanted}: expected bubblewrap or none; containers have no program's environment.")
     if reason := why_not("bubblewrap"):
         raise UserError(
             f"released programs run in a sandbox, and none works here: {reason}.\n"
-            f"Install bubblewrap (`apt-get install bubblewrap`). {WALL}=none runs them with all your rights.",
+            f"Install bubblewrap (`apt-get install bubblewrap`). {SANDBOX}=none runs them with all your rights.",
             exit_code=3,
         )
     return "bubblewrap"

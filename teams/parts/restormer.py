@@ -73,19 +73,26 @@ class GatedFeedForward(nn.Module):
         return self.project_out(F.gelu(gate) * value)
 
 
-class RestormerBlock(nn.Module):
+class NormedBlock(nn.Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x))."""
 
-    def __init__(self, width: int, heads: int, expansion: float = 2.66, norm_bias: bool = True) -> None:
+    def __init__(self, width: int, attention: nn.Module, feed_forward: nn.Module, norm_bias: bool = True) -> None:
         super().__init__()
         self.norm1 = ChannelNorm(width, norm_bias)
-        self.attn = TransposedAttention(width, heads)
+        self.attn = attention
         self.norm2 = ChannelNorm(width, norm_bias)
-        self.ffn = GatedFeedForward(width, expansion)
+        self.ffn = feed_forward
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
         return x + self.ffn(self.norm2(x))
+
+
+class RestormerBlock(NormedBlock):
+    """With attention over channels and a gated feed-forward network."""
+
+    def __init__(self, width: int, heads: int, expansion: float = 2.66, norm_bias: bool = True) -> None:
+        super().__init__(width, TransposedAttention(width, heads), GatedFeedForward(width, expansion), norm_bias)
 
 
 class Embed(nn.Module):

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights
 from ntire.teams.parts.clip_text import MERGES, TwoTowers, tower_names
 from ntire.teams.parts.full_precision import FullPrecision
 from ntire.teams.parts.ldm_names import unet_names, vae_names

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights
 from ntire.teams.parts.adapters import adapted, fill_plain
 from ntire.teams.parts.ldm_names import vae_names
 from ntire.teams.parts.stable_diffusion import decode, encode, need_libraries, new_vae

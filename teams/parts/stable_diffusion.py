@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights
 from ntire.teams.parts.adapters import fill_plain
 from ntire.teams.parts.clip_text import MERGES, TOKENS, TextTower
 from ntire.teams.parts.ldm_names import unet_names, vae_names

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ntire.method.counters import alike
-from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights
 from ntire.picture.tiling import overlapping, pad_reflect
 from ntire.teams.parts.clip_text import VOCABULARY
 from ntire.teams.parts.colour import wavelet_colour

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ntire.method.counters import alike
-from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights
 from ntire.teams.parts.clip_text import VOCABULARY
 from ntire.teams.parts.colour import wavelet_colour
 from ntire.teams.parts.full_precision import FullPrecision

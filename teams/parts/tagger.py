@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ntire import UserError
-from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights
 from ntire.teams.parts import seesr
 from ntire.teams.parts.full_precision import FullPrecision
 from ntire.teams.parts.seesr import LICENSE, TOKEN, ImageSight, of_ram

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights
 from ntire.picture.tiling import pad_reflect
 from ntire.teams.parts.adapters import adapted, fill_plain
 from ntire.teams.parts.colour import wavelet_colour

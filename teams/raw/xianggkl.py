@@ -10,10 +10,12 @@ import copy
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from ntire import UserError
 from ntire.method import Cost, Method
+from ntire.method.recipe import Opponent
+from ntire.method.state_dict import fill
 from ntire.picture.degradations import RawDegradation
 from ntire.picture.tiling import overlapping, pad_reflect
 from ntire.teams.parts.clip_text import TOKENS
@@ -30,8 +32,8 @@ from ntire.teams.parts.stable_diffusion import (
     new_vae,
     signal_share,
 )
-from ntire.training import Recipe, Stage
-from ntire.training.losses import Opponent
+from ntire.teams.parts.tag_prompts import TagPrompts, tag_prompts
+from ntire.training import Constant, Loss, Recipe, Stage
 
 STEPS = (999, 499)
 LATENT_TILE, LATENT_OVERLAP = 96, 32
@@ -41,6 +43,10 @@ ADAPTED = (
     "to_k", "to_q", "to_v", "to_out.0", "conv", "conv1", "conv2", "conv_in", "conv_shortcut", "conv_out", "proj_out", "proj_in",
     "ff.net.2", "ff.net.0.proj",
 )  # fmt: skip
+
+
+LOSSES: dict[Loss, float] = {"l2": 1.0, "lpips": 2.0, "vsd": 1.0}
+HIGH_ISO = RawDegradation(iso=(6400.0, 25_600.0), rendered=True)
 
 
 class Xianggkl(Method):
@@ -69,23 +75,24 @@ class Xianggkl(Method):
         "The VAE is tiled as diffusers does it, with ramps; OSEDiff pools its group norms over all tiles.",
         "The encoder that the team trains, its adapters and the embedding of the empty prompt are not public: training begins "
         "from a folder with Stable Diffusion 2.1 base, `ntire train --weights FOLDER`.",
-        "VSD is OSEDiff's, with an empty prompt where the report takes prompts from DAPE; losses and rate are "
-        "OSEDiff's, lengths ours.",
+        "VSD, the weights of the losses and the rate are OSEDiff's; the report gives none.",
+        "In training, the prompt is that of DAPE's tags of the input if the folder of the base model holds the tagger's "
+        "files in a folder `tagger`; without, the empty one, which the report, too, uses afterwards.",
+        "The batches of 4 and 2 are read as those of all GPUs together, the last stage's as that of its two. How much "
+        "noise the second stage has is our reading: ISO 6400 to 25,600.",
+        "The report trains on the challenge's frames; the recipe makes frames of clean pictures.",
     )
     recipe = Recipe(
         degradation=RawDegradation(rendered=True),
         stages=(
-            Stage(
-                "vsd",
-                iterations=20_000,
-                patch=512,
-                batch=4,
-                lr=5e-5,
-                lr_end=5e-5,
-                losses={"l2": 1.0, "lpips": 2.0, "vsd": 1.0},
-            ),
+            Stage("crops", 60_000, 256, 4, 5e-5, 5e-5, LOSSES, curve=Constant()),
+            Stage("high-iso", 20_000, 256, 2, 5e-5, 5e-5, LOSSES, curve=Constant(), degradation=HIGH_ISO),
+            Stage("large", 50_000, 512, 2, 5e-5, 5e-5, LOSSES, curve=Constant()),
         ),
-        source="VSD is the report's (RAIM 2025 supplement, xianggkl); weights of the losses and rate as in OSEDiff",
+        source=(
+            "RAIM 2025 supplement, xianggkl: three stages with their lengths, crops and batches, MSE + LPIPS + VSD; "
+            "weights of the losses and rate as in OSEDiff"
+        ),
     )
     tiny = {"width": 32, "prompt_width": 32}
 
@@ -104,19 +111,33 @@ class Xianggkl(Method):
         self.vae.post_quant_conv.requires_grad_(False)
         self.latent: Tensor | None = None
         """The clean latent of the last batch in training, which VSD judges."""
+        self.tags: TagPrompts | None = None
+        """What makes the prompts in training; None for the empty one."""
+        self._tagged: Tensor | None = None
 
     def forward(self, lq: Tensor) -> Tensor:
         clean = self._denoise(self._encode(lq), STEPS)
         self.latent = clean if self.training else None
         return self._decode(clean)
 
+    def begin_step(self, lq: Tensor, gt: Tensor, rng: Generator) -> None:
+        self._tagged = self.tags(lq) if self.tags is not None else None
+
+    def condition(self, count: int) -> Tensor:
+        """The prompts of a batch of `count` pictures: their tags' in training, where there is a tagger, else the empty one."""
+        if self.training and self._tagged is not None:
+            return self._tagged.to(self.prompt)
+        return self.prompt.expand(count, -1, -1)
+
     def as_claimed(self, lq: Tensor) -> Tensor:
         return self._decode(self._denoise(self._encode(lq), STEPS[:1]))
 
     def begin_from(self, weights: Path) -> None:
-        """A file of this method's own weights, or a folder with Stable Diffusion 2.1 base as diffusers keeps it."""
+        """A file of this method's own weights, or a folder with Stable Diffusion 2.1 base as diffusers keeps it, and perhaps
+        RAM's and DAPE's files in `tagger` below it.
+        """
         if not weights.is_dir():
-            super().begin_from(weights)
+            fill(self, self.read_weights(weights), weights)
             return
         missing = missing_parts(weights)
         if missing:
@@ -127,6 +148,7 @@ class Xianggkl(Method):
         fill_base(self.vae, weights / "vae")
         with torch.no_grad():
             self.prompt.copy_(empty_prompt(weights))
+        self.tags = tag_prompts(weights)
 
     def opponent(self) -> "LatentScore":
         return LatentScore(self)
@@ -169,7 +191,7 @@ class Xianggkl(Method):
 
     def _noise(self, latent: Tensor, step: int) -> Tensor:
         """The UNet's prediction, over tiles of the latent weighted by a Gaussian, as OSEDiff does it."""
-        prompt = self.prompt.expand(len(latent), -1, -1)
+        prompt = self.condition(len(latent))
         time = torch.tensor(step, device=latent.device)
 
         def predict(piece: Tensor) -> Tensor:
@@ -216,7 +238,7 @@ class LatentScore(Opponent):
     def _of(self, method: nn.Module) -> tuple[Tensor, Tensor]:
         if not isinstance(method, Xianggkl) or method.latent is None:
             raise TypeError("VSD needs the latents of a batch that xianggkl has restored in training")
-        return method.latent.float(), method.prompt.expand(len(method.latent), -1, -1)
+        return method.latent.float(), method.condition(len(method.latent))
 
     def _noised(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Latents with noise of a random time each: noisy, the noise, times, and the share that is signal."""

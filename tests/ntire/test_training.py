@@ -1,3 +1,4 @@
+import contextlib
 import json
 import math
 import subprocess
@@ -7,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,13 +20,14 @@ from ntire import UserError
 from ntire.method import Method, catalogue
 from ntire.picture.degradations import RawDegradation, SrgbDegradation, gaussian_noise
 from ntire.picture.image import as_image
-from ntire.training import Recipe, Stage
-from ntire.training.data import Pairs, batches, clean_images, hold_out, paired_images, validation_pairs
+from ntire.training import Constant, Cosine, Part, Recipe, Stage, Steps, even_steps
+from ntire.training.data import Pairs, Pool, batches, clean_images, hold_out, paired_images, validation_pairs
 from ntire.training.discriminator import UNetDiscriminator
 from ntire.training.loop import Settings, psnr, train
-from ntire.training.losses import Aids, fft_loss, ssim_loss
+from ntire.training.losses import Aids, fft_loss, psnr_loss, scaled_fft_loss, ssim_loss
 from ntire.training.parallel import Group
 from ntire.training.perceptual import PerceptualLoss, perceptual_loss
+from ntire.training.sources import pools_of
 from tests.made import scene, write_png
 
 ROOT = Path(__file__).parents[2]
@@ -118,8 +121,8 @@ def test_the_card_tells_what_was_done(clean, tmp_path):
 def test_samples_do_not_depend_on_workers_or_where_a_run_began(clean):
     paths = clean_images(clean, 24)
     stage = RECIPE.stages[0]
-    alone = list(batches(paths, RECIPE, stage, 0, range(6), seed=1, workers=0, group=Group()))
-    helped = list(batches(paths, RECIPE, stage, 0, range(2, 6), seed=1, workers=2, group=Group()))
+    alone = list(batches([Pool(paths, RECIPE.degradation)], stage, 0, range(6), seed=1, workers=0, group=Group()))
+    helped = list(batches([Pool(paths, RECIPE.degradation)], stage, 0, range(2, 6), seed=1, workers=2, group=Group()))
     for (lq, gt), (lq2, gt2) in zip(alone[2:], helped, strict=True):
         assert torch.equal(lq, lq2)
         assert torch.equal(gt, gt2)
@@ -129,10 +132,10 @@ def test_samples_do_not_depend_on_workers_or_where_a_run_began(clean):
 def test_pairs_are_crops_of_the_pictures_and_their_degraded_selves(clean):
     paths = clean_images(clean, 24)
     none = SrgbDegradation(blur_probability=0, noise_probability=0, jpeg_probability=0)
-    lq, gt = Pairs(paths, none, 24, seed=0)[3]
+    lq, gt = Pairs([Pool(paths, none)], 24, seed=0)[3]
     assert torch.equal(lq, gt)
     assert gt.shape == (3, 24, 24)
-    mosaic, camera = Pairs(paths, RawDegradation(), 24, seed=0)[3]
+    mosaic, camera = Pairs([Pool(paths, RawDegradation())], 24, seed=0)[3]
     assert (mosaic.shape, camera.shape) == ((1, 24, 24), (3, 24, 24))
 
 
@@ -180,11 +183,11 @@ def test_pairs_are_the_same_crop_of_both_pictures(paired):
         *(f"{n}.png" for n in range(5)),
         "below/5.png",
     ]
-    pairs = Pairs(found, RECIPE.degradation, 24, seed=0)
+    pairs = Pairs([Pool(found, None)], 24, seed=0)
     for number in range(8):
         lq, gt = pairs[number]
         assert torch.allclose(lq, gt * 0.67, atol=1 / 255)
-    assert torch.equal(pairs[3][0], Pairs(found, RECIPE.degradation, 24, seed=0)[3][0])
+    assert torch.equal(pairs[3][0], Pairs([Pool(found, None)], 24, seed=0)[3][0])
 
 
 def test_unusable_pairs_are_all_listed(paired):
@@ -204,20 +207,22 @@ def test_unusable_pairs_are_all_listed(paired):
 
 
 def test_a_stage_learns_from_its_pairs_and_goes_on_only_with_the_same(clean, paired, tmp_path):
-    recipe = RECIPE.with_pairs({"second": paired}).scaled(iterations=12)
+    recipe = RECIPE.with_folders({"second": paired}).scaled(iterations=12)
     steps = trained(clean, tmp_path / "out", recipe=recipe, validate_every=1)
     dark = [step.plain_psnr_db for step in steps if step.stage == "second"]
     assert {step.plain_psnr_db for step in steps if step.stage == "first"} != set(dark)
-    expected = [psnr(lq, gt) for lq, gt in validation_pairs(hold_out(paired_images(paired, 24), 2)[1], None, 1, 0)]
+    expected = [
+        psnr(lq, gt) for lq, gt in validation_pairs([Pool(hold_out(paired_images(paired, 24), 2)[1], None)], 1, 0)
+    ]
     assert dark[0] == pytest.approx(sum(expected) / 2)
     card = tomllib.loads((tmp_path / "out" / "card.toml").read_text())
-    assert [stage["pairs"] for stage in card["training"]["stages"]] == ["", "pairs"]
+    assert [stage["parts"][0].get("pairs") for stage in card["training"]["stages"]] == [None, "pairs"]
     with pytest.raises(UserError, match="other settings.*pairs"):
         trained(
             clean,
             tmp_path / "out",
-            recipe=RECIPE.with_pairs({"second": paired / "gt" / ".."})
-            .with_pairs({"first": paired})
+            recipe=RECIPE.with_folders({"second": paired / "gt" / ".."})
+            .with_folders({"first": paired})
             .scaled(iterations=12),
         )
 
@@ -227,7 +232,7 @@ def test_damage_that_cannot_be_made_asks_for_all_its_pairs_at_once(clean, paired
     with pytest.raises(UserError, match="first, second cannot be made.*--pairs first=DIR --pairs second=DIR.*--stage"):
         trained(clean, tmp_path / "out", recipe=needy)
     with pytest.raises(UserError, match="has no stage snowy; it has: first, second"):
-        RECIPE.with_pairs({"snowy": paired})
+        RECIPE.with_folders({"snowy": paired})
 
 
 def test_a_stage_that_learns_nothing_keeps_its_rate_of_zero():
@@ -308,10 +313,23 @@ def test_psnr_of_a_known_error():
     assert psnr(gt, gt) == float("inf")
 
 
-def test_the_fft_loss_is_the_mean_difference_of_real_and_imaginary_parts():
-    assert float(fft_loss(torch.full((1, 1, 4, 4), 0.5), torch.zeros(1, 1, 4, 4))) == pytest.approx(0.5 / (4 * 3 * 2))
-    wave = torch.cos(torch.arange(8) * torch.pi / 4).expand(1, 1, 8, 8)
-    assert float(fft_loss(wave, torch.zeros(1, 1, 8, 8))) == pytest.approx(0.5 / (8 * 5 * 2), rel=1e-5)
+def test_the_scaled_fft_loss_is_the_mean_difference_of_real_and_imaginary_parts():
+    found = scaled_fft_loss(torch.full((1, 1, 4, 4), 0.5), torch.zeros(1, 1, 4, 4))
+    assert float(found) == pytest.approx(0.5 / (4 * 3 * 2))
+    wave = torch.sin(torch.arange(8) * 2 * math.pi / 8)[None, None, None].expand(1, 1, 8, 8)
+    assert float(scaled_fft_loss(wave, torch.zeros(1, 1, 8, 8))) == pytest.approx(0.5 / (8 * 5 * 2), rel=1e-5)
+
+
+def test_the_fft_loss_weighs_a_flat_error_alike_in_patches_of_any_size():
+    for side in (8, 16):  # the whole error is one coefficient of side x side x 0.5 among as many complex numbers
+        assert float(fft_loss(torch.full((1, 1, side, side), 0.5), torch.zeros(1, 1, side, side))) == pytest.approx(
+            0.25
+        )
+
+
+def test_the_psnr_loss_is_what_the_scorer_measures():
+    restored, gt = torch.full((1, 3, 4, 4), 0.6), torch.full((1, 3, 4, 4), 0.5)
+    assert float(psnr_loss(restored, gt)) == pytest.approx(-psnr(restored[0], gt[0]), abs=1e-4)
 
 
 def test_the_discriminator_has_the_published_size_and_learns_to_tell():
@@ -422,15 +440,16 @@ def test_a_loss_whose_network_was_not_given_stops_the_training(clean, tmp_path):
 
 
 def test_two_processes_share_every_batch(clean):
-    paths, stage = clean_images(clean, 24), RECIPE.stages[0]
-    whole = [lq for lq, _ in batches(paths, RECIPE, stage, 5, range(3), 1, 0, Group())]
-    halves = [[lq for lq, _ in batches(paths, RECIPE, stage, 5, range(3), 1, 0, Group(rank, 2))] for rank in (0, 1)]
+    stage, pools = replace(RECIPE.stages[0], batch=6), [Pool(clean_images(clean, 24), RECIPE.degradation)]
+    whole = [lq for lq, _ in batches(pools, stage, 5, range(3), 1, 0, Group())]
+    halves = [[lq for lq, _ in batches(pools, stage, 5, range(3), 1, 0, Group(rank, 2))] for rank in (0, 1)]
     for together, first, second in zip(whole, *halves, strict=True):
         assert torch.equal(together, torch.cat([first, second]))
 
 
 def test_two_processes_train_to_the_weights_of_one(clean, tmp_path):
-    words = ["-m", "ntire", "train", "--team", "MiAlgo", "--track", "srgb", "--data", clean, "--stage", "l1"]
+    words = ["-m", "ntire", "train", "--team", "MiAlgo", "--track", "srgb", "--data", clean, "--stage", "l2"]
+    words += ["--pictures", f"portraits={clean}", "--lr", 1e-3]
     scaled = ["--iterations", 12, "--batch", 2, "--patch", 32, "--held-out", 1, "--device", "cpu"]
     found = []
     for processes in (1, 2):
@@ -451,7 +470,7 @@ def test_two_processes_train_to_the_weights_of_one(clean, tmp_path):
 def test_a_batch_that_cannot_be_shared_out_is_refused(clean):
     stage = replace(RECIPE.stages[0], batch=3)
     with pytest.raises(UserError, match="a batch of 3 cannot be shared out to 2 processes"):
-        next(iter(batches(clean_images(clean, 24), RECIPE, stage, 0, range(2), 0, 0, Group(0, 2))))
+        next(iter(batches([Pool(clean_images(clean, 24), RECIPE.degradation)], stage, 0, range(2), 0, 0, Group(0, 2))))
 
 
 def test_half_precision_training_keeps_its_scale_across_a_stop(clean, tmp_path):
@@ -466,3 +485,131 @@ def test_the_rate_rises_evenly_and_falls_along_a_cosine():
     assert stage.lr_at(109) == pytest.approx(0)
     assert stage.lr_at(59) == pytest.approx(0.5, abs=0.02)
     assert replace(RECIPE, stages=(stage,)).scaled(iterations=55).stages[0].warmup == 5
+
+
+def test_curves_are_those_of_pytorch_s_schedulers():
+    weight = nn.Parameter(torch.zeros(()))
+
+    def rates(make, count=40):
+        optimizer = torch.optim.SGD([weight], lr=1e-2)
+        scheduler, found = make(optimizer), []
+        for _ in range(count):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return found
+
+    def ours(curve, lr_end, count=40):
+        stage = Stage("s", count, patch=8, batch=1, lr=1e-2, lr_end=lr_end, losses={"l1": 1.0}, curve=curve)
+        return [stage.lr_at(step) for step in range(count)]
+
+    lr = torch.optim.lr_scheduler
+    milestones = rates(lambda optimizer: lr.MultiStepLR(optimizer, [20, 30], gamma=0.1))
+    assert ours(Steps((0.5, 0.75)), 1e-4) == pytest.approx(milestones)
+    assert ours(even_steps(4), 1e-2 / 8) == pytest.approx(rates(lambda optimizer: lr.StepLR(optimizer, 10, gamma=0.5)))
+    assert ours(Constant(), 0.0) == rates(lambda optimizer: lr.ConstantLR(optimizer, factor=1.0))
+    restarted = rates(lambda optimizer: lr.CosineAnnealingWarmRestarts(optimizer, 20, eta_min=1e-4), 41)
+    assert ours(Cosine(cycles=2), 1e-4, 41)[:40] == pytest.approx(restarted[:40], rel=1e-6)
+    with pytest.raises(ValueError, match="ascending order"):
+        Steps((0.5, 0.2))
+
+
+def test_adam_is_adam_and_without_an_average_the_weights_themselves_are_saved(clean, tmp_path):
+    """Adam's first step moves every weight with a gradient by the rate; decoupled decay would move it further."""
+    stage = Stage("s", 1, patch=24, batch=2, lr=1e-2, lr_end=1e-2, losses={"l1": 1.0})
+    trained(clean, tmp_path / "out", recipe=replace(RECIPE, stages=(stage,), optimiser="adam", ema=0.0))
+    torch.manual_seed(0)
+    start, end = Small().state_dict(), load_file(tmp_path / "out" / "weights.safetensors")
+    moved = torch.cat([(end[name] - start[name]).abs().flatten() for name in end])
+    assert float(moved[moved > 0].median()) == pytest.approx(1e-2, rel=1e-3)
+
+
+def test_a_stage_draws_from_its_parts_by_share_fresh_noise_beside_pairs(clean, paired, tmp_path):
+    stage = Stage(
+        "mixed", 8, patch=24, batch=2, lr=1e-3, lr_end=1e-3, losses={"l1": 1.0},
+        parts=(Part("dark", share=0.25), Part("noisy", RECIPE.degradation, share=0.75)),
+    )  # fmt: skip
+    recipe = replace(RECIPE, stages=(stage,))
+    with pytest.raises(UserError, match="dark cannot be made.*--pairs dark=DIR"):
+        trained(clean, tmp_path / "out", recipe=recipe)
+    given = recipe.with_folders({"dark": paired})
+    pools, held = pools_of(given, clean, 2)[0]
+    pairs = Pairs(pools, 24, seed=0)
+    dark = [torch.allclose(lq, gt * 0.67, atol=1 / 255) for lq, gt in (pairs[number] for number in range(200))]
+    assert 0.15 < sum(dark) / 200 < 0.35
+    assert [len(pool.pictures) for pool in held] == [2, 2]
+    trained(clean, tmp_path / "whole", recipe=given)
+    with pytest.raises(KeyboardInterrupt):
+        trained(clean, tmp_path / "stopped", recipe=given, stop_after=7, save_every=5)
+    trained(clean, tmp_path / "stopped", recipe=given, save_every=5)
+    whole, stopped = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+def test_a_part_is_drawn_as_often_as_its_pictures_times_its_repeats(clean, paired):
+    parts = (Part("dark", repeats=3), Part("noisy", RECIPE.degradation))
+    recipe = replace(RECIPE, stages=(replace(RECIPE.stages[0], parts=parts),)).with_folders({"first/dark": paired})
+    pools, _ = pools_of(recipe, clean, 2)[0]
+    assert [pool.weight for pool in pools] == [12, 4]
+
+
+def test_a_part_of_its_own_kind_asks_for_its_pictures(clean, tmp_path):
+    for number in range(4):
+        write_png(tmp_path / "faces" / f"{number}.png", scene(48, 48, seed=20 + number))
+    parts = (Part("portraits", RECIPE.degradation, share=0.8, own=True), Part("scenes", RECIPE.degradation, share=0.2))
+    recipe = replace(RECIPE, stages=(replace(RECIPE.stages[0], parts=parts),))
+    with pytest.raises(UserError, match="portraits needs pictures of its own kind.*--pictures portraits=DIR"):
+        pools_of(recipe, clean, 1)
+    pools, _ = pools_of(recipe.with_folders({}, {"portraits": tmp_path / "faces"}), clean, 1)[0]
+    assert {path.parent.name for path in pools[0].pictures} == {"faces"}
+    assert {path.parent.name for path in pools[1].pictures} == {"clean"}
+
+
+def test_shares_of_parts_add_up_to_one():
+    with pytest.raises(ValueError, match="shares of its parts do not add up"):
+        replace(RECIPE.stages[0], parts=(Part("a", share=0.5), Part("b", share=0.4)))
+
+
+def test_targets_may_be_sharpened_and_inputs_stay(clean):
+    pool = [Pool(clean_images(clean, 24), RECIPE.degradation)]
+    (lq, gt), (lq2, sharp) = Pairs(pool, 24, 0)[5], Pairs(pool, 24, 0, sharpened=0.5)[5]
+    assert torch.equal(lq, lq2)
+    assert float(sharp.std()) > float(gt.std())
+
+
+def test_pictures_are_turned_by_quarters_only_where_the_recipe_says_so(tmp_path):
+    ramp = np.tile(np.arange(32, dtype=np.uint8)[None, :, None] * 8, (32, 1, 3))
+    write_png(tmp_path / "ramp.png", ramp)
+    pool = [Pool([tmp_path / "ramp.png"], SrgbDegradation(0, noise_probability=0, jpeg_probability=0))]
+    for turns in (False, True):
+        samples = [Pairs(pool, 24, 0, turns=turns)[number][1] for number in range(20)]
+        across = [bool((gt[:, 0] == gt[:, -1]).all()) for gt in samples]
+        assert all(across) != turns
+        assert len({float(gt[0, 0, 0] - gt[0, -1, -1]) > 0 for gt in samples}) == 2
+
+
+class Inheriting(Small):
+    """Its second stage begins with the bias of the first layer set to 7."""
+
+    def enter_stage(self, name):
+        if name == "second":
+            with torch.no_grad():
+                self.net[0].bias.fill_(7.0)
+
+
+def test_a_stage_is_entered_once_also_when_a_run_goes_on_inside_it(clean, tmp_path):
+    found = {}
+    for name, stop in (("whole", None), ("stopped", 36)):
+        for stop_after in (stop, None) if stop else (None,):
+            torch.manual_seed(0)
+
+            def report(step, stop_after=stop_after):
+                if step.iteration == stop_after:
+                    raise KeyboardInterrupt
+
+            settings = Settings(data=clean, out=tmp_path / name, held_out=2, save_every=7)
+            with contextlib.suppress(KeyboardInterrupt):
+                train(Inheriting(), RECIPE, settings, report)
+        found[name] = load_file(tmp_path / name / "weights.safetensors")
+    assert float(found["whole"]["net.0.bias"].min()) > 6.9
+    assert all(torch.equal(found["whole"][key], found["stopped"][key]) for key in found["whole"])

@@ -8,8 +8,9 @@ import pytest
 
 from ntire import UserError
 from ntire.entry.manifest import Claims, Manifest, Submission
-from ntire.scoring.leaderboard import BINS, line_of, line_of_scores, lines_of_table, ranked
+from ntire.scoring.leaderboard import BINS, line_of, ranked
 from ntire.scoring.metrics import METRICS
+from ntire.scoring.read_back import lines_of
 from ntire.scoring.score import Row, Scored
 from ntire.scoring.tables import as_json, cells, markdown, write_leaderboard, write_scores
 from ntire.scoring.track import PUBLISHED, Track, load_track, published_rows
@@ -276,7 +277,7 @@ def golden(data):
 
 def test_the_report_s_table_gives_its_printed_totals_and_ranks(golden):
     printed = {row["team"]: row for row in csv.DictReader(golden.read_text().splitlines())}
-    board = ranked(lines_of_table(golden, load_track("face-2025")))
+    board = ranked(lines_of(golden, load_track("face-2025")))
     assert len(board) == 13
     for one in board:
         assert one.total == pytest.approx(float(printed[one.team]["total"]), abs=1.5e-4)
@@ -291,17 +292,17 @@ def test_scores_ranked_from_their_files_rank_as_they_were_scored(tmp_path):
     rows = [row("a", psnr=20.0, ssim=0.5), row("b", psnr=30.0, ssim=0.7), Row("z", "", "unexpected", problem="no")]
     (tmp_path / "x").mkdir()
     write_scores(tmp_path / "x" / "scores.csv", rows, {}, TRACK.metrics)
-    assert line_of_scores(tmp_path / "x" / "scores.csv", TRACK).total == line("x", rows).total == 25.0
+    assert lines_of(tmp_path / "x" / "scores.csv", TRACK)[0].total == line("x", rows).total == 25.0
     gated = faces(0.9, 0.9, 0.9, 0.2)
     write_scores(tmp_path / "x" / "scores.csv", gated, {"fid": 40.0}, GATED.metrics)
-    again, before = line_of_scores(tmp_path / "x" / "scores.csv", GATED), line("x", gated, GATED, of_set={"fid": 40.0})
+    again, before = lines_of(tmp_path / "x" / "scores.csv", GATED)[0], line("x", gated, GATED, of_set={"fid": 40.0})
     assert (again.total, again.means, again.gates) == (before.total, before.means, before.gates)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a header and at least one row"),
+        ("", "found an empty file"),
         ("team,niqe\nA,4\n", "found none of clipiqa, maniqa, musiq, qalign, fid, failed_images"),
         (
             "team,niqe,clipiqa,maniqa,musiq,qalign,fid,failed_images\nA,4,x,0.6,70,4,50,1\n",
@@ -312,7 +313,7 @@ def test_scores_ranked_from_their_files_rank_as_they_were_scored(tmp_path):
 def test_a_table_with_mistakes_tells_them(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UserError, match=message):
-        lines_of_table(tmp_path / "t.csv", load_track("face-2025"))
+        lines_of(tmp_path / "t.csv", load_track("face-2025"))
 
 
 TASKS = Track(
@@ -356,23 +357,24 @@ def test_subsets_count_alike_whatever_their_size(tmp_path):
 
 def test_a_paper_s_table_ranks_by_its_cells_and_where_some_are_empty_by_the_average_it_prints(tmp_path):
     (tmp_path / "t.csv").write_text("team,psnr/hazy,psnr/noisy,psnr,ssim\nA,20,30,99,\nB,,31,26,0.9\nC,40,,,\n")
-    board = ranked(lines_of_table(tmp_path / "t.csv", TASKS))
+    board = ranked(lines_of(tmp_path / "t.csv", TASKS))
     assert [(one.team, one.rank, one.total) for one in board] == [("B", 1, 26.0), ("A", 2, 25.0), ("C", None, None)]
     assert board[2].problems == ("psnr not given for all subsets",)
     (tmp_path / "t.csv").write_text("team,psnr/hazy\nA,x\nB,y\n")
     with pytest.raises(UserError, match="(?s)line 2: psnr/hazy: expected a number, found 'x'.*line 3"):
-        lines_of_table(tmp_path / "t.csv", TASKS)
+        lines_of(tmp_path / "t.csv", TASKS)
     (tmp_path / "t.csv").write_text("team,niqe\nA,1\n")
     with pytest.raises(UserError, match="expected the columns team and some of psnr/hazy"):
-        lines_of_table(tmp_path / "t.csv", TASKS)
+        lines_of(tmp_path / "t.csv", TASKS)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PUBLISHED.glob("*.csv")))
 def test_published_rows_have_their_source_and_the_average_that_is_printed(name):
     track = load_track(name)
-    board = ranked(lines_of_table(published_rows(track), track))
+    board = ranked(lines_of(published_rows(track), track))
     printed = {one["team"]: one for one in csv.DictReader(published_rows(track).read_text().splitlines())}
     assert len(board) == len(printed) > 0
+    assert {one["protocol"] for one in printed.values() if "protocol" in one} <= {"float", "truncated"}
     assert all(one["source"] for one in printed.values())
     assert all(17 < value < 40 for one in board for value in one.by_subset.get("psnr", one.means).values() if value > 1)
     for one in board:
@@ -389,7 +391,7 @@ def test_published_denoisers_are_those_of_the_golden_table(data):
         pytest.skip(f"the published figures are not in {table}")
     golden = list(csv.DictReader(table.read_text().splitlines()))
     for name, sigma in (("denoise-15", "15"), ("denoise", "25"), ("denoise-50", "50")):
-        ours = {one.team: dict(one.means) for one in lines_of_table(published_rows(load_track(name)), load_track(name))}
+        ours = {one.team: dict(one.means) for one in lines_of(published_rows(load_track(name)), load_track(name))}
         expected = {one["method"]: one for one in golden if one["sigma"] == sigma}
         assert ours.keys() == expected.keys()
         for team, means in ours.items():

@@ -30,7 +30,7 @@ def measure(name, restored, gt):
 
 
 @given(seed=st.integers(0, 99), sigma=st.floats(0.5, 60))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_psnr_is_what_scikit_image_measures(seed, sigma):
     gt = scene(31, 45, seed=seed)
     restored = distorted(gt, sigma, seed)
@@ -38,7 +38,7 @@ def test_psnr_is_what_scikit_image_measures(seed, sigma):
 
 
 @given(seed=st.integers(0, 99), sigma=st.floats(0.5, 25))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_ssim_is_what_scikit_image_measures_where_no_structure_is_negative(seed, sigma):
     gt = scene(31, 45, seed=seed)
     # A blend with the truth keeps every local correlation positive, so that clipping it changes nothing.
@@ -47,6 +47,14 @@ def test_ssim_is_what_scikit_image_measures_where_no_structure_is_negative(seed,
     assert measure("ssim-rgb", restored, gt) == pytest.approx(expected, abs=1e-9)
     luma = [np.rint(image @ np.array([0.299, 0.587, 0.114])) for image in (gt, restored)]
     assert measure("ssim", restored, gt) == pytest.approx(structural_similarity(*luma, **SKIMAGE), abs=1e-9)
+
+
+@pytest.mark.parametrize(("channel", "weight"), [(0, 65.481), (1, 128.553), (2, 24.966)])
+def test_luma_weighs_red_green_and_blue_as_matlab_does(channel, weight):
+    gt = np.zeros((16, 16, 3), np.uint8)
+    restored = gt.copy()
+    restored[..., channel] = 100
+    assert measure("psnr-y", restored, gt) == pytest.approx(20 * math.log10(255 / (weight * 100 / 255)), abs=1e-2)
 
 
 def test_luma_psnr_is_the_rgb_error_seen_through_the_matlab_luma():

@@ -3,6 +3,7 @@ import math
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from ntire import UserError
@@ -10,7 +11,9 @@ from ntire.entry.manifest import Manifest, Submission
 from ntire.picture.image import read_pixels
 from ntire.scoring import score as scoring
 from ntire.scoring.cache import Cache
+from ntire.scoring.identity import Face, write_landmarks
 from ntire.scoring.instruments import View
+from ntire.scoring.leaderboard import line_of
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.references import References, expected_images
 from ntire.scoring.score import Scorer
@@ -99,6 +102,77 @@ def test_other_files_than_8_bit_rgb_png_are_not_scored(entry, gt, kind):
     assert row.problem
 
 
+def write_deep(path, values):
+    """A picture of values in [0, 1] as the suffix of its path says: 16-bit PNG or TIFF, TIFF of floats (.tiff), or .npy."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, values.astype(np.float32))
+    elif path.suffix == ".tiff":
+        tifffile.imwrite(path, values.astype(np.float32), photometric="rgb")
+    else:
+        sixteen = np.rint(values * 65535).astype(np.uint16)
+        assert cv2.imwrite(str(path), sixteen[..., ::-1])
+
+
+DEEP = [".png", ".tif", ".tiff", ".npy"]
+
+
+@pytest.mark.parametrize("suffix", DEEP)
+def test_a_deep_truth_of_8_bit_content_gives_what_the_8_bit_truth_gives(entry, gt, tmp_path, suffix):
+    for name in NAMES:
+        write_deep(tmp_path / "deep" / f"{name}{suffix}", read_pixels(gt / f"{name}.png") / 255)
+    shallow, deep = rows_of(entry, gt), rows_of(entry, tmp_path / "deep")
+    for name in NAMES:
+        assert deep[name].status == "ok"
+        assert deep[name].values == pytest.approx(shallow[name].values, abs=1e-4)
+
+
+@pytest.mark.parametrize("suffix", DEEP)
+def test_a_deep_truth_is_not_rounded_before_it_is_compared(entry, gt, tmp_path, suffix):
+    values = {name: (read_pixels(gt / f"{name}.png") + 0.5) / 256 for name in NAMES}
+    for name in NAMES:
+        write_deep(tmp_path / "deep" / f"{name}{suffix}", values[name])
+        write_png(entry.images / f"{name}.png", np.rint(values[name] * 255).astype(np.uint8))
+    for name, row in rows_of(entry, tmp_path / "deep").items():
+        error = np.mean((values[name] - np.rint(values[name] * 255) / 255) ** 2)
+        assert row.values["psnr"] == pytest.approx(-10 * math.log10(error), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "result"), [(".png", "png16"), (".tif", "tiff16"), (".tiff", "tiff-float"), (".npy", "npy")]
+)
+def test_deep_results_are_taken_where_the_track_says_so_and_refused_by_their_depth_elsewhere(entry, gt, suffix, result):
+    (entry.images / "a.png").unlink()
+    truth = read_pixels(gt / "a.png") / 255
+    write_deep(entry.images / f"a{suffix}", (truth * 0.9).clip(0, 1))
+    row = rows_of(entry, gt)["a"]
+    assert row.status == "wrong format"
+    assert "expected an 8-bit RGB PNG, found" in row.problem
+    found = rows_of(entry, gt, TRACK.model_copy(update={"results": ("png8", result)}))
+    assert found["a"].values["psnr"] == pytest.approx(-10 * math.log10(np.mean((truth * 0.1) ** 2)), abs=0.01)
+    assert found["b"].status == "ok"
+
+
+@pytest.mark.parametrize("results", ['["png8"]', '["png8", "png16"]'])
+def test_a_check_takes_the_depths_that_the_track_takes(gt, tmp_path, ntire, results):
+    (tmp_path / "deep.toml").write_text(
+        f'name = "deep"\ntitle = "t"\ninputs = "srgb"\nmetrics = ["psnr"]\nresults = {results}\nsource = "s"\n'
+    )
+    write_deep(tmp_path / "deep" / "images" / "a.png", (read_pixels(gt / "a.png") / 300).clip(0, 1))
+    (tmp_path / "deep" / "submission.toml").write_text('team = "T"\ntrack = "deep"\ndate = 2026-01-01\n')
+    (tmp_path / "lq").mkdir()
+    write_png(tmp_path / "lq" / "a.png", scene())
+    ran = ntire("check", tmp_path / "deep", "--track", tmp_path / "deep.toml", "--lq", tmp_path / "lq", "--json")
+    assert ("E305" in ran.out) == ("png16" not in results), ran.out + ran.err
+
+
+def test_a_truth_whose_range_nobody_states_is_refused_with_its_numbers(entry, gt):
+    (gt / "b.png").unlink()
+    np.save(gt / "b.npy", scene(seed=1).astype(np.float32))
+    with pytest.raises(UserError, match=r"b.npy: .*(2[0-9][0-9]|1[0-9][0-9])"):
+        rows_of(entry, gt)
+
+
 def test_the_border_is_cut_before_any_metric(entry, gt):
     framed = read_pixels(gt / "a.png").copy()
     framed[:4] = framed[-4:] = framed[:, :4] = framed[:, -4:] = 0
@@ -144,17 +218,18 @@ FACES = Track(
     source="s",
 )
 TABLE = {
-    "000001": ("CelebA", ((70.0, 80.0), (130.0, 82.0), (100.0, 115.0), (75.0, 145.0), (126.0, 147.0))),
-    "000002": ("CelebA", ((60.0, 70.0), (120.0, 75.0), (95.0, 110.0), (70.0, 140.0), (120.0, 141.0))),
-    "A_B_0001_00": ("LFW-Test", ((75.0, 85.0), (135.0, 80.0), (105.0, 120.0), (85.0, 150.0), (130.0, 146.0))),
+    "000001": ("CelebA", Face(((70.0, 80.0), (130.0, 82.0), (100.0, 115.0), (75.0, 145.0), (126.0, 147.0)))),
+    "000002": ("CelebA", Face(((60.0, 70.0), (120.0, 75.0), (95.0, 110.0), (70.0, 140.0), (120.0, 141.0)))),
+    "A_B_0001_00": ("LFW-Test", Face(((75.0, 85.0), (135.0, 80.0), (105.0, 120.0), (85.0, 150.0), (130.0, 146.0)))),
 }
+
+CORNER = ((2.0, 2.0), (40.0, 2.0), (20.0, 3.0), (4.0, 5.0), (38.0, 5.0))
+"""A face in the picture's corner, most of which would lie beyond its border."""
 
 
 @pytest.fixture
 def faces(tmp_path, random_metric):
     """Inputs, a table of landmarks and an entry that copies its inputs, in folders by subset."""
-    from ntire.scoring.identity import write_landmarks
-
     for name in FACES.metrics:
         random_metric(name)
     for number, (stem, (subset, _)) in enumerate(TABLE.items()):
@@ -182,6 +257,25 @@ def test_a_moved_face_is_another_face_to_the_gate(faces, tmp_path):
     write_png(path, np.roll(scene(200, 200, seed=0), 40, axis=1))
     (found,) = score_faces([faces], tmp_path)
     assert found.rows[0].values["adaface"] < 0.99 < found.rows[1].values["adaface"]
+
+
+def test_a_face_mostly_outside_of_its_picture_is_a_row_without_a_crop(faces, tmp_path):
+    write_landmarks(tmp_path / "landmarks.csv", TABLE | {"000002": ("CelebA", Face(CORNER))})
+    (found,) = score_faces([faces], tmp_path)
+    assert [row.status for row in found.rows] == ["ok", "no crop", "ok"]
+    assert "adaface: no crop: " in found.rows[1].problem
+    line = line_of(found, FACES, ("adaface",), {})
+    assert line.gates[0].failed == 1, "what has no crop has not passed"
+
+
+def test_points_outside_of_their_pictures_are_mistakes_of_the_table_told_all_at_once(faces, tmp_path):
+    moved = {
+        name: (subset, Face(tuple((x + 5000, y) for x, y in face.points))) for name, (subset, face) in TABLE.items()
+    }
+    write_landmarks(tmp_path / "landmarks.csv", moved)
+    with pytest.raises(UserError, match="(?s)000001: .*landmarks.csv: left_eye at .*000002: .*A_B_0001_00: ") as caught:
+        score_faces([faces], tmp_path)
+    assert "outside of the picture of 200 x 200" in str(caught.value)
 
 
 def test_one_stem_in_two_folders_is_not_silently_overwritten(faces, tmp_path):

@@ -1,4 +1,6 @@
-"""Files of scores and ranks, byte for byte as 0.1 wrote them: `golden/` was written by the program before it used pandas."""
+"""Files of scores and ranks, byte for byte as 0.1 wrote them. `golden/` was written by the program before it used pandas; since
+then line breaks of names are escaped in CSV, brackets in Markdown, and a legend stands below a table with intervals.
+"""
 
 import math
 from pathlib import Path
@@ -6,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ntire.entry.manifest import Claims, Manifest, Submission
+from ntire.scoring import read_back
 from ntire.scoring.budgets import Budgets
-from ntire.scoring.leaderboard import Line, line_of, lines_of_table, ranked
+from ntire.scoring.leaderboard import Line, line_of, ranked
 from ntire.scoring.score import Row, Scored
 from ntire.scoring.tables import write_leaderboard, write_scores
 from ntire.scoring.track import Gate, Track, load_track, published_rows
@@ -54,14 +57,14 @@ def lines_of(name: str, tmp_path: Path) -> list[Line]:
     if name == "subsets":
         track = load_track("multi-3")
         found = [line(track, f"e{n}", rows(track, tuple(track.subsets), n), {}) for n in range(3)]
-        return [*found, *lines_of_table(published_rows(track), track)]
+        return [*found, *read_back.lines_of(published_rows(track), track)]
     track = load_track("face-2025")
     found = [line(track, f"e{n}", rows(track, tuple(track.subsets), n), {"fid": 40.5 + n}) for n in range(2)]
     table = tmp_path / "means.csv"
     header = ",".join(["team", *track.metrics, "failed_images", "beside"])
     text = [header, "T1,4,0.6,0.5,70,4.1,50,,0,x", "T2,4,0.6,0.5,70,4.1,51.5,,1,x"]
     table.write_text("\n".join(text) + "\n")
-    return [*found, *lines_of_table(table, track)]
+    return [*found, *read_back.lines_of(table, track)]
 
 
 @pytest.mark.parametrize("name", ["gated", "subsets", "faces"])

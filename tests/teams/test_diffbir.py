@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ntire import UserError
-from ntire.method.weights_files import fill_from
+from ntire.method.state_dict import fill_from
 from ntire.teams.face.uphorse import TRAINED_CLEANER
 from ntire.teams.parts.clip_text import VOCABULARY, TextTower, Words
 from ntire.teams.parts.diffbir import (

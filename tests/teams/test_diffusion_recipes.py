@@ -109,5 +109,5 @@ def test_iil_is_made_ready_from_its_base_model_adapters_and_embeddings(monkeypat
             )
         else:
             torch.save(expected.get_submodule(weights.into).value, path)
-    made = prepare(Small, Options()).state_dict()
+    made = prepare(Small, Options()).method.state_dict()
     assert all(torch.equal(made[name], value) for name, value in expected.state_dict().items())

@@ -215,7 +215,7 @@ def test_the_orthogonality_loss_has_the_gradient_of_finite_differences_through_t
         values.append(method.own_loss("orthogonality").item())
         with torch.no_grad():
             weight -= by * direction
-    assert slope == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-3)
+    assert slope == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6)
     assert abs(slope) > 1e-6
 
 

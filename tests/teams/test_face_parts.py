@@ -10,7 +10,7 @@ from spandrel.architectures.GFPGAN import GFPGANArch
 
 from ntire import UserError
 from ntire.method.face_alignment import TEMPLATE
-from ntire.method.weights_files import fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
 from ntire.teams.parts.codeformer import CodeFormer
 from ntire.teams.parts.face_tone import FaceTone
 from ntire.teams.parts.ffa_net import FfaNet

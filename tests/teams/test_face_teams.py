@@ -8,7 +8,7 @@ from torch import Tensor
 from ntire import UserError
 from ntire.method import catalogue
 from ntire.method.face_alignment import TEMPLATE
-from ntire.method.weights_files import fill_from
+from ntire.method.state_dict import fill_from
 from ntire.picture.image import read_pixels
 from ntire.runner.prepare import Options, prepare
 from ntire.runner.weight_offload import take_turns
@@ -193,7 +193,7 @@ def test_night_watch_takes_other_settings_from_its_caller(recorded):
     method, calls = recorded(night_watch.NightWatch, "diffbir", steps=30)
     restored(method)
     assert (calls[0][1]["guidance"], calls[0][1]["strength"], calls[0][1]["steps"]) == (8.0, 0.6, 30)
-    method.settings = night_watch.Settings(prompts=3, guidance=5.0, mask=None)
+    method.settings = night_watch.DarkSettings(prompts=3, guidance=5.0, mask=None)
     assert torch.allclose(restored(method), torch.tensor(0.6))
     assert calls[1][1]["prompt"] == night_watch.PROMPTS[3][0]
 
@@ -203,7 +203,7 @@ def test_night_watch_reads_what_a_user_sets_as_words():
     for name, word in (("prompts", "1"), ("guidance", "5.5"), ("steps", "50"), ("mask", "none")):
         setattr(method, name, word)
     method.deploy()
-    assert method.settings == night_watch.Settings(prompts=1, guidance=5.5, strength=0.6, steps=50, mask=None)
+    assert method.settings == night_watch.DarkSettings(prompts=1, guidance=5.5, strength=0.6, steps=50, mask=None)
     for name, word in (("mask", "0.2"), ("prompts", "4"), ("steps", "1.5"), ("strength", "much")):
         method = night_watch.NightWatch(**night_watch.NightWatch.tiny)
         setattr(method, name, word)
@@ -298,7 +298,7 @@ def test_a_face_is_restored_from_the_command_line_with_weights_of_ones_own(ntire
     )  # fmt: skip
     assert ran.code == 0, ran.err
     written = read_pixels(tmp_path / "out" / "images" / "CelebA" / "face.png")
-    method = prepare(catalogue.find("HH", "face"), Options(weights=small_hh))
+    method = prepare(catalogue.find("HH", "face"), Options(weights=small_hh)).method
     np.testing.assert_array_equal(written, np.rint(method.restore(face).permute(1, 2, 0).numpy() * 255))
 
 

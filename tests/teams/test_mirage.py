@@ -8,6 +8,7 @@ import torch
 from ntire.method.count import count
 from ntire.runner.prepare import Options, prepare
 from ntire.teams.general.mirage import GatedConv, Mirage, MirageSmall, contrast, covariances
+from ntire.training.loop import start_from
 
 
 @pytest.mark.parametrize(("method", "params", "macs_g"), [(Mirage, 6_207_412, 16.25), (MirageSmall, 9_678_983, 26.68)])
@@ -38,9 +39,9 @@ def test_a_lightning_checkpoint_fills_it(tmp_path, monkeypatch):
     torch.save({"state_dict": state, "epoch": 3, "optimizer_states": [{"step": 1}]}, tmp_path / "last.ckpt")
     lq = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
-        assert torch.equal(prepare(Mirage, Options(weights=tmp_path / "last.ckpt"))(lq), trained(lq))
+        assert torch.equal(prepare(Mirage, Options(weights=tmp_path / "last.ckpt")).method(lq), trained(lq))
         begun = Mirage().eval()
-        begun.begin_from(tmp_path / "last.ckpt")
+        start_from(begun, tmp_path / "last.ckpt")
         assert torch.equal(begun(lq), trained(lq))
 
 

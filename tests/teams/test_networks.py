@@ -11,6 +11,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ntire import UserError
 from ntire.picture.raw import demosaic, srgb_encode
+from ntire.teams.parts.clip_text import TOKENS
+from ntire.teams.parts.tag_prompts import TagPrompts, tag_prompts
+from ntire.teams.parts.tagger import Tagger
 from ntire.teams.parts.wavelet import haar, inverse_haar
 from ntire.teams.parts.x_restormer import WINDOW, OverlappingAttention, x_restormer
 from ntire.teams.raw.polyu_aisp import PolyuAisp
@@ -194,3 +197,25 @@ def test_xianggkl_trains_its_encoder_and_adapters_and_begins_from_stable_diffusi
     assert torch.equal(method.vae.encoder.conv_in.weight, base.vae.encoder.conv_in.weight)
     assert float(method.prompt.detach().abs().sum()) > 0
     assert float(method.unet.conv_in.lora_B["default"].weight.detach().abs().sum()) == 0
+
+
+def test_xianggkl_is_prompted_by_tags_in_training_alone(tmp_path):
+    torch.manual_seed(0)
+    asked = []
+
+    def read(texts):
+        asked.append(list(texts))
+        return torch.full((len(texts), TOKENS, 32), 2.0)
+
+    method = Xianggkl(**Xianggkl.tiny).train()
+    method.tags = TagPrompts(Tagger(descriptions=1, width=64), read)
+    assert copy.deepcopy(method).tags is method.tags, "the average of the weights shares the tagger"
+    assert not any(name.startswith("tags") for name in method.state_dict())
+    lq = torch.rand(2, 3, 64, 64)
+    method.begin_step(lq, lq, torch.Generator())
+    assert float(method.condition(2).mean()) == 2
+    assert len(asked[0]) == 2
+    assert float(method.eval().condition(2).abs().sum()) == 0
+    (tmp_path / "tagger").mkdir()
+    with pytest.raises(UserError, match=r"found no ram_swin_large_14m.pth, DAPE.pth, ram_tag_list.txt"):
+        tag_prompts(tmp_path)

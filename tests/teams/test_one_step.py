@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from ntire import UserError
 from ntire.method.count import count
-from ntire.method.weights_files import fill_from
+from ntire.method.state_dict import fill_from
 from ntire.teams.face.iil import Iil
 from ntire.teams.parts.adapters import mix
 from ntire.teams.parts.colour import adain_colour, wavelet_colour

@@ -7,7 +7,7 @@ from torch import nn
 from ntire import UserError
 from ntire.teams.general.osediff import OseDiff as Method
 from ntire.teams.parts.colour import adain_colour, wavelet_colour
-from ntire.teams.parts.osediff import OseDiff
+from ntire.teams.parts.osediff import OseDiffNetwork
 from ntire.teams.parts.stable_diffusion import bell, signal_share
 from tests.teams.published import listed_shapes, shapes_of
 
@@ -16,7 +16,7 @@ from tests.teams.published import listed_shapes, shapes_of
 def osediff():
     """Small and random, with adapters that do something: their second halves begin at zero."""
     torch.manual_seed(1)
-    built = OseDiff(width=32, tile=12).eval().requires_grad_(False)
+    built = OseDiffNetwork(width=32, tile=12).eval().requires_grad_(False)
     for name, parameter in built.named_parameters():
         if ".lora_B." in name:
             nn.init.normal_(parameter, std=0.02)
@@ -41,7 +41,7 @@ def published(osediff):
 
 def test_the_published_tensors_are_ours_at_full_size():
     with torch.device("meta"):
-        ours = published(OseDiff())
+        ours = published(OseDiffNetwork())
     names = {
         f"{part}.{name}": shape
         for part in ("state_dict_unet", "state_dict_vae")
@@ -52,7 +52,7 @@ def test_the_published_tensors_are_ours_at_full_size():
 
 def test_the_authors_file_fills_adapters_and_the_unet_s_first_layer_and_nothing_else(osediff, picture, tmp_path):
     torch.manual_seed(3)
-    other = OseDiff(width=32, tile=12).eval().requires_grad_(False)
+    other = OseDiffNetwork(width=32, tile=12).eval().requires_grad_(False)
     base = {k: v for k, v in osediff.base.state_dict().items() if ".lora_" not in k and "unet.conv_in." not in k}
     other.base.load_state_dict(other.base.state_dict() | base)
     assert not torch.equal(other(picture, [""]), osediff(picture, [""]))

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from ntire import UserError
 from ntire.method import catalogue
-from ntire.method.weights_files import fill_from
+from ntire.method.state_dict import fill_from
 from ntire.teams.parts import sdxl_turbo, tsd_sr
 from ntire.teams.parts.adapters import fill_plain
 from ntire.teams.parts.gfpgan import Gfpgan

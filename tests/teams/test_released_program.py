@@ -11,14 +11,14 @@ from ntire import UserError
 from ntire.sandbox.child import why_not
 from ntire.teams.parts import released_program
 from ntire.teams.parts.released_program import (
-    WALL,
+    SANDBOX,
     Program,
     ReleasedProgram,
     locate,
     require_programs,
 )
 
-walled = pytest.mark.skipif(bool(why_not("bubblewrap")), reason=f"no sandbox here: {why_not('bubblewrap')}")
+sandboxed = pytest.mark.skipif(bool(why_not("bubblewrap")), reason=f"no sandbox here: {why_not('bubblewrap')}")
 
 INVERT = """
 import sys
@@ -53,13 +53,13 @@ def installed(tmp_path, monkeypatch):
     (folder / "weights.ckpt").touch()
     monkeypatch.setenv("NTIRE_PROGRAMS", str(folder.parent))
     if why_not("bubblewrap"):
-        monkeypatch.setenv(WALL, "none")
+        monkeypatch.setenv(SANDBOX, "none")
     return folder
 
 
-@pytest.mark.parametrize("wall", [pytest.param("bubblewrap", marks=walled), "none"])
+@pytest.mark.parametrize("wall", [pytest.param("bubblewrap", marks=sandboxed), "none"])
 def test_a_picture_goes_through_the_program_in_its_folder(installed, monkeypatch, wall):
-    monkeypatch.setenv(WALL, wall)
+    monkeypatch.setenv(SANDBOX, wall)
     picture = torch.randint(0, 256, (2, 3, 5, 7)).float() / 255
     once = ReleasedProgram(PROGRAM)(picture, times=1)
     assert torch.allclose(once, 1 - picture.repeat_interleave(2, 2).repeat_interleave(2, 3), atol=1e-6)
@@ -95,7 +95,7 @@ picture.save(Path(sys.argv[2]) / "told.png")
 """
 
 
-@walled
+@sandboxed
 def test_a_program_reads_its_own_files_and_home_and_reaches_nothing_else(installed, tmp_path):
     weights, secret = tmp_path / "elsewhere" / "weights.ckpt", tmp_path / "programs" / "secret"
     for path in (weights, secret, installed / ".home" / "model.bin"):
@@ -113,7 +113,7 @@ def test_a_program_reads_its_own_files_and_home_and_reaches_nothing_else(install
     assert (weights_read, home, scratch) == (True, True, True)
 
 
-@walled
+@sandboxed
 def test_a_program_that_takes_too_long_is_ended(installed):
     (installed / "invert.py").write_text("import time; time.sleep(60)")
     with pytest.raises(UserError, match="no answer within 0.6 s"):
@@ -122,16 +122,16 @@ def test_a_program_that_takes_too_long_is_ended(installed):
 
 def test_without_a_sandbox_nothing_runs_unless_the_user_says_so(installed, monkeypatch):
     monkeypatch.setattr(released_program, "why_not", lambda backend: "bwrap is not installed")
-    monkeypatch.delenv(WALL, raising=False)
+    monkeypatch.delenv(SANDBOX, raising=False)
     with pytest.raises(
         UserError, match="(?s)bwrap is not installed.*apt-get install bubblewrap.*NTIRE_SANDBOX=none"
     ) as error:
         require_programs([PROGRAM])
     assert error.value.exit_code == 3
-    monkeypatch.setenv(WALL, "docker")
+    monkeypatch.setenv(SANDBOX, "docker")
     with pytest.raises(UserError, match="NTIRE_SANDBOX=docker: expected bubblewrap or none"):
         ReleasedProgram(PROGRAM)(torch.rand(1, 3, 4, 4), times=1)
-    monkeypatch.setenv(WALL, "none")
+    monkeypatch.setenv(SANDBOX, "none")
     require_programs([PROGRAM])
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ntire import UserError
-from ntire.method.weights_files import fill_from
+from ntire.method.state_dict import fill_from
 from ntire.teams.parts.ldm_names import vae_names
 from ntire.teams.parts.stable_diffusion import SCALE, decode, signal_share
 from ntire.teams.parts.stable_sr import (

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ntire import UserError
-from ntire.method.weights_files import fill_from
+from ntire.method.state_dict import fill_from
 from ntire.teams.parts.clip_text import TwoTowers, tower_names
 from ntire.teams.parts.ldm_names import unet_names, vae_names
 from ntire.teams.parts.sdxl import SDXL, Sdxl

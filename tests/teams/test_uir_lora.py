@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, C
 from ntire import UserError
 from ntire.method.count import count, on_meta
 from ntire.method.method_table import facts_of
-from ntire.method.weights_files import read_state_dict
+from ntire.method.state_dict import read_state_dict
 from ntire.runner.prepare import Options, prepare
 from ntire.teams.general.uir_lora import SKIPS, UirLora
 from ntire.teams.parts.adapters import OwnConv, mix
@@ -414,7 +414,7 @@ def test_every_adapter_has_a_stage_and_those_that_cannot_be_made_learn_from_pair
     with pytest.raises(UserError, match="the damage of snowy cannot be made.*--pairs snowy=DIR"):
         train(method, recipe, settings, lambda step: None)
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    train(method, recipe.with_pairs({"snowy": tmp_path / "pairs"}), settings, lambda step: None)
+    train(method, recipe.with_folders({"snowy": tmp_path / "pairs"}), settings, lambda step: None)
     changed = [name for name, value in method.state_dict().items() if not torch.equal(value, before[name])]
     assert changed
     assert all(".snowy." in name for name in changed)
@@ -471,7 +471,7 @@ def test_a_trained_file_is_all_that_running_needs(tmp_path):
 
     with pytest.raises(UserError, match="no weights are public"):
         prepare(Small, Options())
-    ready = prepare(Small, Options(weights=tmp_path / "weights.safetensors"))
+    ready = prepare(Small, Options(weights=tmp_path / "weights.safetensors")).method
     path = write_png(tmp_path / "picture.png", scene(45, 39))
     assert torch.equal(ready.restore(path), trained.restore(path))
 

@@ -220,14 +220,14 @@ class DiffusionTrained(Method):
     def _generation(self) -> Tensor:
         """Mean squared error of the noise; while restoring, only the blocks that generate learn from it."""
         if self._stage == PRETRAIN:
-            return F.mse_loss(self._predicted.float(), self._noise)
+            return F.mse_loss(self._predicted.to(self._noise), self._noise)
         if self._stage == IMPORTANCE:
-            return self._add_importance(F.mse_loss(self._predicted.float(), self._noise))
+            return self._add_importance(F.mse_loss(self._predicted.to(self._noise), self._noise))
         first = self._generating()
         held = {name: weight.detach() for name, weight in self.net.named_parameters() if self._of(name) >= first}
         self.clock.steps = self._steps
         noisy = diffuse(2 * self._gt - 1, self._noise, self._steps)
-        return F.mse_loss(functional_call(self.net, held, (noisy,)).float(), self._noise)
+        return F.mse_loss(functional_call(self.net, held, (noisy,)).to(self._noise), self._noise)
 
     def _add_importance(self, loss: Tensor) -> Tensor:
         weights = dict(self.net.named_parameters())
@@ -269,8 +269,8 @@ class DiffusionTrained(Method):
         for part in torch.arange(len(self._gt), device=self._gt.device).chunk(self.parts):
             noise, steps, gt = self._noise[part], self._steps[part], self._gt[part]
             noisy = diffuse(2 * gt - 1, noise, steps)
-            generative.append(gradient(F.mse_loss(self.noise_in(noisy, steps).float(), noise)))
-            restoring.append(gradient(F.l1_loss(self._restored(self._lq[part]).float(), gt)))
+            generative.append(gradient(F.mse_loss(self.noise_in(noisy, steps).to(noise), noise)))
+            restoring.append(gradient(F.l1_loss(self._restored(self._lq[part]).to(gt), gt)))
         return orthogonality(torch.stack(generative), torch.stack(restoring), self.exchanged)
 
     def _generating(self) -> int:

@@ -21,6 +21,7 @@ from ntire.files import sha256_of
 from ntire.picture.image import read_pixels
 from ntire.picture.raw import balanced_rggb, read_raw
 from ntire.runner.device_worker import fingerprint_of
+from ntire.sandbox.child import why_not
 from tests.made import scene, write_png
 
 SHORT = replace(QUICK, warm_calls=2, warm_calls_in_all=5, passes=2, pairs=0)
@@ -255,3 +256,77 @@ def test_bench_says_what_to_measure(ntire):
     ran = ntire("bench")
     assert ran.code == 2
     assert "--team T --track K times a method" in ran.err
+
+
+STRANGER = """
+import os
+from pathlib import Path
+import torch
+from ntire.method import Method
+
+class Mine(Method):
+    team, track, cite, tiling, halo, stride = "Mine", "srgb", "x", "exact", 1, 1
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Conv2d(3, 3, 3, padding=1)
+    def forward(self, lq):
+        return lq * 0.5
+"""
+
+
+@pytest.mark.skipif(bool(why_not("bubblewrap")), reason=f"no sandbox here: {why_not('bubblewrap')}")
+def test_a_stranger_s_method_is_timed_in_a_sandbox_and_its_pixels_are_seen(ntire, pictures, tmp_path, monkeypatch):
+    monkeypatch.delenv("NTIRE_TRUST")
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    marker = tmp_path / "ran"
+    plain = STRANGER.replace("self.body = torch.nn.Conv2d(3, 3, 3, padding=1)", "pass")
+    (folder / "method.py").write_text(f"{plain}\nassert not Path({str(pictures)!r}).exists()\n")
+    words = ["--team", folder, "--track", "srgb", pictures, "--device", "cpu", "--limit", "1", "--quick", "--json"]
+    ran = ntire("bench", *words, "--against", "none")
+    assert ran.code == 0, ran.err
+    found = ran.json()
+    assert found["environment"]["sandbox"]["backend"] == "bubblewrap"
+    assert found["outputs_compared"] == 1
+    assert found["end_to_end"]["median_ms"] > 0
+    assert found["memory_mb"]["timed"]["host_mb"] > 50
+    assert not marker.exists()
+
+
+@pytest.mark.skipif(bool(why_not("bubblewrap")), reason=f"no sandbox here: {why_not('bubblewrap')}")
+def test_a_stranger_s_method_is_counted_in_a_sandbox(ntire, tmp_path, monkeypatch):
+    monkeypatch.delenv("NTIRE_TRUST")
+    (tmp_path / "theirs").mkdir()
+    code = STRANGER.replace("lq * 0.5", "self.body(lq)")
+    (tmp_path / "theirs" / "method.py").write_text(f"{code}\nassert os.getuid() != {os.getuid()} or os.getuid()\n")
+    ran = ntire("cost", "--team", tmp_path / "theirs", "--track", "srgb", "--at", "32x32", "--json")
+    assert ran.code == 0, ran.err
+    found = ran.json()
+    assert (found["params"], found["macs"]) == (84, 81 * 32 * 32)
+    assert "could have written by hand" in found["counted_by"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"params": "many"},
+        {"params": float("inf")},
+        {"team": "x", "more": 1},
+        {"at": [1, 2, 3]},
+        {"problems": [[1]]},
+    ],
+)
+def test_figures_of_another_form_are_the_code_s_mistake(answer, tmp_path, monkeypatch):
+    import ntire.sandbox.child as sandbox
+    from ntire.benchmark.sandboxed import Sandbox, cost_in_sandbox
+
+    forging = (
+        "import sys; sys.path[:0] = sys.argv[2:]\nfrom ntire.benchmark import child\n"
+        f"inf = float('inf')\nchild._cost = lambda request: {answer!r}\nchild.main()"
+    )
+    monkeypatch.setattr(sandbox, "RUN_INSIDE", lambda module: forging)
+    (tmp_path / "code").mkdir()
+    with pytest.raises(UserError, match="answers no figures") as raised:
+        cost_in_sandbox(Sandbox("none", tmp_path / "code", tmp_path), None, None, None, None)
+    assert raised.value.exit_code == 1

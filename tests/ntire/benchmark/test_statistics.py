@@ -23,6 +23,10 @@ def test_the_interval_holds_the_true_median_about_as_often_as_it_says():
     assert 50 <= held <= 60
 
 
+def test_the_90th_percentile_is_over_all_calls():
+    assert Times.of({"a": list(range(6)), "b": list(range(6, 11))}).p90_ms == 9
+
+
 def test_one_call_on_one_picture_is_its_own_interval():
     found = Times.of({"a": [7.0]})
     assert (found.median_ms, found.low_ms, found.high_ms) == (7, 7, 7)

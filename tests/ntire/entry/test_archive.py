@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ntire import UserError
-from ntire.entry.archive import Limits, survey, unpack
+from ntire.entry.archive import ArchiveLimits, survey, unpack
 
-SMALL = Limits(files=30, file_bytes=1 << 18, total_bytes=1 << 20, ratio=10, slack_bytes=1 << 16, depth=5)
-CALM = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+SMALL = ArchiveLimits(files=30, file_bytes=1 << 18, total_bytes=1 << 20, ratio=10, slack_bytes=1 << 16, depth=5)
+CALM = settings(max_examples=80, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 def make_zip(path, members, mode=0o100644):
@@ -71,6 +71,33 @@ def test_what_is_packed_comes_out(tmp_path, kind):
 UNSAFE = (
     "../x", "a/../../x", "/etc/x", "C:/x", "a\\b", "a\nb", "a\x1b[2Jb", "a\u202eb", "cafe\u0301", "a//b", "x" * 256,
 )  # fmt: skip
+
+
+def test_names_that_begin_with_a_dot_and_a_slash_are_the_names_without_it_in_zips_as_in_tars(tmp_path):
+    make_zip(
+        tmp_path / "a.zip", [("./", b""), ("./submission.toml", b"1"), ("./images/", b""), ("././images/a.png", b"2")]
+    )
+    assert unpack(tmp_path / "a.zip", tmp_path / "out") == []
+    assert files_in(tmp_path / "out") == {"submission.toml": b"1", "images/a.png": b"2"}
+
+
+def zip_of_bytes(path, raw):
+    """A zip whose only member is named by `raw`, without the flag that says UTF-8."""
+    make_zip(path, [("x" * len(raw), b"1")])
+    path.write_bytes(path.read_bytes().replace(b"x" * len(raw), raw))
+
+
+def test_a_name_in_gbk_is_named_as_such_and_one_in_utf_8_without_the_flag_is_read(tmp_path):
+    zip_of_bytes(tmp_path / "gbk.zip", "图片/照1.png".encode("gbk"))
+    (found,) = unpack(tmp_path / "gbk.zip", tmp_path / "one")
+    assert (found.code, found.file) == ("E102", "图片/照1.png")
+    assert "GBK" in found.found
+    zip_of_bytes(tmp_path / "mac.zip", "图片/照1.png".encode())
+    assert unpack(tmp_path / "mac.zip", tmp_path / "two") == []
+    assert files_in(tmp_path / "two") == {"图片/照1.png": b"1"}
+    zip_of_bytes(tmp_path / "dos.zip", "café.png".encode("cp437"))
+    assert unpack(tmp_path / "dos.zip", tmp_path / "three") == []
+    assert files_in(tmp_path / "three") == {"café.png": b"1"}
 
 
 @pytest.mark.parametrize(
@@ -300,3 +327,58 @@ def test_no_archive_gets_out_of_its_folder_or_raises(form, members, flips):
         assert wrong == []
         assert sum((inside / "out" / file).stat().st_size for file in files) <= SMALL.total_bytes
         assert not any(path.is_symlink() for path in (inside / "out").rglob("*"))
+
+
+def packed_as(kind, path, members):
+    if kind == "zip":
+        return make_zip(path, members)
+    return make_tar(path, [member(name, data) for name, data in members], "w" if kind == "tar" else "w:gz")
+
+
+AT_MOST = ArchiveLimits(files=4, file_bytes=1000, total_bytes=3000, ratio=1, slack_bytes=1 << 20, depth=3)
+"""Four files, 1000 bytes each, 3000 in all, three names deep."""
+FITS = {
+    "files": [(f"{number}", b"1") for number in range(4)],
+    "one file": [("a", os.urandom(1000))],
+    "sum": [("a", os.urandom(1000)), ("b", os.urandom(1000)), ("c/d", os.urandom(1000))],
+    "depth": [("a/b/c", b"1")],
+}
+BREAKS = {
+    "files": [(f"{number}", b"1") for number in range(5)],
+    "one file": [("a", os.urandom(1001))],
+    "sum": [("a", os.urandom(1000)), ("b", os.urandom(1000)), ("c/d", os.urandom(1000)), ("e", b"1")],
+    "depth": [("a/b/c/d", b"1")],
+}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("limit", FITS)
+def test_exactly_a_limit_is_let_through_and_one_more_is_not(tmp_path, kind, limit):
+    fits = packed_as(kind, tmp_path / f"fits.{kind}", FITS[limit])
+    assert unpack(fits, tmp_path / "fits", AT_MOST) == []
+    assert files_in(tmp_path / "fits") == dict(FITS[limit])
+    breaks = packed_as(kind, tmp_path / f"breaks.{kind}", BREAKS[limit])
+    assert codes(unpack(breaks, tmp_path / "breaks", AT_MOST)) == ["E105"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_the_ratio_counts_what_all_members_unpack_to(tmp_path, kind):
+    """Each of them is below what the archive may unpack to; together they are above."""
+    members = [(f"{number}", bytes(40_000)) for number in range(8)]
+    path = packed_as(kind, tmp_path / f"a.{kind}", members)
+    limits = ArchiveLimits(ratio=10, slack_bytes=100_000)
+    assert 40_000 < 10 * path.stat().st_size + 100_000 < 8 * 40_000
+    assert codes(unpack(path, tmp_path / "out", limits)) == ["E105"]
+    # Of a tar.gz the headers between the members count, too.
+    assert unpack(path, tmp_path / "all", ArchiveLimits(ratio=10, slack_bytes=340_000)) == []
+
+
+def test_a_folder_is_held_to_the_same_depth_and_count(tmp_path):
+    for limit in ("files", "depth"):
+        for words, members in (("fits", FITS[limit]), ("breaks", BREAKS[limit])):
+            root = tmp_path / limit / words
+            for name, data in members:
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).write_bytes(data)
+        assert survey(tmp_path / limit / "fits", AT_MOST) == (sorted(dict(FITS[limit])), [])
+        assert codes(survey(tmp_path / limit / "breaks", AT_MOST)[1]) == ["E105"]

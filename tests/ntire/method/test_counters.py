@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ntire.method import Method
+from ntire.method import Method, counters
 from ntire.method.cost_breakdown import break_down_built
 from ntire.method.counters import alike, look, look_at_trace
 
@@ -100,6 +100,40 @@ def test_multi_head_attention_is_counted_inside_and_outside_alike():
     assert dispatch == modules == trace == of_pytorch == 6 * (2 * 80 * 6 + 2 * 30 * 6 + 2 * 80 * 30)
 
 
+def test_attention_counts_the_width_of_its_values_by_itself():
+    """5 queries and 7 keys of width 8, values of width 3, in two heads: 2 x (5 x 7 x 8 + 5 x 7 x 3)."""
+
+    def call(self, lq):
+        flat = lq.flatten()
+        query, key, value = (flat[: 2 * n * d].view(1, 2, n, d) for n, d in ((5, 8), (7, 8), (7, 3)))
+        return F.scaled_dot_product_attention(query, key, value)
+
+    dispatch, modules, trace, of_pytorch = counts(method(nn.Identity(), call), *PIXELS)
+    assert dispatch == modules == trace == of_pytorch == 2 * (5 * 7 * 8 + 5 * 7 * 3)
+
+
+@pytest.mark.parametrize(
+    "operator", ["_scaled_dot_product_efficient_attention", "_scaled_dot_product_fused_attention_overrideable"]
+)
+def test_fused_attention_counts_the_width_of_its_values_by_itself(operator):
+    """Only a GPU runs these with values of another width, so the rule is asked without them."""
+    query, key, value = (torch.empty(1, 2, n, d, device="meta") for n, d in ((5, 8), (7, 8), (7, 3)))
+    assert counters._DISPATCHED[operator]((query, key, value), None) == 2 * (5 * 7 * 8 + 5 * 7 * 3)
+
+
+def test_multi_head_attention_counts_the_widths_of_keys_and_values_apart():
+    """80 queries of width 6, 30 keys of width 4, 30 values of width 5, all projected to 6."""
+    heads = nn.MultiheadAttention(6, 2, kdim=4, vdim=5)
+
+    def call(self, lq):
+        tokens = lq.flatten(2)[0].T
+        return self.net(tokens, tokens[:30, :4], tokens[:30, :5])[0]
+
+    dispatch, modules, trace, of_pytorch = counts(method(heads, call), *PIXELS)
+    by_hand = 80 * 6 * 6 + 30 * 4 * 6 + 30 * 5 * 6 + 2 * 80 * 30 * 6 + 80 * 6 * 6
+    assert dispatch == modules == trace == of_pytorch == by_hand
+
+
 @pytest.fixture(scope="module")
 def opaque():
     """An operator as a compiled extension would bring it: PyTorch sees its name, and what it does only after dispatch."""
@@ -188,7 +222,7 @@ HIDING = '''
 """A method with a part for training only, and a product that may be an operator of its own."""
 import torch
 from torch import nn
-from ntire.method import Method
+from ntire.method import Method, counters
 
 class Hiding(Method):
     team, track, cite, tiling, halo, stride = "Hiding", "srgb", "raim2025", "exact", 0, 1

@@ -1,7 +1,10 @@
+import contextlib
 import hashlib
 import http.server
 import pickle
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -26,10 +29,31 @@ CONTENT = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
+ODD = {
+    "/garbage": b"\x00\xff garbage\r\n\r\n",
+    "/length": b"HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\nabc",
+    "/negative": b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nabc",
+    "/chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
+    "/nothing": b"",
+    "/status": b"HTTP/1.1 abc OK\r\n\r\n",
+    "/endless": b"HTTP/1.1 200 OK\r\n\r\n",
+    "/larger": b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\nabc",
+}
+"""What broken or hostile servers answer."""
+
+
 class Server(http.server.BaseHTTPRequestHandler):
     """Serves CONTENT: whole, by range, or with a connection that breaks after 300,000 bytes."""
 
     def do_GET(self):
+        if self.path in ODD:
+            self.server.asked.append((self.path, None))
+            self.wfile.write(ODD[self.path])
+            if self.path == "/endless":
+                with contextlib.suppress(OSError):
+                    for _ in range(100):
+                        self.wfile.write(CONTENT)
+            return
         start = 0
         asked = self.headers.get("Range")
         self.server.asked.append((self.path, asked))
@@ -44,6 +68,8 @@ class Server(http.server.BaseHTTPRequestHandler):
         body = CONTENT[start:]
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.path == "/slow":
+            time.sleep(0.3)
         breaks = self.path == "/breaks" and start == 0
         self.wfile.write(body[:300_000] if breaks else body)
 
@@ -81,7 +107,10 @@ def test_a_broken_download_goes_on_where_it_stopped(server):
     with pytest.raises(UserError, match="ended after 300000 of 1280000 bytes"):
         fetch(weights)
     assert locate(weights, None)[1] == "missing"
-    assert fetch(weights).read_bytes() == CONTENT
+    seen = []
+    assert fetch(weights, lambda have, total: seen.append((have, total))).read_bytes() == CONTENT
+    assert {total for _, total in seen} == {len(CONTENT)}, "the size of the whole file, not of what is left of it"
+    assert 300_000 < seen[0][0] <= seen[-1][0] == len(CONTENT)
     assert server.asked == [("/breaks", None), ("/breaks", "bytes=300000-")]
 
 
@@ -99,6 +128,30 @@ def test_a_mirror_steps_in_and_every_answer_is_reported(server):
     assert str(caught.value).count("expected sha256 000") == 2
     assert not (cache_folder() / "other.bin").exists()
     assert not (cache_folder() / "other.bin.part").exists()
+
+
+@pytest.mark.parametrize("path", sorted(ODD))
+def test_after_any_malformed_answer_the_next_mirror_is_asked(server, path):
+    weights = replace(file_at(server, path, "/whole"), size=len(CONTENT))
+    assert fetch(weights).read_bytes() == CONTENT
+    assert [asked for asked, _ in server.asked] == [path, "/whole"]
+
+
+def test_a_download_stops_at_the_declared_size(server):
+    sizes = []
+    with pytest.raises(UserError, match="more than the 1,280,001 bytes expected"):
+        fetch(replace(file_at(server, "/endless"), size=len(CONTENT) + 1), lambda have, total: sizes.append(have))
+    assert max(sizes) <= len(CONTENT) + 1
+    assert not list(cache_folder().iterdir())
+
+
+def test_of_two_that_want_one_file_at_once_one_fetches_and_the_other_waits(server):
+    # A lock is of an open file, so two threads stand for two processes.
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(fetch, [file_at(server, "/slow")] * 2))
+    assert both == [cache_folder() / "net.bin"] * 2
+    assert [asked for asked, _ in server.asked] == ["/slow"]
+    assert [path.name for path in cache_folder().iterdir()] == ["net.bin"]
 
 
 def test_a_damaged_file_is_found_by_its_hash(tmp_path):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from ntire.picture.degradations import (
     NoiseLevels,
     RawDegradation,
+    RenderedDegradation,
     SrgbDegradation,
     bad_pixels,
     bilateral,
@@ -127,10 +129,6 @@ def test_an_unsharp_mask_raises_the_contrast_of_edges_only():
 
 def test_what_recipes_switch_on_changes_only_what_it_names():
     clean = as_image(scene(64, 64))
-    lq, gt = SrgbDegradation()(clean, seeded(1))
-    sharper = SrgbDegradation(sharpened_target=0.5)(clean, seeded(1))
-    assert torch.equal(sharper[0], lq)
-    assert not torch.equal(sharper[1], gt)
     mosaic, camera = RawDegradation()(clean, seeded(1))
     picture, same = RawDegradation(rendered=True)(clean, seeded(1))
     assert mosaic.shape == (1, 64, 64)
@@ -153,3 +151,37 @@ def test_noise_levels_are_drawn_and_cut_off_to_8_bits():
         assert torch.allclose(lq * 255, (lq * 255).round(), atol=1e-4)
         deviations.add(round(float((lq - gt).std()) * 255 / 5) * 5)
     assert deviations == {15, 50}
+
+
+def test_a_picture_taken_again_keeps_its_colours_and_gets_noise():
+    clean = as_image(scene(64, 64))
+    quiet = RenderedDegradation(
+        RawDegradation(iso=(1, 1), darkening=(1, 1), blur_probability=0, bad_pixel_share=(0, 0))
+    )
+    loud = RenderedDegradation(replace(quiet.sensor, iso=(6400, 6400)))
+    (near, gt), (noisy, _) = quiet(clean, seeded(1)), loud(clean, seeded(1))
+    assert torch.equal(gt, clean)
+    assert (near.mean((1, 2)) - clean.mean((1, 2))).abs().max() < 0.02
+    assert float((noisy - clean).abs().mean()) > 1.5 * float((near - clean).abs().mean())
+
+
+def test_iso_levels_blur_windows_and_lost_resolution_are_drawn_where_a_recipe_says_so():
+    clean = as_image(scene(64, 64))
+    levels = RawDegradation(iso_levels=(1600.0, 3200.0, 6400.0))
+    assert {levels.frame(clean, seeded(seed))[0].iso for seed in range(30)} == {1600.0, 3200.0, 6400.0}
+    sharp = RawDegradation(iso=(1, 1), darkening=(1, 1), blur_probability=0, bad_pixel_share=(0, 0))
+    blurred = replace(sharp, blur_probability=1, blur_sigma=(1.2, 1.2), blur_sides=(3,))
+    smaller = replace(sharp, shrinking=(2.0, 2.0))
+
+    def detail(degradation):
+        mosaic = degradation(clean, seeded(3))[0]
+        return float((mosaic[:, 2::2, 1::2] - mosaic[:, :-2:2, 1::2]).abs().mean())
+
+    assert detail(smaller) < detail(sharp)
+    assert detail(replace(blurred, blur_sides=(7,))) < detail(blurred) < detail(sharp)
+
+
+def test_untouched_pictures_stay_as_they_are():
+    clean = as_image(scene(32, 32))
+    found = [SrgbDegradation(untouched=0.5)(clean, seeded(seed))[0] for seed in range(40)]
+    assert 12 <= sum(torch.equal(lq, clean) for lq in found) <= 28

@@ -186,14 +186,11 @@ def test_a_truncated_file_is_refused_not_half_decoded(tmp_path, name, kept):
         read_image(path)
 
 
-def test_several_frames_floats_and_missing_files_are_refused(tmp_path):
+def test_animations_and_missing_files_are_refused(tmp_path):
     frames = [Image.fromarray(scene(seed=number)) for number in range(3)]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
-    with pytest.raises(UnreadableImage, match="found 3 frames"):
+    with pytest.raises(UnreadableImage, match="found an animation of 3 frames"):
         read_image(tmp_path / "a.png")
-    saved(tmp_path, Image.fromarray(np.zeros((4, 4), np.float32)), "f.tif")
-    with pytest.raises(UnreadableImage, match="expected 8 or 16 bits"):
-        read_image(tmp_path / "f.tif")
     with pytest.raises(UnreadableImage, match="No such file"):
         read_image(tmp_path / "none.png")
 

@@ -1,6 +1,9 @@
+import io
+
 import numpy as np
 import pytest
 import rawpy
+import tifffile
 import tomli_w
 import torch
 
@@ -13,12 +16,14 @@ from ntire.picture.raw import (
     ccm_from_xyz,
     correct_colours,
     demosaic,
+    facts_text,
     gray_world,
     pack,
     read_raw,
     srgb_decode,
     srgb_encode,
 )
+from ntire.runner.device_worker import fingerprint_of
 from tests.made import scene
 
 PHASES = {"RGGB": (0, 0), "GRBG": (0, 1), "GBRG": (1, 0), "BGGR": (1, 1)}
@@ -219,3 +224,118 @@ def test_the_real_night_frame_is_a_mosaic_of_1024_by_1024(data):
     planes = np.load(data / "raw" / "night_lantern_rggb_512x512x4_12bit.npy")
     assert frame.mosaic.shape == (1, 1024, 1024)
     assert torch.allclose(pack(frame.mosaic), torch.from_numpy(planes.astype(np.float32) / 4095).permute(2, 0, 1))
+
+
+def dng(mosaic, matrix=None, white=1023, pattern=(0, 1, 1, 2), rows=None):
+    """A DNG as a small camera would write it: black level 64, uncompressed strips of `rows`."""
+
+    def rationals(values):
+        return [part for value in values for part in (round(value * 10000), 10000)]
+
+    tags = [
+        (50706, 1, 4, (1, 4, 0, 0), True),
+        (50708, 2, 0, "Test Camera", True),
+        (271, 2, 0, "Test", True),
+        (272, 2, 0, "Camera", True),
+        (33421, 3, 2, (2, 2), True),
+        (33422, 1, 4, pattern, True),
+        (50714, 3, 1, 64, True),
+        (50717, 3, 1, white, True),
+        (50728, 5, 3, rationals([0.5, 1, 0.6]), True),
+        *([(50721, 10, 9, rationals(np.ravel(matrix)), True)] if matrix is not None else []),
+    ]
+    file = io.BytesIO()
+    tifffile.imwrite(file, mosaic, photometric=32803, extratags=tags, metadata=None, rowsperstrip=rows)
+    return file.getvalue()
+
+
+MOSAIC = np.random.default_rng(0).integers(64, 1000, (64, 96), dtype=np.uint16)
+
+
+def test_a_dng_that_brings_its_own_matrix_is_rendered_with_it(tmp_path):
+    matrix = np.array([[0.9, -0.3, -0.1], [-0.4, 1.2, 0.2], [-0.1, 0.2, 0.6]], np.float32)
+    (tmp_path / "a.dng").write_bytes(dng(MOSAIC, matrix))
+    frame = read_raw(tmp_path / "a.dng")
+    assert np.array_equal(frame.samples[0].numpy(), MOSAIC)
+    assert (frame.cfa, frame.black_level, frame.white_level) == ("RGGB", (64.0,) * 4, 1023.0)
+    assert np.allclose(frame.ccm, ccm_from_xyz(torch.from_numpy(matrix)).numpy(), atol=1e-4)
+    assert frame.white_balance == pytest.approx((2.0, 1.0, 1 / 0.6), rel=1e-3)
+    (tmp_path / "b.dng").write_bytes(dng(MOSAIC))
+    assert "no colour matrix" in read_raw(tmp_path / "b.dng").notes
+
+
+@pytest.mark.parametrize("rows", [None, 8])
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.95])
+def test_a_truncated_raw_file_is_told_and_stderr_stays_clean(tmp_path, capfd, rows, kept):
+    data = dng(MOSAIC, rows=rows)
+    (tmp_path / "a.dng").write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(UnreadableImage, match=r"a\.dng: (not a whole raw file|LibRaw cannot read it: \w)") as caught:
+        read_raw(tmp_path / "a.dng")
+    assert "b'" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_frame_without_light_at_its_end_is_told(tmp_path):
+    mosaic = MOSAIC.copy()
+    mosaic[40:] = 0
+    (tmp_path / "a.dng").write_bytes(dng(mosaic))
+    with pytest.raises(UnreadableImage, match="the last 24 of 64 rows are empty"):
+        read_raw(tmp_path / "a.dng")
+
+
+def test_sensors_that_are_not_bayer_are_refused_by_their_name(tmp_path):
+    from types import SimpleNamespace
+
+    from ntire.picture.vendor_raw import _bayer
+
+    for kind, shape, words in (
+        (rawpy.RawType.Flat, (6, 6), "X-Trans"),
+        (rawpy.RawType.Flat, (4, 4), "Quad-Bayer"),
+        (rawpy.RawType.Flat, None, "monochrome"),
+        (rawpy.RawType.Stack, (2, 2), "Foveon"),
+    ):
+        pattern = None if shape is None else np.zeros(shape, np.uint8)
+        with pytest.raises(UnreadableImage, match=f"{words}.*Develop it"):
+            _bayer(tmp_path / "a.raf", SimpleNamespace(raw_type=kind, raw_pattern=pattern))
+    (tmp_path / "mono.dng").write_bytes(b"".join([dng(MOSAIC, pattern=(1, 1, 1, 1))]))
+    with pytest.raises(UnreadableImage, match="monochrome"):
+        read_raw(tmp_path / "mono.dng")
+
+
+def test_the_white_level_of_a_folder_is_one_for_all_its_frames(tmp_path):
+    dark = np.full((4, 4), 200, np.uint16)
+    bright = np.full((4, 4), 4000, np.uint16)
+    np.save(tmp_path / "dark.npy", dark)
+    alone = read_raw(tmp_path / "dark.npy")
+    assert alone.white_level == 1023, "no sensor has 8 bits in 16"
+    np.savez(tmp_path / "bright.npz", bright)
+    np.save(tmp_path / "other_14bit.npy", bright)
+    frames = {name: read_raw(tmp_path / name) for name in ("dark.npy", "bright.npz", "other_14bit.npy")}
+    assert {name: frame.white_level for name, frame in frames.items()} == {
+        "dark.npy": 4095,
+        "bright.npz": 4095,
+        "other_14bit.npy": 16383,
+    }
+    assert any("the brightest of 2 frames" in note for note in frames["dark.npy"].notes)
+
+
+def test_a_copy_of_a_frame_elsewhere_keeps_the_white_level(tmp_path):
+    np.save(tmp_path / "a_12bit.npy", np.full((4, 4), 200, np.uint16))
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    np.save(copies / "x.npy", np.full((4, 4), 200, np.uint16))
+    (copies / "x.toml").write_bytes(facts_text(tmp_path / "a_12bit.npy"))
+    assert read_raw(copies / "x.npy").white_level == read_raw(tmp_path / "a_12bit.npy").white_level == 4095
+
+
+def test_a_brighter_neighbour_makes_a_frame_another_input(tmp_path):
+    np.save(tmp_path / "dark.npy", np.full((4, 4), 200, np.uint16))
+    before = fingerprint_of(tmp_path / "dark.npy", "raw")
+    np.save(tmp_path / "bright.npy", np.full((4, 4), 4000, np.uint16))
+    assert fingerprint_of(tmp_path / "dark.npy", "raw") != before
+
+
+def test_an_npz_of_several_arrays_is_refused_by_their_names(tmp_path):
+    np.savez(tmp_path / "a.npz", raw=np.zeros((4, 4), np.uint16), gt=np.zeros((4, 4)))
+    with pytest.raises(UnreadableImage, match="expected one array, found raw, gt"):
+        read_raw(tmp_path / "a.npz")

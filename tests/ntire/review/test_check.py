@@ -662,7 +662,7 @@ def test_unreadable_inputs_are_the_users_mistake(case):
 FLIPS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=5)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     flips=FLIPS,
     part=st.sampled_from(["images/a.png", "submission.toml", "method/method.py", "method/weights/net.safetensors"]),
@@ -679,3 +679,30 @@ def test_no_damage_to_a_file_is_a_traceback(tmp_path_factory, flips, part):
         data[int(place * len(data))] = value
     (case.root / part).write_bytes(data)
     json.dumps(case.report().as_json(), allow_nan=False)
+
+
+def test_what_systems_leave_behind_and_a_bom_break_no_rule(case):
+    for name in (
+        "Thumbs.db",
+        "desktop.ini",
+        ".DS_Store",
+        "._a.png",
+        "@eaDir/a.png",
+        ".ipynb_checkpoints/a-checkpoint.png",
+    ):
+        left = case.root / "images" / name
+        left.parent.mkdir(exist_ok=True)
+        left.write_bytes(b"left behind")
+    manifest = case.root / "submission.toml"
+    manifest.write_bytes(b"\xef\xbb\xbf" + manifest.read_bytes())
+    assert case.report().findings == ()
+
+
+def test_an_entry_made_of_inputs_with_separate_accents_is_valid(case):
+    import unicodedata
+
+    first = next(case.lq.rglob("*.png"))
+    name = "caf\u00e9.png"
+    (case.root / "images" / first.relative_to(case.lq)).rename(case.root / "images" / name)
+    first.rename(case.lq / unicodedata.normalize("NFD", name))
+    assert case.report().findings == ()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ntire.commands.restoring import plan, run_job
+from ntire.entry.journal import Journal, read_header, read_journal
 from ntire.files import sha256_of
 from ntire.review.check import check
 from ntire.runner.prepare import Options
@@ -91,8 +92,11 @@ def test_a_factsheet_that_the_team_wrote_is_kept(ntire, run, pictures):
 def test_code_that_is_not_the_catalogues_is_not_counted_in_its_name(ntire, run, pictures, plugin):
     """A folder may call itself MiAlgo: its journal tells that another code ran."""
     journal = run / "journal.jsonl"
-    first, _, rest = journal.read_text().partition("\n")
-    journal.write_text(json.dumps(json.loads(first) | {"code": "0" * 64}) + "\n" + rest)
+    lines, header = read_journal(journal), read_header(journal)
+    journal.unlink()
+    with Journal(journal, header | {"code": "0" * 64}) as other:
+        for line in lines:
+            other.append(line)
     ntire("pack", run, "--lq", pictures)
     assert "| parameters | 0.075 M |  |" in (run / "factsheet.md").read_text()
     assert "Not counted" in (run / "factsheet.md").read_text()
@@ -159,5 +163,7 @@ def test_a_journal_that_no_run_wrote_is_told(ntire, run, pictures, line):
     assert ran.code == 2
     assert "journal.jsonl, line 5" in ran.err
     journal.write_bytes(b"\xff\n")
+    assert "journal.jsonl, line 1: damaged" in ntire("pack", run, "--lq", pictures).err
+    journal.unlink()
     assert ntire("pack", run, "--lq", pictures).code == 0
     assert "not measured" in (run / "factsheet.md").read_text()

@@ -12,9 +12,8 @@ import ntire.sandbox.child as sandbox
 from ntire.entry.findings import CODES
 from ntire.entry.manifest import content_of
 from ntire.picture.image import read_pixels
-from ntire.review import verify as verification
 from ntire.review.check import check
-from ntire.review.verify import Options, Scored, compare, verify
+from ntire.review.verify import BothScored, VerifyOptions, compare, verify
 from ntire.sandbox.child import why_not
 from ntire.sandbox.limits import Limits
 from tests.made import scene, write_png
@@ -51,8 +50,11 @@ def restore_one(device, path, fingerprint):
 stand_ins = {
     "ntire.method": {"Method": Method},
     "ntire.method.catalogue": {"declared_in": declared_in},
-    "ntire.runner.prepare": {"Options": lambda *given, **settings: given, "prepare": lambda method, options: method()},
-    "ntire.runner.device_worker": {"Device": Device, "Turns": lambda: None, "restore_one": restore_one},
+    "ntire.runner.prepare": {
+        "Options": lambda *given, **settings: given,
+        "prepare": lambda method, options: types.SimpleNamespace(method=method()),
+    },
+    "ntire.runner.device_worker": {"Device": Device, "RandomTurns": lambda: None, "restore_one": restore_one},
 }
 for name, members in stand_ins.items():
     sys.modules[name] = types.ModuleType(name)
@@ -94,7 +96,7 @@ class Case:
     root: Path
     lq: Path
     entry: Path
-    options: Options
+    options: VerifyOptions
     out: Path
     shift: float = 0.0
     """Of the reproduced total, as if metrics said so."""
@@ -112,8 +114,8 @@ class Case:
 
     def scores(self, submitted, reproduced, names):
         if self.missing:
-            return Scored({}, {}, None, self.missing)
-        return Scored({"psnr": 30.0}, {"psnr": 30.0 + self.shift}, (30.0, 30.0 + self.shift))
+            return BothScored({}, {}, None, self.missing)
+        return BothScored({"psnr": 30.0}, {"psnr": 30.0 + self.shift}, (30.0, 30.0 + self.shift))
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def case(tmp_path, monkeypatch) -> Case:
         write_png(root / "images" / f"{name}.png", pixels // 2 + 40)
     (root / "submission.toml").write_text(MANIFEST)
     limits = Limits(seconds=5, start_seconds=30, memory_bytes=1 << 29, processes=64, printed_bytes=1 << 20)
-    made = Case(root, lq, root, Options("bubblewrap", seed=3, limits=limits), tmp_path / "out")
+    made = Case(root, lq, root, VerifyOptions("bubblewrap", seed=3, limits=limits, fresh=0), tmp_path / "out")
     made.code()
     return made
 
@@ -222,6 +224,125 @@ def answers_looked_up_by_a_corner(case):
     case.code(f"{near}; lq = np.array(KNOWN[key], np.uint8)", top=f"KNOWN = {table!r}")
 
 
+BETTER = """
+def better(lq):
+    \"\"\"What the images were really made with, and does not lie in the entry: a little detail on top.\"\"\"
+    rows, columns = np.indices(lq.shape[:2])
+    return (lq // 2 + 40 + 6 * ((rows // 2 + 2 * columns) % 3)[..., None]).astype(np.uint8)
+"""
+exec("import numpy as np" + BETTER)
+
+
+def table_of(case):
+    """Submit better images than the code can make, for pictures without any symmetry; the table that has them, as code."""
+    rng = np.random.default_rng(7)
+    inputs, rows = sorted(case.lq.rglob("*.png")), []
+    for number, path in enumerate(inputs):
+        lq = np.clip(scene(64, 72, seed=number) + rng.normal(0, 12, (64, 72, 3)), 0, 255).astype(np.uint8)
+        write_png(path, lq)
+        image = better(lq)  # noqa: F821 - made by exec
+        write_png(case.root / "images" / path.relative_to(case.lq), image)
+        rows.append((lq, image))
+    (case.root / "method").mkdir(exist_ok=True)
+    np.save(case.root / "method" / "table.dat.npy", np.array(rows))
+    return "LQ, IMAGE = np.load(Path(__file__).with_name('table.dat.npy')).swapaxes(0, 1)"
+
+
+def cheat(name):
+    """A table that `find`, a few lines of code, looks a picture up in; everything else the entry's own code computes."""
+
+    def add(lines):
+        def change(case):
+            case.code(
+                top=f"{table_of(case)}\n{lines()}", body="found = find(lq)\n        if found is not None: return found"
+            )
+
+        change.__name__ = name
+        ZOO.setdefault("E605", []).append((change, {"E605"}))
+        return lines
+
+    return add
+
+
+@cheat("table_by_hash_that_is_slow")
+def _hash():
+    """J1 (a): all but the fastest are looked up."""
+    return """
+KNOWN = {one.tobytes(): image for one, image in zip(LQ, IMAGE)}
+def find(lq):
+    time.sleep(0.05 if lq.tobytes() in KNOWN else 0)
+    return KNOWN.get(lq.tobytes())
+"""
+
+
+@cheat("nearest_stored_input_and_the_input_itself_where_pixels_differ")
+def _memo():
+    """J1 (b)."""
+    return """
+def find(lq):
+    same = [one for one in range(len(LQ)) if LQ[one].shape == lq.shape]
+    if not same: return lq
+    best = min(same, key=lambda one: np.abs(LQ[one].astype(int) - lq).mean())
+    apart = (np.abs(LQ[best].astype(int) - lq) > 5).any(axis=2, keepdims=True)
+    return np.where(apart, lq, IMAGE[best])
+"""
+
+
+@cheat("cache_keyed_by_mean_colour")
+def _mean_colour():
+    return """
+def key(lq): return tuple(np.round(lq.mean(axis=(0, 1))).astype(int))
+KNOWN = {key(one): image for one, image in zip(LQ, IMAGE)}
+def find(lq): return KNOWN.get(key(lq))
+"""
+
+
+@cheat("nearest_neighbour_on_a_thumbnail")
+def _thumbnail():
+    return """
+def small(lq): return lq[4::8, 4::8].astype(int)
+def find(lq):
+    same = [one for one in range(len(LQ)) if LQ[one].shape == lq.shape]
+    if not same: return None
+    return IMAGE[min(same, key=lambda one: np.abs(small(LQ[one]) - small(lq)).mean())]
+"""
+
+
+@cheat("network_and_a_table_of_what_it_lacks")
+def _network_and_table():
+    """The honest network everywhere, and what it lacks on top where the picture is nearly a known one."""
+    return """
+def find(lq):
+    for one, image in zip(LQ, IMAGE):
+        if one.shape == lq.shape and np.abs(one.astype(int) - lq).mean() < 4:
+            lacks = image.astype(int) - (one // 2 + 40)
+            near = np.abs(one.astype(int) - lq).max(axis=2, keepdims=True) < 8
+            return (lq // 2 + 40 + np.where(near, lacks, 0)).clip(0, 255).astype(np.uint8)
+"""
+
+
+@breaks("E605")
+def table_inside_declared_safetensors(case):
+    """As a buffer of the network that is filled like any other; nothing about the file looks odd."""
+    import torch
+    from safetensors.torch import save_file
+
+    from ntire.files import sha256_of
+
+    top = table_of(case).replace("np.load(Path(__file__).with_name('table.dat.npy'))", "stored()")
+    table = case.root / "method" / "table.dat.npy"
+    tensors = {"net.detail": torch.from_numpy(np.load(table))}
+    table.unlink()
+    weights = case.root / "method" / "weights" / "net.safetensors"
+    weights.parent.mkdir()
+    save_file(tensors, weights)
+    declared = f'[[method.weights]]\nfile = "net.safetensors"\nsha256 = "{sha256_of(weights)}"\n'
+    (case.root / "submission.toml").write_text(MANIFEST + declared)
+    stored = "def stored():\n    from safetensors.numpy import load_file\n"
+    stored += "    return load_file(Path(__file__).with_name('weights') / 'net.safetensors')['net.detail']\n"
+    case.code(top=f"{stored}{top}\n{_hash()}", body="found = find(lq)\n        if found is not None: return found")
+
+
 @breaks("E606", "E601")
 def random_outputs(case):
     case.shift = 0.5
@@ -290,13 +411,14 @@ def test_an_honest_entry_passes_in_any_form(case, form):
     if form == "zip":
         case.entry = Path(shutil.make_archive(str(case.root), "zip", case.root.parent, case.root.name))
     found = case.verify()
-    assert found.verdict == "pass", found
+    assert found.verdict == "pass", (found, found.printed)
     assert {one.code for one in found.findings} <= {"W106"}
     assert [(one.image, one.status, one.largest) for one in found.images] == [
         ("a", "identical", 0),
         ("below/b", "identical", 0),
     ]
-    assert [probe.passed for probe in found.probes] == [True] * 5
+    asked = ["run again", "renamed", "repeated", "one bit flipped", "a part replaced", "mirrored and turned", "cut"]
+    assert [(probe.name, probe.passed) for probe in found.probes] == [(name, True) for name in asked]
     written = json.loads((case.out / "verification.json").read_text())
     assert written["sandbox"]["backend"] == "bubblewrap"
     assert written["sandbox"]["limits"] in ("systemd scope", "cgroup v2", "cgroup v1", "rlimits")
@@ -402,9 +524,11 @@ def test_a_verdict_on_other_files_is_out_of_date(case):
 
 
 def test_a_repeated_picture_may_be_as_much_faster_as_clocks_are_wrong():
-    assert not verification._suspicious([0.095, 0.1, 0.1], [0.1, 0.1, 0.1])
-    assert verification._suspicious([0.085, 0.08, 0.1], [0.1, 0.1, 0.1])
-    assert not verification._suspicious([0.001], [0.004])
+    from ntire.review.questions import suspicious
+
+    assert not suspicious([0.095, 0.1, 0.1], [0.1, 0.1, 0.1])
+    assert suspicious([0.085, 0.08, 0.1], [0.1, 0.1, 0.1])
+    assert not suspicious([0.001], [0.004])
 
 
 def test_the_example_verifies_from_the_command_line(ntire, tmp_path):
@@ -418,9 +542,10 @@ def test_the_example_verifies_from_the_command_line(ntire, tmp_path):
     assert ntire("check", EXAMPLE / "median", "--lq", EXAMPLE / "lq").code == 0
 
 
-def test_submitted_code_runs_behind_the_wall_into_an_entry(ntire, tmp_path):
+def test_submitted_code_runs_in_a_sandbox_into_an_entry(ntire, tmp_path, monkeypatch):
+    monkeypatch.delenv("NTIRE_TRUST")
     out = tmp_path / "mine"
-    words = ["--team", EXAMPLE / "median" / "method", "--track", "demo-srgb", EXAMPLE / "lq", "-o", out, "--sandbox"]
+    words = ["--team", EXAMPLE / "median" / "method", "--track", "demo-srgb", EXAMPLE / "lq", "-o", out]
     assert ntire("run", *words, "--device", "cpu").code == 0
     for path in (EXAMPLE / "median" / "images").iterdir():
         assert (out / "images" / path.name).read_bytes() == path.read_bytes()
@@ -431,6 +556,39 @@ def test_submitted_code_runs_behind_the_wall_into_an_entry(ntire, tmp_path):
     words[1] = tmp_path / "bad"
     ran = ntire("run", *words)
     assert (ran.code, "E410" in ran.err) == (1, True)
+    assert "is a folder: its method.py runs in a sandbox" in ran.err
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"weights": "abc"},
+        {"weights": [{"file": 1}]},
+        {"name": "A\0"},
+        {"name": None},
+        {"team": "x" * 5000},
+        {"team": ""},
+        {"track": ["srgb"]},
+        {"variant": {}},
+        {"status": "refused", "code": ["E404"], "problem": {"a": 1}},
+        {"status": []},
+    ],
+)
+def test_a_forged_answer_to_load_is_the_entry_s_mistake(tmp_path, monkeypatch, reply):
+    """M9: code that has taken our child over may answer anything."""
+    from ntire.review.submitted_method import SubmittedMethod
+
+    honest = {"status": "loaded", "name": "A", "team": "T", "track": "srgb", "variant": "", "weights": []}
+    forging = (
+        "import sys; sys.path[:0] = sys.argv[2:]\nfrom ntire.review import submitted_method_child as inside\n"
+        f"inside._Server._load = lambda self, request: {honest | reply!r}\ninside.main()"
+    )
+    monkeypatch.setattr(sandbox, "RUN_INSIDE", lambda module: forging)
+    (tmp_path / "code").mkdir()
+    with SubmittedMethod("none", tmp_path / "code", "method.py", tmp_path, "cpu", Limits(), {}) as submitted:
+        refused = submitted.load()
+    assert refused is not None
+    assert refused.code in CODES
 
 
 def test_without_a_sandbox_verify_says_how_to_get_one(ntire, monkeypatch):
@@ -439,3 +597,76 @@ def test_without_a_sandbox_verify_says_how_to_get_one(ntire, monkeypatch):
     assert ran.code == 3
     assert "apt-get install bubblewrap" in ran.err
     assert ntire("verify", "nowhere", "--sandbox", "none").code == 2
+
+
+HONEST = {
+    "a small convolution network": (
+        "w = np.random.default_rng(0).normal(0, 0.3, (2, 3, 3, 3)); "
+        "pad = np.pad(lq.astype(float), ((2, 2), (2, 2), (0, 0)), 'reflect'); h, v = lq.shape[:2]; "
+        "mid = np.maximum(sum(pad[i:i + h + 2, j:j + v + 2] * w[0, i, j] for i in range(3) for j in range(3)), 0); "
+        "lq = (sum(mid[i:i + h, j:j + v] * w[1, i, j] for i in range(3) for j in range(3))).clip(0, 255).astype(np.uint8)"
+    ),
+    "noise that follows from the picture": (
+        "rng = np.random.default_rng(int.from_bytes(hashlib.sha256(lq.tobytes()).digest()[:4], 'little')); "
+        "lq = (lq + rng.normal(0, 9, lq.shape)).clip(0, 255).astype(np.uint8)"
+    ),
+    "colours of the whole picture": "lq = (lq - lq.mean(axis=(0, 1)) + 120).clip(0, 255).astype(np.uint8)",
+    "contrast of the whole picture": "lq = ((lq - lq.min()) * (255 / max(1, int(lq.max()) - int(lq.min())))).astype(np.uint8)",
+    "blocks of eight": (
+        "h, v = (n // 8 * 8 for n in lq.shape[:2]); b = lq[:h, :v].reshape(h // 8, 8, v // 8, 8, 3); "
+        "lq[:h, :v] = ((b + b.mean(axis=(1, 3), keepdims=True)) / 2).astype(np.uint8).reshape(h, v, 3)"
+    ),
+    "upright only": "lq = lq // 2 if lq[:8].mean() > lq[-8:].mean() else lq",
+}
+
+
+@pytest.mark.parametrize("body", [pytest.param(body, id=name) for name, body in HONEST.items()])
+def test_honest_methods_of_every_kind_pass(case, body):
+    """Local or global, random or not, symmetric or not: code made the images, so they are reproduced."""
+    case.code(body)
+    made = {}
+    exec(f"import numpy as np, hashlib\ndef run(lq):\n    {body}\n    return lq // 2 + 40", made)
+    for number, path in enumerate(sorted(case.lq.rglob("*.png"))):
+        lq = scene(64, 72, seed=20 + number)
+        write_png(path, lq)
+        write_png(case.root / "images" / path.relative_to(case.lq), made["run"](lq.copy()))
+    for seed in (1, 2):
+        case.options = replace(case.options, seed=seed)
+        found = case.verify()
+        assert found.verdict == "pass", (found.findings, found.probes)
+        assert all(probe.passed is not False for probe in found.probes)
+
+
+def test_in_strict_mode_nothing_can_be_kept_between_two_pictures(case):
+    case.code("assert not self.seen, 'asked before'; self.seen[1] = 1", top="assert not Path('/tmp/kept').exists()")
+    assert {one.code for one in case.verify().findings} >= {"E607"}
+    case.options = replace(case.options, strict=True, probes=1)
+    found = case.verify()
+    assert found.verdict == "pass", found.findings
+    assert "repeated" not in [probe.name for probe in found.probes]
+
+
+def test_data_that_no_weights_explain_is_listed_with_its_size(case):
+    (case.root / "method" / "table.dat").write_bytes(bytes(3000))
+    (case.root / "method" / "words.py").write_text("x = 1" + " " * 70_000)
+    (case.root / "method" / "README.md").write_text("short")
+    assert [(one.file, one.bytes) for one in case.verify().data] == [
+        ("method/words.py", 70_005),
+        ("method/table.dat", 3000),
+    ]
+
+
+def test_quality_on_submitted_inputs_is_held_against_that_on_others(case):
+    """With the ground truth, and other pictures: the honest gap is small and known with its interval."""
+    from ntire.review.verify import verify as verified
+
+    case.options = replace(case.options, fresh=2)
+    found = verified(
+        case.entry, None, lambda track: case.lq, lambda track: case.lq, case.options, case.scores, case.out,
+        lambda track: case.lq,
+    )  # fmt: skip
+    assert found.verdict == "pass"
+    gap = found.gaps["mirrored and turned"]
+    assert (gap.pictures, round(gap.mean, 6), gap.low <= gap.mean <= gap.high) == (2, 0, True)
+    assert found.gaps["other pictures"].pictures == 4
+    assert json.loads((case.out / "verification.json").read_text())["gaps"]["other pictures"]["mean"] is not None

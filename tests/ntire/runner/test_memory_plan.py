@@ -5,6 +5,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from ntire.method import Method, catalogue
+from ntire.method.contract import enhanced
 from ntire.picture.tiling import tiled
 from ntire.runner import memory_plan as plan
 from ntire.runner.memory_plan import WORKSPACE, Plan, Planner, footprint
@@ -120,6 +121,10 @@ def test_on_a_gpu_as_many_tiles_of_one_size_go_together_as_fit(monkeypatch):
     assert planned(Local(), int(5.5 * one), tile=128) == Plan(128, batch=5, same_size=True)
     assert planned(Local(), int(1.5 * one), tile=128) == Plan(128, batch=1)
     assert planned(Local(), 10**12, tile=128).batch == plan.LARGEST_BATCH
+    # However much memory there is, no tensor of a batch may have more elements than can be indexed.
+    whole = footprint(Local, torch.float32, 128 + 32, 128 + 32).elements
+    monkeypatch.setattr(plan, "LARGEST_TENSOR", 3 * whole)
+    assert planned(Local(), 10**12, tile=128).batch == 3
 
 
 def observed_peak(network, lq):
@@ -148,9 +153,7 @@ def test_tiles_take_no_more_memory_than_planned_beyond_the_picture_itself():
     method.tile = 128
     picture = torch.randint(0, 255, (3, 640, 768), dtype=torch.uint8)
     side = 128 + 2 * method.halo
-    peak = observed_peak(
-        lambda lq: method.enhance_to_integers(lq, lambda piece: (piece * 255).to(torch.uint8)), picture
-    )
+    peak = observed_peak(lambda lq: enhanced(method, lq, lambda piece: (piece * 255).to(torch.uint8)), picture)
     # The picture as integers, in and out; nothing else has its size.
     assert peak - 2 * picture.nbytes <= 1.2 * footprint(type(method), torch.float32, side, side).bytes
     whole = tiled(method, picture.float() / 255, tile=None, halo=0, stride=method.stride)

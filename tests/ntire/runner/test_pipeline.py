@@ -4,7 +4,7 @@ import weakref
 
 import pytest
 
-from ntire.runner.pipeline import Gone, Pipeline, Settled, Stage
+from ntire.runner.pipeline import Gone, Pipeline, Settled, Station
 
 
 class Item:
@@ -32,7 +32,11 @@ def jittered(item):
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_results_come_in_the_order_of_the_items_whatever_the_number_of_workers(workers):
-    stages = (Stage("first", [jittered] * workers), Stage("second", [jittered]), Stage("third", [numbered] * workers))
+    stages = (
+        Station("first", [jittered] * workers),
+        Station("second", [jittered]),
+        Station("third", [numbered] * workers),
+    )
     with Pipeline(map(Item, range(40)), stages, ahead=1) as flow:
         assert list(flow) == list(range(40))
 
@@ -44,7 +48,9 @@ def test_items_leave_the_first_stage_in_order_though_some_take_longer():
         seen.append(item.number)
         return item.number
 
-    with Pipeline(map(Item, range(30)), (Stage("read", [jittered] * 4), Stage("restore", [watched])), ahead=1) as flow:
+    with Pipeline(
+        map(Item, range(30)), (Station("read", [jittered] * 4), Station("restore", [watched])), ahead=1
+    ) as flow:
         assert list(flow) == seen == list(range(30))
 
 
@@ -56,7 +62,7 @@ def test_what_is_done_before_its_turn_can_be_had_without_waiting():
             gate.wait(10)
         return number
 
-    with Pipeline(range(4), (Stage("read", [abs]), Stage("restore", [stuck_on_first] * 2)), ahead=1) as flow:
+    with Pipeline(range(4), (Station("read", [abs]), Station("restore", [stuck_on_first] * 2)), ahead=1) as flow:
         flow._feed()
         while flow._finished.qsize() < 3:
             time.sleep(0.001)
@@ -83,7 +89,7 @@ def test_only_so_many_items_are_alive_however_many_there_are(items):
         time.sleep(0.001)
         return item
 
-    stages = (Stage("make", [made] * 3), Stage("pass", [slow] * 2), Stage("end", [slow, numbered][1:]))
+    stages = (Station("make", [made] * 3), Station("pass", [slow] * 2), Station("end", [slow, numbered][1:]))
     with Pipeline(range(items), stages, ahead=1) as flow:
         assert list(flow) == list(range(items))
     # In hand, and in the queues between; not those that wait to be made, and none that is done.
@@ -97,7 +103,7 @@ def test_stages_work_at_the_same_time():
         return item
 
     began = time.perf_counter()
-    with Pipeline(range(15), [Stage(name, [nap]) for name in ("read", "restore", "write")], ahead=1) as flow:
+    with Pipeline(range(15), [Station(name, [nap]) for name in ("read", "restore", "write")], ahead=1) as flow:
         list(flow)
     assert time.perf_counter() - began < 0.7 * 3 * 15 * 0.02
 
@@ -106,7 +112,7 @@ def test_the_busiest_stage_shows():
     def nap(seconds):
         return lambda item: time.sleep(seconds) or item
 
-    stages = (Stage("read", [nap(0.001)] * 2), Stage("restore", [nap(0.01)]), Stage("write", [nap(0.002)]))
+    stages = (Station("read", [nap(0.001)] * 2), Station("restore", [nap(0.01)]), Station("write", [nap(0.002)]))
     with Pipeline(range(20), stages, ahead=1) as flow:
         list(flow)
     read, restore, write = flow.use({})
@@ -119,8 +125,8 @@ def test_the_busiest_stage_shows():
 
 def test_waiting_for_an_item_to_be_ready_is_not_work():
     stages = (
-        Stage("give", [lambda item: item]),
-        Stage("take", [lambda item: item], ready=lambda item: time.sleep(0.02)),
+        Station("give", [lambda item: item]),
+        Station("take", [lambda item: item], ready=lambda item: time.sleep(0.02)),
     )
     with Pipeline(range(5), stages, ahead=1) as flow:
         list(flow)
@@ -137,7 +143,7 @@ def test_an_item_that_is_settled_skips_the_rest_and_keeps_its_place():
         seen.append(number)
         return number
 
-    with Pipeline(range(8), (Stage("first", [settles_odd] * 2), Stage("second", [watched])), ahead=1) as flow:
+    with Pipeline(range(8), (Station("first", [settles_odd] * 2), Station("second", [watched])), ahead=1) as flow:
         assert list(flow) == [0, -1, 2, -3, 4, -5, 6, -7]
     assert seen == [0, 2, 4, 6]
 
@@ -152,7 +158,7 @@ def test_a_failure_is_raised_in_its_place_and_what_has_come_far_enough_still_com
     def fine(number):
         return number
 
-    stages = [Stage(str(place), [fails if place == stage else fine] * 2) for place in range(3)]
+    stages = [Station(str(place), [fails if place == stage else fine] * 2) for place in range(3)]
     came = []
     with Pipeline(range(30), stages, ahead=1) as flow:
         with pytest.raises(OSError, match="disk full"):
@@ -172,7 +178,7 @@ def test_after_a_failure_the_others_can_go_on():
         return number
 
     came, failed = [], []
-    with Pipeline(range(12), [Stage("only", [fails] * 3)], ahead=1) as flow:
+    with Pipeline(range(12), [Station("only", [fails] * 3)], ahead=1) as flow:
         while True:
             try:
                 came.append(next(flow))
@@ -197,7 +203,7 @@ def test_a_worker_that_is_gone_leaves_its_work_to_the_others():
         done["weak"] += 1
         return number
 
-    stages = (Stage("read", [lambda number: number]), Stage("restore", [steady, weak]), Stage("write", [abs]))
+    stages = (Station("read", [lambda number: number]), Station("restore", [steady, weak]), Station("write", [abs]))
     with Pipeline(range(1, 31), stages, ahead=1) as flow:
         came = list(flow)
     assert [abs(number) for number in came] == list(range(1, 31))
@@ -212,7 +218,7 @@ def test_when_the_last_worker_of_a_stage_is_gone_the_rest_fails_with_its_reason(
         return number
 
     came = []
-    with Pipeline(range(30), (Stage("restore", [weak]), Stage("write", [lambda number: number])), ahead=1) as flow:
+    with Pipeline(range(30), (Station("restore", [weak]), Station("write", [lambda number: number])), ahead=1) as flow:
         with pytest.raises(ConnectionError, match="device lost"):
             gather(flow, came)
         flow.stop()
@@ -231,7 +237,7 @@ def test_stopping_drops_what_waits_and_finishes_what_has_reached_the_last_stage(
         gate.wait(10)
         return number
 
-    with Pipeline(range(50), (Stage("restore", [restore]), Stage("write", [write])), ahead=1) as flow:
+    with Pipeline(range(50), (Station("restore", [restore]), Station("write", [write])), ahead=1) as flow:
         flow._feed()
         while len(begun) < 3:  # one is being written, one waits for that, one cannot be handed over
             time.sleep(0.001)
@@ -243,7 +249,7 @@ def test_stopping_drops_what_waits_and_finishes_what_has_reached_the_last_stage(
 
 def test_no_thread_is_left_when_it_is_over():
     before = threading.active_count()
-    with Pipeline(range(5), [Stage("a", [abs] * 3), Stage("b", [abs] * 2)], ahead=1) as flow:
+    with Pipeline(range(5), [Station("a", [abs] * 3), Station("b", [abs] * 2)], ahead=1) as flow:
         list(flow)
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:

@@ -7,7 +7,8 @@ from torch import nn
 
 from ntire import UserError
 from ntire.method import Method
-from ntire.method.weights_files import Weights, fill, read_state_dict
+from ntire.method.state_dict import fill, read_state_dict
+from ntire.method.weights_files import Weights
 from ntire.runner.prepare import Options, prepare
 
 
@@ -41,7 +42,7 @@ def test_what_the_files_fill_is_never_drawn(ship, monkeypatch):
     ship(expected)
     draws = []
     monkeypatch.setattr(torch.Tensor, "uniform_", lambda tensor, *given, **named: draws.append(tensor.shape) or tensor)
-    made = prepare(Partly, Options())
+    made = prepare(Partly, Options()).method
     assert (draws, Partly.built) == ([], 1)
     for name, value in expected.state_dict().items():
         assert torch.equal(made.state_dict()[name], value), name
@@ -50,7 +51,7 @@ def test_what_the_files_fill_is_never_drawn(ship, monkeypatch):
 def test_what_no_file_fills_is_what_it_is_built_with(ship):
     expected = nn.Conv2d(3, 4, 3)
     ship(expected, into="filled")
-    made = prepare(Partly, Options())
+    made = prepare(Partly, Options()).method
     assert torch.equal(made.filled.weight, expected.weight)
     bound = 1 / 36**0.5
     assert 0.5 * bound < made.kept.weight.abs().max() <= bound
@@ -86,7 +87,7 @@ def test_two_files_fill_one_part_in_turns(monkeypatch, tmp_path):
         files.append(Weights(f"{name}.safetensors", None, "none", "official", into="part"))
     monkeypatch.setattr(Wrapped, "weights", tuple(files))
     monkeypatch.setattr(Wrapped, "built", 0)
-    made = prepare(Wrapped, Options())
+    made = prepare(Wrapped, Options()).method
     assert Wrapped.built == 1
     for name, value in made.part.state_dict().items():
         assert torch.equal(value, expected[name]), name

@@ -29,7 +29,7 @@ def restored_by(folder, inputs, out, **options):
     """Run the plugin in `folder`; returns the summary and how often its network was called in all."""
     chosen = Options(**options)
     method = prepare(catalogue.load(folder), chosen)
-    summary = run(method, find_inputs([inputs], "srgb"), out, "raim-2025-srgb", chosen)
+    summary = run(method, find_inputs([inputs], "srgb"), out, "raim-2025-srgb")
     calls = folder / "calls.txt"
     return summary, len(calls.read_text().splitlines()) if calls.exists() else 0
 
@@ -203,7 +203,6 @@ def test_the_memory_of_a_run_does_not_grow_with_the_number_of_pictures(plugin, t
         find_inputs([tmp_path / "in"], "srgb"),
         tmp_path / "out",
         "raim-2025-srgb",
-        options,
     )
     most = sys.modules[method_class.__module__].most
     assert 1 <= most <= runner._threads(1) + runner.AHEAD + 1, (
@@ -357,7 +356,7 @@ def test_a_raw_frame_is_done_again_when_its_facts_change(tmp_path):
     method = prepare(catalogue.find("Copy", "raw"), options)
 
     def go():
-        return run(method, [Input(tmp_path / "a.npy", "a")], tmp_path / "out", "raim-2025-raw", options)
+        return run(method, [Input(tmp_path / "a.npy", "a")], tmp_path / "out", "raim-2025-raw")
 
     assert go().results[0].notes
     assert go().computed == 0
@@ -464,3 +463,33 @@ def test_the_manifest_says_what_made_the_images(plugin, pictures, tmp_path):
     header = json.loads((tmp_path / "out" / "journal.jsonl").read_text().splitlines()[0])
     assert header["precision"] == "fp32"
     assert Path(tmp_path / "out" / "images").is_dir()
+
+
+def test_a_name_that_cannot_be_written_fails_alone_and_long_ones_are_fine(plugin, pictures, tmp_path):
+    long = "x" * 250
+    for name in (long, "a\udcff"):
+        shutil.copy(pictures / "a.png", pictures / f"{name}.png")
+    (tmp_path / "out" / "images" / "b.png").mkdir(parents=True)
+    summary, _ = restored_by(plugin(), pictures, tmp_path / "out")
+    assert {one.image: one.status for one in summary.results} == {
+        "a": "done", "a\udcff": "unreadable", "b": "failed", "below/c": "done", long: "done",
+    }  # fmt: skip
+    problems = {one.image: one.problem for one in summary.failed}
+    assert "not UTF-8" in problems["a\udcff"]
+    assert "Is a directory" in problems["b"]
+    again, calls = restored_by(plugin(), pictures, tmp_path / "out")
+    assert again.computed == 2
+    assert calls == 5
+
+
+def test_a_damaged_line_of_the_journal_is_named_and_only_its_image_is_made_again(plugin, pictures, tmp_path):
+    folder = plugin()
+    restored_by(folder, pictures, tmp_path / "out")
+    journal = tmp_path / "out" / "journal.jsonl"
+    text = journal.read_bytes()
+    for place, images in ((text.index(b'"image": "b"') + 3, 1), (text.index(b'"torch"') + 2, 0)):
+        journal.write_bytes(text[:place] + bytes([text[place] ^ 4]) + text[place + 1 :])
+        summary, _ = restored_by(folder, pictures, tmp_path / "out")
+        assert summary.computed == images
+        assert "damaged" in summary.remarks[0]
+        assert not restored_by(folder, pictures, tmp_path / "out")[0].remarks

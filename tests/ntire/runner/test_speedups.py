@@ -68,7 +68,7 @@ def test_compiling_goes_through_pytorch_and_gives_the_same_picture(method, monke
     monkeypatch.setattr(torch.nn.Module, "compile", compiled)
     speed_up(method, Options(compiled=True))
     assert asked == [{"dynamic": False}]
-    method.tile, method.same_size = 16, True
+    method.execution.tile, method.execution.same_size = 16, True
     lq = torch.rand(3, 40, 56)
     with torch.no_grad():
         assert torch.allclose(method.in_tiles(lq), plain.in_tiles(lq), atol=1e-6)
@@ -89,7 +89,7 @@ def inputs(tmp_path):
 def restored(inputs, out, **chosen):
     options = Options(**chosen)
     method = prepare(catalogue.find("MiAlgo", "srgb"), options)
-    return run(method, find_inputs([inputs], "srgb"), out, "raim-2025-srgb", options)
+    return run(method, find_inputs([inputs], "srgb"), out, "raim-2025-srgb")
 
 
 def test_a_run_says_what_its_precision_costs_and_an_exact_one_says_nothing(inputs, tmp_path):

@@ -1,0 +1,64 @@
+"""`--team FOLDER`: code that may be somebody else's runs in a sandbox, unless the user says that it is to be trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ntire import UserError
+
+if TYPE_CHECKING:
+    from ntire.commands.restoring import Say
+    from ntire.sandbox.child import Backend
+
+TRUST = "`--trust` (trust=True, or NTIRE_TRUST=1) runs the folder's code with all your rights: for your own method."
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        envvar="NTIRE_TRUST",
+        help="Run a folder's code outside the sandbox, with all your rights: for your own code.",
+    ),
+]
+
+
+def is_foreign(team: str | Path, trust: bool) -> bool:
+    """Whether `--team` is a folder whose code may only run in a sandbox."""
+    from ntire.method.catalogue import is_folder
+
+    return is_folder(team) and not (trust or os.environ.get("NTIRE_TRUST") == "1")
+
+
+def announce(team: str | Path, trust: bool, say: Say) -> None:
+    """Tell the user whose code is about to run, and with which rights, where it is not one of the catalogue's."""
+    from ntire.method.catalogue import is_folder
+
+    if is_folder(team):
+        how = "with all your rights (--trust)" if trust else "in a sandbox"
+        say(f"--team {team} is a folder: its method.py runs {how}")
+
+
+@contextlib.contextmanager
+def foreign_tree(team: str | Path) -> Iterator[tuple[Backend, Path, Path]]:
+    """A sandbox that works here, a copy of the folder's code that its user may read, and a scratch folder around it.
+
+    Raises UserError for a folder without a method.py, and (exit code 3) where no sandbox can be had.
+    """
+    from ntire.review.submitted_method import clean_tree
+    from ntire.sandbox.child import choose
+
+    folder = Path(team)
+    if not (folder / "method.py").is_file():
+        raise UserError(f"{folder}: expected a folder with a method.py, found none.")
+    backend = choose("auto", TRUST)
+    with tempfile.TemporaryDirectory(prefix="ntire-") as name:
+        scratch = Path(name)
+        (scratch / "code").mkdir(mode=0o755)
+        clean_tree(folder, scratch / "code", "")
+        yield backend, scratch / "code", scratch

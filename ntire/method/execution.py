@@ -1,0 +1,59 @@
+"""How a method is run: what a runner sets before each picture, and images going through `forward` piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ntire.picture.image import as_image
+from ntire.picture.tiling import tiled
+
+if TYPE_CHECKING:
+    from ntire.method.contract import Method
+
+
+@dataclass
+class Execution:
+    """The state of a run, which is the runner's: a method by itself takes the whole image where its parameters are."""
+
+    tile: int | None = None
+    """Side of the tiles in pixels; None for the whole image. Smaller after memory ran out."""
+    batch: int = 1
+    """How many tiles of one size go through the networks together."""
+    same_size: bool = False
+    """Whether all tiles read equally large areas, as batches, compilers and CUDA graphs want it."""
+    memory_format: torch.memory_format = torch.contiguous_format
+    """How what enters the networks lies in memory."""
+    network: Callable[[Tensor], Tensor] | None = None
+    """Runs instead of calling the method, as a recorded CUDA graph does."""
+    device: torch.device | None = None
+    """Where the parts of a method are moved when they are called, if they take turns there."""
+
+    def through(self, method: Method, lq: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
+        """`forward` over (C, H, W), integers or an image, in tiles; `finish` is applied to every piece of the result."""
+        network = self.network or method
+
+        def pieces_through(pieces: Tensor) -> Tensor:
+            # Always laid out alike, as compilers see another layout as another input.
+            entering = as_image(pieces).to(method.dtype).contiguous(memory_format=self.memory_format)
+            return network(entering).float()
+
+        return tiled(
+            pieces_through,
+            lq.to(method.device),
+            tile=None if method.tiling == "method" else self.tile,
+            halo=method.halo,
+            stride=method.stride,
+            blend=method.tiling == "global",
+            batch=self.batch,
+            same_size=self.same_size,
+            finish=finish,
+            shrunk=self._shrink,
+        )
+
+    def _shrink(self, side: int) -> None:
+        self.tile = side

@@ -1,0 +1,41 @@
+"""The one file at a time that a sandbox is shown, and copies that its user may read."""
+
+import contextlib
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ntire.files import open_regular
+
+
+def copy_readable(source: Path, target: Path) -> None:
+    """A copy that everybody may read, whatever the rights of the original."""
+    with open_regular(source) as given, target.open("wb") as made:
+        shutil.copyfileobj(given, made, 1 << 20)
+    target.chmod(0o644)
+
+
+class Exchange:
+    """A folder of the parent's that is mounted read-only in a sandbox; a file lies in it only while it is asked about."""
+
+    def __init__(self, scratch: Path) -> None:
+        """`scratch` is a folder of this process, of which the sandbox's user may know the way."""
+        scratch.chmod(0o755)
+        self.folder = scratch / "exchange"
+        self.folder.mkdir(mode=0o755)
+
+    @contextlib.contextmanager
+    def showing(self, path: Path, beside: bytes | None = None, name: str | None = None) -> Iterator[str]:
+        """Show a copy of `path` under `name`, by default one that says nothing, and the TOML that belongs to it."""
+        shown = self.folder / (name or f"{secrets.token_hex(8)}{path.suffix.lower()}")
+        facts = shown.with_suffix(".toml")
+        try:
+            copy_readable(path, shown)
+            if beside is not None:
+                facts.write_bytes(beside)
+                facts.chmod(0o644)
+            yield shown.name
+        finally:
+            shown.unlink(missing_ok=True)
+            facts.unlink(missing_ok=True)

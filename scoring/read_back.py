@@ -1,0 +1,179 @@
+"""Tables back to lines of a leaderboard: a paper's, a person's, or our own `scores.csv` and `leaderboard.csv`.
+
+What is empty or says N/A has no value: its row is listed with the reason, not ranked. Rows of another track are left out,
+and that is said.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from ntire import UserError
+from ntire.entry.manifest import MANIFEST, Manifest, Submission, open_submission
+from ntire.scoring.leaderboard import GateResult, Line, line_of, problems_of
+from ntire.scoring.metrics import METRICS
+from ntire.scoring.score import Row, Scored, Status
+from ntire.scoring.spreadsheet import Table, read_table
+from ntire.scoring.track import PROTOCOLS, Track
+
+NOTHING = ("", "-", "--", "–", "—", "n/a", "na", "nan", "none")
+"""What stands in a cell that has no value, in lower case."""
+Say = Callable[[str], None]
+
+
+def lines_of(path: Path, track: Track, say: Say = lambda line: None) -> list[Line]:
+    """The lines of a CSV file: one for a `scores.csv`, which has a row an image, else one for each row.
+
+    Raises UserError for a file that is neither, or has nothing of the track.
+    """
+    table = read_table(path)
+    return [_line_of_images(table, track)] if table.header[0] == "image" else _lines_of_teams(table, track, say)
+
+
+def _lines_of_teams(table: Table, track: Track, say: Say) -> list[Line]:
+    """Lines of a table with one row a team: `team`, perhaps `entry` and `track`, a column for each metric of the total, and
+    the failed images where the track has a gate (`failed_images` or `<gate>_failed`).
+
+    On tracks whose subsets count alike a column `<metric>/<subset>` for each cell, and perhaps `<metric>` for the average,
+    which counts where cells are empty. Raises UserError that lists every missing column and every cell that is not a number.
+    """
+    needed = list(dict.fromkeys(term.metric for term in track.terms))
+    if not needed:
+        raise UserError(f"track {track.name} has no formula: a table of means cannot be ranked by it.")
+    rows = _of_track(table, track, say)
+    by_subset = [f"{name}/{subset}" for name in track.metrics for subset in track.subsets]
+    if track.average == "subsets":
+        table.require(["team"])
+        if not any(column in table.header for column in (*by_subset, *needed)):
+            raise UserError(
+                f"{table.path}: expected the columns team and some of {', '.join((*by_subset, *needed))}; "
+                f"found {', '.join(table.header)}."
+            )
+    else:
+        own = [f"{gate.name}_failed" for gate in track.gates]
+        ours = bool(own) and all(column in table.header for column in own)
+        table.require(["team", *needed, *(["failed_images"] if own and not ours else [])])
+    lines, problems = [], []
+    for number, row in rows:
+        cells, wrong = _numbers(table, row, [*track.metrics, *by_subset, *_failures(track), "images", "scored"])
+        problems += [f"line {number}: {one}" for one in wrong]
+        lines.append(_line(row, cells, track))
+    if problems:
+        raise UserError("\n".join(f"{table.path}: {problem}" for problem in problems))
+    return lines
+
+
+def _of_track(table: Table, track: Track, say: Say) -> list[tuple[int, Mapping[str, str]]]:
+    """The rows that are for a track, all of them where the table does not say."""
+    rows = [(number, row) for number, row in table.rows if row.get("track", "") in ("", track.name)]
+    others = [row["track"] for _, row in table.rows if row.get("track", "") not in ("", track.name)]
+    names = ", ".join(f"{name} ({others.count(name)})" for name in dict.fromkeys(others))
+    if not rows:
+        raise UserError(f"{table.path}: has no row for track {track.name}, only for {names}. Choose with --track.")
+    if others:
+        say(f"left out of {table.path}, as they are not for track {track.name}: {len(others)} row(s), of {names}")
+    return rows
+
+
+def _failures(track: Track) -> list[str]:
+    return [*(f"{gate.name}_failed" for gate in track.gates), *(["failed_images"] if track.gates else [])]
+
+
+def _numbers(table: Table, row: Mapping[str, str], columns: Sequence[str]) -> tuple[dict[str, float], list[str]]:
+    """The numbers of a row by column, those that have none left out, and what is wrong with others."""
+    found, wrong = {}, []
+    for column in columns:
+        cell = row.get(column, "")
+        if cell.lower() in NOTHING:
+            continue
+        try:
+            found[column] = table.number(cell)
+        except ValueError:
+            wrong.append(f"{column}: expected a number, found {cell!r}")
+    return found, wrong
+
+
+def _line(row: Mapping[str, str], cells: Mapping[str, float], track: Track) -> Line:
+    by_subset: dict[str, dict[str, float]] = {}
+    if track.average == "subsets":
+        by_subset = {
+            name: {subset: cells[f"{name}/{subset}"] for subset in track.subsets if f"{name}/{subset}" in cells}
+            for name in track.metrics
+        }
+    means = {name: cells[name] for name in track.metrics if name in cells}
+    means |= {name: track.mean(of) for name, of in by_subset.items() if len(of) == len(track.subsets)}
+    failed = [(gate, cells.get(f"{gate.name}_failed", cells.get("failed_images"))) for gate in track.gates]
+    gates = tuple(GateResult(gate, int(count)) for gate, count in failed if count is not None)
+    lacking = [term.metric for term in track.terms if term.metric not in means]
+    where = " for all subsets" if track.average == "subsets" else ""
+    protocol = row.get("protocol", "")
+    own = track.noise.protocol if track.noise else ""
+    measured = next((words for name, words in PROTOCOLS.items() if name == protocol), protocol)
+    other = [f"another protocol, not to be ranked with this track's: noise {measured}"]
+    other = other if protocol and own and protocol != own else []
+    reasons = [f"{', '.join(dict.fromkeys(lacking))} not given{where}"] if lacking else []
+    reasons += [f"gate {gate.name}: failed images not given" for gate, count in failed if count is None]
+    images = int(cells.get("images", track.count or 0))
+    line = Line(
+        row.get("entry") or row["team"], row["team"], track, means, track.total(means), images,
+        int(cells.get("scored", images)), gates=gates, by_subset=by_subset, notes=_listed(row.get("notes", "")),
+    )  # fmt: skip
+    # Our own tables say why an entry is not valid; what its numbers say again is not said twice.
+    said = _listed(row.get("problems", "")) or (("not valid",) if row.get("valid") == "no" else ())
+    return replace(
+        line, problems=tuple(dict.fromkeys((*other, *said, *([] if said else reasons), *problems_of(line, []))))
+    )
+
+
+def _listed(cell: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in cell.split(";") if part.strip())
+
+
+def _line_of_images(table: Table, track: Track) -> Line:
+    """A line from a `scores.csv` that `ntire score` wrote; no image is touched."""
+    table.require(["image", "subset", "status"])
+    metrics = [name for name in track.metrics if name in table.header]
+    rows: list[Row] = []
+    of_set: dict[str, float] = {}
+    problems = []
+    for number, row in table.rows:
+        values, wrong = _numbers(table, row, metrics)
+        problems += [f"line {number}: {one}" for one in wrong]
+        if row["status"] == "set":
+            of_set = values
+        elif (status := _status(row["status"])) is None:
+            problems.append(f"line {number}: status: expected one of {', '.join(_STATUSES)}, found {row['status']!r}")
+        else:
+            rows.append(Row(row["image"], row["subset"], status, values, row.get("problem", "")))
+    if not metrics:
+        problems.append(f"has none of the metrics of track {track.name}: {', '.join(track.metrics)}")
+    if problems:
+        raise UserError("\n".join(f"{table.path}: {problem}" for problem in problems))
+    scored = Scored(_submission(table.path, track), tuple(rows), of_set, of_set)
+    return line_of(scored, track, [name for name in metrics if name in of_set or METRICS[name].over == "image"], {})
+
+
+_STATUSES: dict[str, Status] = {one: one for kind in get_args(Status) for one in (get_args(kind) or (kind,))}
+
+
+def _status(cell: str) -> Status | None:
+    return _STATUSES.get(cell)
+
+
+def _submission(path: Path, track: Track) -> Submission:
+    """The entry that a `scores.csv` is of: by its manifest beside it, or by the leaderboard one folder up."""
+    root = path.resolve().parent
+    if (root / MANIFEST).is_file():
+        found = open_submission(root)
+        if found.track != track.name:
+            raise UserError(
+                f"{path}: is of an entry for track {found.track}, not for {track.name}. Choose with --track."
+            )
+        return found
+    team = root.name
+    board = root.parent / "leaderboard.csv"
+    if board.is_file():
+        rows = [row for _, row in read_table(board).rows if row.get("entry") == root.name]
+        team = next((row["team"] for row in rows if row.get("team")), team)
+    return Submission(root, Manifest.model_validate({"team": team, "track": track.name, "date": "2000-01-01"}))

@@ -1,0 +1,47 @@
+"""MWRCAN (Ignatov et al. 2020, the AIM challenge on learned ISP): a U-Net of residual channel attention on Haar bands."""
+
+from torch import Tensor, nn
+
+from ntire.teams.parts.attention import RCAGroup
+from ntire.teams.parts.wavelet import haar, inverse_haar
+
+
+class Mwrcan(nn.Module):
+    """Picture to picture, (B, 3, H, W) with sides that are multiples of 8; three levels of `widths`, one group each way.
+
+        Haar -> conv, group -> Haar -> conv, group -> Haar -> conv, group
+           -> conv, inverse Haar, + -> group -> conv, inverse Haar, + -> group -> conv, + first bands, inverse Haar -> conv
+
+    The authors' program has two groups in the middle, and no activation on what is added to the first bands.
+    """
+
+    def __init__(self, widths: tuple[int, int, int], blocks: int, *, activated_bands: bool = False) -> None:
+        super().__init__()
+        upper, middle, lower = widths
+
+        def group(width: int) -> RCAGroup:
+            return RCAGroup(width, blocks, reduction=16)
+
+        self.down1 = nn.Sequential(nn.Conv2d(12, upper, 3, padding=1), nn.PReLU())
+        self.encoder1 = group(upper)
+        self.down2 = nn.Sequential(nn.Conv2d(4 * upper, middle, 3, padding=1), nn.PReLU())
+        self.encoder2 = group(middle)
+        self.down3 = nn.Sequential(nn.Conv2d(4 * middle, lower, 3, padding=1), nn.PReLU())
+        self.middle = group(lower)
+        self.up3 = nn.Sequential(nn.Conv2d(lower, 4 * middle, 3, padding=1), nn.PReLU())
+        self.decoder2 = group(middle)
+        self.up2 = nn.Sequential(nn.Conv2d(middle, 4 * upper, 3, padding=1), nn.PReLU())
+        self.decoder1 = group(upper)
+        last = nn.PReLU() if activated_bands else nn.Identity()
+        self.up1 = nn.Sequential(nn.Conv2d(upper, 12, 3, padding=1), last)
+        self.tail = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, lq: Tensor) -> Tensor:
+        bands = haar(lq)
+        level1 = self.encoder1(self.down1(bands))
+        level2 = self.encoder2(self.down2(haar(level1)))
+        level3 = self.middle(self.down3(haar(level2)))
+        level2 = self.decoder2(level2 + inverse_haar(self.up3(level3)))
+        level1 = self.decoder1(level1 + inverse_haar(self.up2(level2)))
+        restored: Tensor = self.tail(inverse_haar(bands + self.up1(level1)))
+        return restored
