@@ -48,7 +48,7 @@ def announce(team: str | Path, trust: bool, say: Say) -> None:
 def foreign_tree(team: str | Path) -> Iterator[tuple[Backend, Path, Path]]:
     """A sandbox that works here, a copy of the folder's code that its user may read, and a scratch folder around it.
 
-    Raises UserError for a folder without a method.py, and (exit code 3) where no sandbox can be had.
+    Raises UserError for a folder without a method.py, and (exit code 3) where no sandbox is available.
     """
     from ntire.review.submitted_method import clean_tree
     from ntire.sandbox.child import choose
