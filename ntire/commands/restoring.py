@@ -185,8 +185,8 @@ def _run_in_sandbox(
 ) -> Summary:
     """Run the code of a folder in a sandbox into a submission folder; it resumes an interrupted run.
 
-    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) where no sandbox is available or it does not
-    hold.
+    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) where no sandbox is available or it does
+    not hold.
     """
     from ntire.review.submitted_method import SubmittedMethod, as_method
     from ntire.runner.prepare import described
