@@ -13,7 +13,7 @@ test: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 10
 
 # Hostile archives, ways out of the sandbox, kills: MINUTES in all, at most 15; SEED repeats a run.
 MINUTES ?= 15

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ntire.method import Method
+
 ROOT = Path(__file__).parents[1]
 FILES = [
     path
@@ -97,3 +99,12 @@ def imported(node, names):
             yield from (one.name for one in child.names)
         else:
             yield from imported(child, names)
+
+
+def test_a_method_is_its_facts_and_what_it_computes():
+    """Another name on the contract is one that no submitted method can give to a part of its own."""
+    offered = {name for name in {*vars(Method), *Method.__annotations__} if not name.startswith("_")}
+    facts = {"team", "track", "variant", "cite", "code", "claimed", "weights", "tiling", "halo", "stride", "channels"}
+    facts |= {"bf16_psnr_db", "caveats", "recipe", "settable", "tiny"}
+    computes = {"forward", "as_claimed", "in_tiles", "read", "enhance", "restore", "read_weights", "require", "deploy"}
+    assert offered - facts - computes == {"lq_channels", "device", "dtype", "tile"}

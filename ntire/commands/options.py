@@ -60,6 +60,11 @@ Names = Annotated[list[str] | None, typer.Argument(help="Names of teams, metrics
 OfTrack = Annotated[str | None, typer.Option("--track", help="Only what this track's metrics and methods need.")]
 
 
+Key = Annotated[
+    Path | None, typer.Option("--key", help="The organiser's key, a file: signs verdicts, and only signed ones count.")
+]
+
+
 Memory = Annotated[float, typer.Option(min=0.25, help="Memory limit for submitted code, in GiB.")]
 
 

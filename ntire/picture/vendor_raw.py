@@ -102,7 +102,7 @@ def _bayer(path: Path, raw: "rawpy.RawPy") -> tuple[str, NDArray[Any]]:
     if pattern is None or pattern.shape != (2, 2):
         if raw.raw_type != rawpy.RawType.Flat:
             found = "all colours in every pixel (Foveon, or a DNG that is demosaiced already)"
-        elif pattern is None:
+        elif pattern is None or pattern.size == 1:
             found = "no colour filters (a monochrome sensor)"
         else:
             found = OTHER_PATTERNS.get(pattern.shape, f"a pattern of {pattern.shape[0]} x {pattern.shape[1]} colours")
