@@ -24,6 +24,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 PART = ".ntire-"
 """Unfinished files are called so, with 16 random digits and `.part`: short enough beside any name."""
+MOST_OPEN = 100
+"""Files that are open at once while several are written."""
 ABANDONED_SECONDS = 24 * 3600
 MOST_TOML = 1 << 17
 """Bytes of a stranger's TOML."""
@@ -63,6 +65,12 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 def write_together(files: Mapping[Path, bytes | str]) -> None:
     """Write several files: a disk without room for all of them changes none. Raises OSError."""
+    if len(files) > MOST_OPEN:
+        # Hundreds of entries: the files that stand last, the leaderboard among them, are changed last.
+        paths = list(files)
+        for start in range(0, len(paths), MOST_OPEN):
+            write_together({path: files[path] for path in paths[start : start + MOST_OPEN]})
+        return
     with contextlib.ExitStack() as stack:
         for path, data in files.items():
             file = stack.enter_context(new_file(path))

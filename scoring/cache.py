@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import sqlite3
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +48,8 @@ class Cache:
         self._path = path
         self._problems: list[str] = []
         self._damaged = 0
+        # Pictures are opened by several threads, each of which asks whether it was seen before.
+        self._lock = threading.RLock()
         self._database = _connect(None)
         if path is not None:
             self._open(path)
@@ -61,7 +64,8 @@ class Cache:
         """The vectors that are there."""
         found = {}
         for key in keys:
-            stored = self._stored(key)
+            with self._lock:
+                stored = self._stored(key)
             if stored is None:
                 continue
             if len(stored) % ITEM == DIGEST % ITEM and stored[:DIGEST] == _digest(key, stored[DIGEST:]):
@@ -81,13 +85,14 @@ class Cache:
         for key, vector in vectors.items():
             data = np.ascontiguousarray(vector, np.float64).tobytes()
             rows.append((key, _digest(key, data) + data))
-        for _ in range(3):
-            try:
-                with self._database:
-                    self._database.executemany("INSERT OR REPLACE INTO observations VALUES (?, ?)", rows)
-                return
-            except sqlite3.Error as error:
-                self._replace(error)
+        with self._lock:
+            for _ in range(3):
+                try:
+                    with self._database:
+                        self._database.executemany("INSERT OR REPLACE INTO observations VALUES (?, ?)", rows)
+                    return
+                except sqlite3.Error as error:
+                    self._replace(error)
 
     def _stored(self, key: str) -> bytes | None:
         for _ in range(3):
@@ -135,7 +140,7 @@ class Cache:
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:
-    database = sqlite3.connect(path or ":memory:", timeout=60)
+    database = sqlite3.connect(path or ":memory:", timeout=60, check_same_thread=False)
     try:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("CREATE TABLE IF NOT EXISTS observations (key TEXT PRIMARY KEY, vector BLOB) STRICT")

@@ -1,22 +1,18 @@
 """Scores to one line per submission: means, total, gates, budgets, validity, rank."""
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from ntire import UserError
-from ntire.entry.manifest import content_of
+from ntire.entry.verdict import Standing
 from ntire.scoring.budgets import Spent
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row, Scored
 from ntire.scoring.statistics import Sample, Uncertainty, mean, order, uncertainties
 from ntire.scoring.track import Gate, Track
 
-VERIFICATION = "verification.json"
-"""Written by `ntire verify` into an entry."""
+UNVERIFIED = Standing()
 BINS = (-math.inf, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, math.inf)
 """Edges of the histogram of margins."""
 
@@ -75,13 +71,21 @@ class Line:
 
 
 def line_of(
-    scored: Scored, track: Track, metrics: Sequence[str], versions: Mapping[str, str], *, as_published: bool = False
+    scored: Scored,
+    track: Track,
+    metrics: Sequence[str],
+    versions: Mapping[str, str],
+    *,
+    as_published: bool = False,
+    verdict: Standing = UNVERIFIED,
+    refused: Sequence[str] = (),
 ) -> Line:
     """Average a submission's rows and hold it against the track's gates and budgets.
 
     A mean exists only where every expected image has a value: a submission with a gap is listed with its reason, not
     ranked. With `as_published`, means are taken as the organisers' program takes them: over the images that are there,
-    subset by subset, weighted with the rules' counts, and what is missing has failed no gate.
+    subset by subset, weighted with the rules' counts, and what is missing has failed no gate. `verdict` is that of
+    `ntire verify`; `refused` are the rules that the entry breaks beyond its images.
     """
     expected = [row for row in scored.rows if row.status != "unexpected"]
     bad = [row for row in expected if row.status != "ok"]
@@ -113,15 +117,20 @@ def line_of(
         track.total(found) if complete else None,
         images=len(expected),
         scored=len(expected) - len(bad),
-        notes=_notes(scored.rows, as_published),
+        notes=(*_notes(scored.rows, as_published), *([verdict.note] if verdict.note else [])),
         gates=gates,
         budgets=track.budgets.hold_claims(scored.submission.manifest.claims),
-        reproduced=_verdict(scored.submission.root),
+        reproduced=verdict.words,
         versions=versions,
         sample=sample,
         by_subset=by_subset,
     )
-    return replace(line, problems=problems_of(line, [] if as_published else bad))
+    return replace(line, problems=(*problems_of(line, [] if as_published else bad), *refused))
+
+
+def refused_line(entry: str, track: Track, problems: Sequence[str]) -> Line:
+    """An entry whose manifest does not even say who made it."""
+    return Line(entry, "", track, {}, None, 0, 0, problems=tuple(problems))
 
 
 def ranked(lines: Sequence[Line]) -> list[Line]:
@@ -189,12 +198,12 @@ def _gate_result(gate: Gate, rows: Sequence[Row], missing_fails: bool) -> GateRe
 
 
 def problems_of(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
-    counts: dict[str, list[str]] = {}
+    counts: dict[tuple[str, str], list[str]] = {}
     for row in bad:
-        counts.setdefault(row.status, []).append(row.image)
+        counts.setdefault((row.status, row.code), []).append(row.image)
     found = [
-        f"{len(images)} {status} ({', '.join(images[:3])}{', ...' if len(images) > 3 else ''})"
-        for status, images in counts.items()
+        f"{len(images)} {status} ({', '.join(images[:3])}{', ...' if len(images) > 3 else ''}){f' {code}' if code else ''}"
+        for (status, code), images in counts.items()
     ]
     for result in line.gates:
         if result.margin < 0:
@@ -216,17 +225,3 @@ def _notes(rows: Sequence[Row], as_published: bool) -> tuple[str, ...]:
     found += [f"{same} image(s) equal to the ground truth"] if same else []
     found += [f"{copies} image(s) with the very face of the input"] if copies else []
     return tuple(found)
-
-
-def _verdict(root: Path) -> str:
-    path = root / VERIFICATION
-    if not path.is_file():
-        return ""
-    try:
-        found = json.loads(path.read_text())
-        verdict, ran, of = str(found["verdict"]), len(found.get("images", ())), found.get("of", 0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: expected what `ntire verify` writes, found: {error}. Verify again.") from None
-    if found.get("content") and found["content"] != content_of(root):
-        return "out of date"
-    return f"{verdict} ({ran} of {of})" if 0 < ran < of else verdict

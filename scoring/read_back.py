@@ -4,13 +4,15 @@ What is empty or says N/A has no value: its row is listed with the reason, not r
 and that is said.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from ntire import UserError
-from ntire.entry.manifest import MANIFEST, Manifest, Submission, open_submission
+from ntire.entry.manifest import MANIFEST, Manifest, Submission
+from ntire.files import read_toml
 from ntire.scoring.leaderboard import GateResult, Line, line_of, problems_of
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row, Scored, Status
@@ -20,6 +22,11 @@ from ntire.scoring.track import PROTOCOLS, Track
 NOTHING = ("", "-", "--", "–", "—", "n/a", "na", "nan", "none")
 """What stands in a cell that has no value, in lower case."""
 Say = Callable[[str], None]
+
+ENTRY = "entry.toml"
+"""A copy of an entry's manifest beside its `scores.csv`, so that these can be ranked again."""
+CODE = re.compile(r"E\d{3} ")
+"""What a broken rule begins with among the problems on a leaderboard."""
 
 
 def lines_of(path: Path, track: Track, say: Say = lambda line: None) -> list[Line]:
@@ -151,7 +158,8 @@ def _line_of_images(table: Table, track: Track) -> Line:
     if problems:
         raise UserError("\n".join(f"{table.path}: {problem}" for problem in problems))
     scored = Scored(_submission(table.path, track), tuple(rows), of_set, of_set)
-    return line_of(scored, track, [name for name in metrics if name in of_set or METRICS[name].over == "image"], {})
+    names = [name for name in metrics if name in of_set or METRICS[name].over == "image"]
+    return line_of(scored, track, names, {}, refused=_refused(table.path))
 
 
 _STATUSES: dict[str, Status] = {one: one for kind in get_args(Status) for one in (get_args(kind) or (kind,))}
@@ -164,16 +172,25 @@ def _status(cell: str) -> Status | None:
 def _submission(path: Path, track: Track) -> Submission:
     """The entry that a `scores.csv` is of: by its manifest beside it, or by the leaderboard one folder up."""
     root = path.resolve().parent
-    if (root / MANIFEST).is_file():
-        found = open_submission(root)
+    manifest = next((root / name for name in (ENTRY, MANIFEST) if (root / name).is_file()), None)
+    if manifest is not None:
+        found = Submission(root, read_toml(manifest, Manifest))
         if found.track != track.name:
             raise UserError(
                 f"{path}: is of an entry for track {found.track}, not for {track.name}. Choose with --track."
             )
         return found
-    team = root.name
-    board = root.parent / "leaderboard.csv"
-    if board.is_file():
-        rows = [row for _, row in read_table(board).rows if row.get("entry") == root.name]
-        team = next((row["team"] for row in rows if row.get("team")), team)
+    team = next((row["team"] for row in _ranked_before(root) if row.get("team")), root.name)
     return Submission(root, Manifest.model_validate({"team": team, "track": track.name, "date": "2000-01-01"}))
+
+
+def _refused(path: Path) -> tuple[str, ...]:
+    """The rules that an entry breaks beyond its images: the leaderboard one folder up says which."""
+    said = [problem for row in _ranked_before(path.resolve().parent) for problem in _listed(row.get("problems", ""))]
+    return tuple(problem for problem in said if CODE.match(problem))
+
+
+def _ranked_before(root: Path) -> list[Mapping[str, str]]:
+    """The rows of an entry on the leaderboard that lies beside its folder."""
+    board = root.parent / "leaderboard.csv"
+    return [row for _, row in read_table(board).rows if row.get("entry") == root.name] if board.is_file() else []

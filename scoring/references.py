@@ -52,6 +52,8 @@ def expected_images(track: Track, references: References, metrics: Iterable[str]
             f"or set NTIRE_DATA to a folder with {' and '.join(f'{track.name}/{part}' for part in missing)}."
         )
     pictures = {part: _pictures(track, folder) for part in needed if (folder := getattr(references, part)) is not None}
+    # No metric asks for the inputs, but an image that is equal to its own is told.
+    inputs = _pictures(track, references.lq) if references.lq and "lq" not in pictures and track.inputs != "raw" else {}
     table = read_landmarks(references.landmarks) if references.landmarks else {}
     names = sorted(table or pictures[needed[0]])
     problems = [
@@ -71,7 +73,7 @@ def expected_images(track: Track, references: References, metrics: Iterable[str]
         subset = _subset(track, pictures[needed[0]].get(name), references, needed[0])
         subset, face = table.get(name, (subset, None))
         noise = track.noise_of(subset)
-        gt, lq = (pictures.get(part, {}).get(name) for part in ("gt", "lq"))
+        gt, lq = pictures.get("gt", {}).get(name), pictures.get("lq", inputs).get(name)
         expected.append(Expected(name, subset, gt, lq, face, noise.multiple if noise else 1))
     for subset, count in track.subsets.items():
         found = sum(1 for one in expected if one.subset == subset)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from ntire.entry.manifest import Submission
 from ntire.files import sha256_of
@@ -41,6 +41,8 @@ class Row:
     """Metrics by name, unrounded; a metric that has no value is absent."""
     problem: str = ""
     """What is wrong, for every status but "ok"."""
+    code: str = ""
+    """Of `ntire check`, where it has one for that."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +59,85 @@ class Scored:
 
 
 @dataclass
-class _Image:
-    """A file that was read, and its pixels once somebody has asked for them."""
+class Picture:
+    """A picture that was read, known by its hash, and its pixels once somebody has asked for them."""
 
     path: Path
-    data: bytes
     sha256: str
+    decode: Callable[[], Pixels]
+    """Raises UnreadableImage."""
     landmarks: Face | None = None
     pixels: Pixels | None = None
     multiple: int = 1
     """Cut to sides of a multiple of it before anything else."""
 
-    def open(self) -> None:
+    def open(self) -> Pixels:
         """Decode it, once. Raises UnreadableImage."""
         if self.pixels is None:
-            self.pixels = cut_to_multiple(levels(decode(self.path, self.data)), self.multiple)
+            self.pixels = cut_to_multiple(levels(self.decode()), self.multiple)
+        return self.pixels
 
-    def view(self, border: int, reference: "_Image | None" = None) -> View:
+    def view(self, border: int, reference: "Picture | None" = None) -> View:
         """What a metric sees; MetricError if nothing is left inside the border."""
         return View(_inside(self, border), _inside(reference, border) if reference else None, self.landmarks)
+
+
+@dataclass(frozen=True)
+class RefusedPicture:
+    """Why a submitted picture is not scored."""
+
+    status: Status
+    problem: str
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class AskedFor:
+    """What a submitted picture has to be."""
+
+    size: tuple[int, int]
+    """Height and width."""
+    results: Sequence[Result]
+    """Formats that the track takes."""
+    lq: Picture | None = None
+    """The input that it is made from, where that is known."""
+
+    def refuse(self, header: Header) -> RefusedPicture | None:
+        """What its header says that it should not."""
+        if header.mode != "RGB" or result_of(header) not in self.results:
+            wanted = " or ".join(RESULTS[result] for result in self.results)
+            found = f"{header.format} {header.mode} of {'floats' if header.floating else f'{header.bits} bits'}"
+            return RefusedPicture("wrong format", f"expected {wanted}, found {found}", "E305")
+        if (header.height, header.width) != self.size:
+            expected = f"{self.size[0]} x {self.size[1]} as in its reference"
+            return RefusedPicture("wrong size", f"expected {expected}, found {header.height} x {header.width}", "E304")
+        return None
+
+
+class Source(Protocol):
+    """Who reads the pictures of entries."""
+
+    def pictures(self, submission: Submission) -> dict[str, Path]:
+        """By their names relative to `images/`, without suffix."""
+
+    def open(self, submission: Submission, path: Path, asked: AskedFor) -> Picture | RefusedPicture:
+        """One picture, if it is what was asked for."""
+
+
+class OwnPictures:
+    """Pictures that ntire itself has written, or that the user trusts: read and decoded in this process."""
+
+    def pictures(self, submission: Submission) -> dict[str, Path]:
+        """See `Source`."""
+        return pictures_below(submission.images)
+
+    def open(self, submission: Submission, path: Path, asked: AskedFor) -> Picture | RefusedPicture:
+        """See `Source`."""
+        try:
+            picture, header = _opened(path)
+        except UnreadableImage as error:
+            return RefusedPicture("unreadable", str(error), "E307")
+        return asked.refuse(header) or picture
 
 
 class Scorer:
@@ -96,26 +158,26 @@ class Scorer:
         return dict(self._identities)
 
     def score(
-        self, submissions: Sequence[Submission], expected: Sequence[Expected], report: Callable[[], None] = lambda: None
+        self,
+        submissions: Sequence[Submission],
+        expected: Sequence[Expected],
+        report: Callable[[], None] = lambda: None,
+        source: Source | None = None,
     ) -> list[Scored]:
         """Score submissions side by side, image by image, so that references are decoded and observed once for all.
 
-        `report` is called for every image of every submission that is done.
+        `report` is called for every image of every submission that is done. Strangers' pictures need a `source` of their own.
         """
-        restored = [_submitted(submission, self.track) for submission in submissions]
+        source = source or OwnPictures()
+        restored = [_submitted(source.pictures(submission), self.track) for submission in submissions]
         rows: list[list[Row]] = [[] for _ in submissions]
         features: list[dict[str, list[Vector]]] = [{} for _ in submissions]
         with ThreadPoolExecutor() as pool:
             for chunk in _chunks(expected, CHUNK):
-                references = list(pool.map(_references, chunk))
-                for number, (pictures, twice) in enumerate(restored):
-                    checked = list(
-                        pool.map(
-                            partial(_checked, pictures=pictures, twice=twice, results=self.track.results),
-                            chunk,
-                            references,
-                        )
-                    )
+                references = list(pool.map(partial(_references, self.track), chunk))
+                for number, (submission, (pictures, twice)) in enumerate(zip(submissions, restored, strict=True)):
+                    open_one = partial(_checked, source, submission, pictures, twice)
+                    checked = list(pool.map(open_one, chunk, references))
                     rows[number] += self._rows(chunk, references, checked, features[number], pool)
                     for _ in chunk:
                         report()
@@ -132,7 +194,7 @@ class Scorer:
         self,
         chunk: Sequence[Expected],
         references: Sequence["_References"],
-        checked: Sequence["_Image | Row"],
+        checked: Sequence["Picture | Row"],
         features: dict[str, list[Vector]],
         pool: ThreadPoolExecutor,
     ) -> list[Row]:
@@ -142,7 +204,7 @@ class Scorer:
         statuses: dict[int, Status] = {}
         broken: dict[int, Row] = {number: one for number, one in enumerate(checked) if isinstance(one, Row)}
         for metric in self.metrics:
-            wanted: dict[str, tuple[_Image, _Image | None]] = {}
+            wanted: dict[str, tuple[Picture, Picture | None]] = {}
             keys: dict[int, tuple[str, str]] = {}
             for number, image in enumerate(checked):
                 if isinstance(image, Row):
@@ -158,7 +220,8 @@ class Scorer:
                 vector, beside = observed[own], observed.get(other)
                 if isinstance(vector, UnreadableImage):
                     broken.setdefault(
-                        number, Row(chunk[number].name, chunk[number].subset, "unreadable", problem=str(vector))
+                        number,
+                        Row(chunk[number].name, chunk[number].subset, "unreadable", problem=str(vector), code="E307"),
                     )
                 elif isinstance(vector, MetricError) or isinstance(beside, MetricError):
                     error = vector if isinstance(vector, MetricError) else beside
@@ -184,7 +247,7 @@ class Scorer:
             for number, one in enumerate(chunk)
         ]
 
-    def _keys(self, metric: Metric, image: _Image, reference: _Image | None) -> tuple[str, str]:
+    def _keys(self, metric: Metric, image: Picture, reference: Picture | None) -> tuple[str, str]:
         """Cache keys of an image's observation and, where both sides are observed apart, of its reference's."""
         common = (self._identities[metric.name], str(self.track.border))
         if metric.apart and reference is not None:
@@ -194,7 +257,7 @@ class Scorer:
         return key_of(*common, image.sha256, beside), ""
 
     def _observe(
-        self, metric: Metric, wanted: Mapping[str, tuple[_Image, _Image | None]], pool: ThreadPoolExecutor
+        self, metric: Metric, wanted: Mapping[str, tuple[Picture, Picture | None]], pool: ThreadPoolExecutor
     ) -> dict[str, Vector | MetricError | UnreadableImage]:
         """Observations by key: those that were made before, then the rest in batches of one size."""
         found: dict[str, Vector | MetricError | UnreadableImage] = dict(self.cache.get(wanted))
@@ -215,7 +278,7 @@ class Scorer:
         self.cache.put(fresh)
         return found
 
-    def _view(self, pair: tuple[_Image, _Image | None]) -> View | MetricError | UnreadableImage:
+    def _view(self, pair: tuple[Picture, Picture | None]) -> View | MetricError | UnreadableImage:
         image, reference = pair
         if reference is not None:
             reference.open()  # what is wrong with it is no fault of the entry's
@@ -269,33 +332,34 @@ class Scorer:
 class _References:
     """What one expected image is compared with."""
 
-    gt: _Image | None
-    lq: _Image | None
-    height: int
-    width: int
+    gt: Picture | None
+    lq: Picture | None
+    asked: AskedFor
 
-    def of(self, metric: Metric) -> _Image | None:
+    def of(self, metric: Metric) -> Picture | None:
         return {"gt": self.gt, "lq": self.lq, "nothing": None}[metric.against]
 
 
-def _references(one: Expected) -> _References:
+def _references(track: Track, one: Expected) -> _References:
     gt, lq = (_opened(path, one.landmarks, one.multiple) if path else None for path in (one.gt, one.lq))
     sized = gt or lq
     if sized is None:
         raise ValueError(f"{one.name} has no reference")
-    header = header_of(sized.path, sized.data)
-    height, width = (side - side % one.multiple for side in (header.height, header.width))
-    return _References(gt, lq, height, width)
+    # Where the track adds the noise itself, the clean picture is what an entry must not be equal to.
+    given = lq or (gt if track.noise_of(one.subset) else None)
+    height, width = (side - side % one.multiple for side in (sized[1].height, sized[1].width))
+    asked = AskedFor((height, width), track.results, given[0] if given else None)
+    return _References(gt[0] if gt else None, lq[0] if lq else None, asked)
 
 
-def _opened(path: Path, landmarks: Face | None, multiple: int = 1) -> _Image:
+def _opened(path: Path, landmarks: Face | None = None, multiple: int = 1) -> tuple[Picture, Header]:
     data = read_bytes(path)
-    return _Image(path, data, sha256_of(data), landmarks, multiple=multiple)
+    found = Picture(path, sha256_of(data), partial(decode, path, data), landmarks, multiple=multiple)
+    return found, header_of(path, data)
 
 
-def _submitted(submission: Submission, track: Track) -> tuple[dict[str, Path], set[str]]:
+def _submitted(pictures: dict[str, Path], track: Track) -> tuple[dict[str, Path], set[str]]:
     """The images of an entry by the names of the track, and the names that stand in several folders."""
-    pictures = pictures_below(submission.images)
     if track.pair_by == "path":
         return pictures, set()
     found, twice = by_stem(pictures)
@@ -303,34 +367,27 @@ def _submitted(submission: Submission, track: Track) -> tuple[dict[str, Path], s
 
 
 def _checked(
-    one: Expected,
-    references: _References,
+    source: Source,
+    submission: Submission,
     pictures: Mapping[str, Path],
     twice: set[str],
-    results: Sequence[Result],
-) -> _Image | Row:
+    one: Expected,
+    references: _References,
+) -> Picture | Row:
     """The submitted image, ready to be decoded, or the row that says why it is not."""
-
-    def bad(status: Status, problem: str) -> Row:
-        return Row(one.name, one.subset, status, problem=problem)
-
     if one.name not in pictures:
-        return bad("missing", f"expected {one.name}.png, found no such file")
-    if one.name in twice:
-        return bad("duplicate", f"{one.name} stands in several folders, and which one is meant is unknown")
-    try:
-        image = _opened(pictures[one.name], one.landmarks)
-        header = header_of(image.path, image.data)
-    except UnreadableImage as error:
-        return bad("unreadable", str(error))
-    if header.mode != "RGB" or result_of(header) not in results:
-        wanted = " or ".join(RESULTS[result] for result in results)
-        found = f"{header.format} {header.mode} of {'floats' if header.floating else f'{header.bits} bits'}"
-        return bad("wrong format", f"expected {wanted}, found {found}")
-    if (header.height, header.width) != (references.height, references.width):
-        expected = f"{references.height} x {references.width} as in its reference"
-        return bad("wrong size", f"expected {expected}, found {header.height} x {header.width}")
-    return image
+        found: Picture | RefusedPicture = RefusedPicture(
+            "missing", f"expected {one.name}.png, found no such file", "E301"
+        )
+    elif one.name in twice:
+        problem = f"{one.name} stands in several folders, and which one is meant is unknown"
+        found = RefusedPicture("duplicate", problem, "E303")
+    else:
+        found = source.open(submission, pictures[one.name], references.asked)
+    if isinstance(found, RefusedPicture):
+        return Row(one.name, one.subset, found.status, problem=found.problem, code=found.code)
+    found.landmarks = one.landmarks
+    return found
 
 
 def result_of(header: Header) -> str:
@@ -345,7 +402,7 @@ def _unexpected(pictures: Mapping[str, Path], expected: Sequence[Expected], trac
     for name in sorted(set(pictures) - names):
         first = name.partition("/")[0]
         subset = first if first in track.subsets else ""
-        yield Row(name, subset, "unexpected", problem="the track has no such picture")
+        yield Row(name, subset, "unexpected", problem="the track has no such picture", code="E302")
 
 
 def _single(instrument: Instrument, view: View) -> Vector | MetricError:
@@ -355,7 +412,7 @@ def _single(instrument: Instrument, view: View) -> Vector | MetricError:
         return error
 
 
-def _inside(image: _Image, border: int) -> Pixels:
+def _inside(image: Picture, border: int) -> Pixels:
     pixels = image.pixels
     if pixels is None:
         raise ValueError(f"{image.path} is not decoded")

@@ -24,18 +24,26 @@ def write_scores(path: Path, rows: Sequence[Row], of_set: Mapping[str, float], m
     """Write `scores.csv`: image, subset, status, the metrics unrounded, problem; last, a row of status `set` with the
     metrics that have one value for all images together.
     """
-    write_atomically(path, _csv(_scores(rows, of_set, metrics)))
+    write_atomically(path, scores_text(rows, of_set, metrics))
+
+
+def scores_text(rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> str:
+    """What `write_scores` writes."""
+    return _csv(_scores(rows, of_set, metrics))
 
 
 def write_leaderboard(folder: Path, lines: Sequence[Line], name: str = "leaderboard") -> None:
     """Write `<name>.csv`, `.md` and `.json` for lines that are already ranked."""
-    write_together(
-        {
-            folder / f"{name}.csv": _csv(_columns(lines)),
-            folder / f"{name}.md": markdown(lines),
-            folder / f"{name}.json": printable_json(as_json(lines), indent=2) + "\n",
-        }
-    )
+    write_together(leaderboard_files(folder, lines, name))
+
+
+def leaderboard_files(folder: Path, lines: Sequence[Line], name: str = "leaderboard") -> dict[Path, str]:
+    """What `write_leaderboard` writes, by its places."""
+    return {
+        folder / f"{name}.csv": _csv(_columns(lines)),
+        folder / f"{name}.md": markdown(lines),
+        folder / f"{name}.json": printable_json(as_json(lines), indent=2) + "\n",
+    }
 
 
 def scores_frame(rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> pd.DataFrame:

@@ -32,17 +32,17 @@ def run_demo(out: Path, options: Options, report: Callable[[str], Watch], say: S
     from ntire.picture.contact_sheet import Column, contact_sheet
     from ntire.picture.samples import sample_set
 
-    writable_folder(out)
+    entries = writable_folder(out / "submissions")
     blocks = []
     for kind in ("raw", "srgb"):
         for team in ("Copy", "MiAlgo"):
-            job = plan(team, f"demo-{kind}", (), out / f"{team}-{kind}", None, None, say)
+            job = plan(team, f"demo-{kind}", (), entries / f"{team}-{kind}", None, None, say)
             run_job(job, options, report(f"{team} {kind}"))
-        columns = [Column(f"{kind}: {team}", out / f"{team}-{kind}" / IMAGES) for team in ("Copy", "MiAlgo")]
+        columns = [Column(f"{kind}: {team}", entries / f"{team}-{kind}" / IMAGES) for team in ("Copy", "MiAlgo")]
         blocks.append([*columns, Column("truth", sample_set() / kind / "gt")])
     contact_sheet(out / "contact-sheet.png", blocks)
-    board = score(out, device=options.device, say=say)
-    board.write()
+    board = score(entries, device=options.device, say=say)
+    board.write(out)
     return board
 
 

@@ -56,6 +56,11 @@ Names = Annotated[list[str] | None, typer.Argument(help="Teams, metrics or files
 OfTrack = Annotated[str | None, typer.Option("--track", help="Only what this track's metrics and methods need.")]
 
 
+Key = Annotated[
+    Path | None, typer.Option("--key", help="The organiser's key, a file: signs verdicts, and only signed ones count.")
+]
+
+
 Memory = Annotated[float, typer.Option(min=0.25, help="GiB that submitted code may take.")]
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ntire import UserError
-from ntire.commands.options import AsJson, Device, Inputs, Memory, TimeLimit, app
-from ntire.commands.scoring import expected_of, references_of
+from ntire.commands.options import AsJson, Device, Inputs, Key, Memory, TimeLimit, app
+from ntire.commands.scoring import expected_of, outside_of, references_of
 from ntire.commands.screen import (
     out,
     print_json,
@@ -73,18 +73,21 @@ def verify(
     memory_gib: float = 8.0,
     strict: bool = False,
     out: str | Path | None = None,
+    key: str | Path | None = None,
     say: Say = lambda line: None,
 ) -> Verification:
     """Run an entry's code in a sandbox and hold what it makes against the images that were submitted.
 
     `sample` images are run instead of all; `seed` chooses them and the probes, a new one by default. Code has `time_limit`
     seconds an image and `memory_gib`; with `strict` each image has a process of its own. The verdict is written to
-    verification.json in `out`, by default into the entry's folder or, for an archive, into a folder beside it. Raises UserError
-    for wrong usage, and (exit code 3) a sandbox that does not work.
+    `<entry>/verification.json` below `out`, by default below the results folder beside the entries, and signed if the
+    organiser's `key`, a file, is given. Raises UserError for wrong usage, and (exit code 3) a sandbox that does not work.
     """
     _refuse_missing(Path(entry))
     import secrets
 
+    from ntire.entry.results import entry_name, place_of, results_of_entry
+    from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
     from ntire.review.verify import VerifyOptions
     from ntire.review.verify import verify as verify_entry
@@ -93,6 +96,7 @@ def verify(
     from ntire.scoring.references import References
     from ntire.scoring.track import load_track
 
+    secret = read_key(Path(key)) if key else None
     entry, references = Path(entry), References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
     chosen, backend = secrets.randbelow(2**31) if seed is None else seed, choose(sandbox)
     say(f"seed {chosen}, sandbox {backend}{': the code runs with all your rights' if backend == 'none' else ''}")
@@ -103,7 +107,8 @@ def verify(
     def scores(submitted: Submission, reproduced: Submission, names: Sequence[str]) -> BothScored:
         return _score_both(submitted, reproduced, names, references, options.device, say)
 
-    beside = entry if entry.is_dir() else entry.with_name(f"{entry.name.partition('.')[0]}-verification")
+    place = place_of(Path(out) if out else results_of_entry(entry), entry_name(entry))
+    outside_of([entry] if entry.is_dir() else [], place)
     rules = load_track(str(track)) if track else None
     return verify_entry(
         entry,
@@ -112,8 +117,9 @@ def verify(
         partial(_given_to_code, inputs_of),
         options,
         scores,
-        Path(out) if out else beside,
+        place,
         lambda rules: references_of(rules, references).gt,
+        secret,
     )
 
 
@@ -135,6 +141,7 @@ def _score_both(
     submitted: Submission, reproduced: Submission, names: Sequence[str], given: References, device: str, say: Say
 ) -> BothScored:
     """Every metric that can be computed here, of both sides over the same images."""
+    from ntire.review.acceptance import Entrance
     from ntire.review.verify import BothScored
     from ntire.scoring.cache import Cache, default_path
     from ntire.scoring.score import Scorer
@@ -151,7 +158,7 @@ def _score_both(
                 chosen = [one for one in expected if one.name in names]
                 if len(chosen) != len(names):
                     raise UserError("not all of the images have a reference")
-                sides = scorer.score([submitted, reproduced], chosen)
+                sides = scorer.score([submitted, reproduced], chosen, source=Entrance(cache))
             except (UserError, ImportError) as error:
                 missing[metric] = str(error).splitlines()[0]
                 continue
@@ -250,14 +257,16 @@ def verify_command(
         bool, typer.Option("--strict", help="A fresh process for every picture: nothing can be kept between two.")
     ] = False,
     folder: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Where verification.json goes. Default: into the entry.")
+        Path | None,
+        typer.Option("-o", "--out", help="Below it goes <entry>/verification.json. Default: beside the entries."),
     ] = None,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Run an entry's code in a sandbox and see whether it makes the images that were submitted."""
     found = verify(
         entry, track=track, sample=sample, lq=lq, gt=gt, landmarks=landmarks, seed=seed, sandbox=sandbox, device=device,
-        time_limit=time_limit, memory_gib=memory, strict=strict, out=folder, say=say,
+        time_limit=time_limit, memory_gib=memory, strict=strict, out=folder, key=key, say=say,
     )  # fmt: skip
     if as_json:
         print_json(found.as_json())

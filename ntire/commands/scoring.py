@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ntire import UserError
-from ntire.commands.options import AsJson, Device, Out, TrackName, app
+from ntire.commands.options import AsJson, Device, Key, Out, TrackName, app
 from ntire.commands.restoring import paths_of
 from ntire.commands.screen import (
     out,
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from ntire.commands.restoring import Say
     from ntire.entry.manifest import Submission
+    from ntire.entry.verdict import Standing
+    from ntire.review.acceptance import Entrance
     from ntire.scoring.detect import DetectorName
     from ntire.scoring.leaderboard import Line
     from ntire.scoring.references import Expected, References
@@ -47,7 +49,7 @@ class Board:
     scored: tuple[tuple[Scored, tuple[str, ...]], ...] = ()
     """Each entry's images and the metrics that were asked for; empty for a ranking of tables."""
     folder: Path = Path()
-    """Where the tables belong: beside the entries."""
+    """Where the tables belong: beside the entries, never in one."""
     observed: int = 0
     """Observations that had to be made; the others were in the cache."""
 
@@ -77,18 +79,36 @@ class Board:
 
     def write(self, folder: str | Path | None = None, name: str = "leaderboard") -> Path:
         """Write `<name>.csv`, `.md` and `.json` and, below, `scores.csv` of each entry that was scored; by default into the
-        folder of the entries. Returns the folder.
+        results folder beside the entries. Returns the folder.
 
-        Raises UserError for a place that cannot be written to.
+        Raises UserError for a place that cannot be written to, or that lies in an entry.
         """
-        from ntire.files import writable_folder
-        from ntire.scoring.tables import write_leaderboard, write_scores
+        from ntire.entry.manifest import as_toml
+        from ntire.entry.results import place_of
+        from ntire.files import writable_folder, write_together
+        from ntire.scoring.read_back import ENTRY
+        from ntire.scoring.tables import leaderboard_files, scores_text
 
-        target = writable_folder(self.folder if folder is None else Path(folder))
-        for one, metrics in self.scored:
-            write_scores(writable_folder(target / one.submission.entry) / SCORES, one.rows, one.of_set, metrics)
-        write_leaderboard(target, self.lines, name)
+        target = self.folder if folder is None else Path(folder)
+        places = [place_of(target, one.submission.entry) for one, _ in self.scored]
+        for place in (target, *places):
+            outside_of([one.submission.root for one, _ in self.scored], place)
+        writable_folder(target)
+        files: dict[Path, bytes | str] = {}
+        for place, (one, metrics) in zip(places, self.scored, strict=True):
+            writable_folder(place)
+            files[place / SCORES] = scores_text(one.rows, one.of_set, metrics)
+            files[place / ENTRY] = as_toml(one.submission.manifest)
+        write_together({**files, **leaderboard_files(target, self.lines, name)})
         return target
+
+
+def outside_of(entries: Sequence[Path], place: Path) -> None:
+    """Raises UserError for a place in an entry: what is ours never goes there."""
+    resolved = place.resolve()
+    inside = next((one for one in entries if resolved.is_relative_to(one.resolve())), None)
+    if inside is not None:
+        raise UserError(f"{place}: lies in the entry {inside}, which stays as it is. Choose another folder with -o.")
 
 
 def score(
@@ -103,48 +123,62 @@ def score(
     cache: bool = True,
     as_published: bool = False,
     detector: DetectorName = "retinaface",
+    verdicts: str | Path | None = None,
+    key: str | Path | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
     say: Say = lambda line: None,
 ) -> Board:
     """Score entries, or all entries of folders, by the rules of their tracks; only those of `track` where one is named.
 
     References that are not named are looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and
-    there is no total. `report` gets the images that are done and their number in all. Nothing is written: see `Board.write`.
-    Raises UserError for a folder without entries, an entry with mistakes in its manifest, an unknown metric, references or
-    weights that are not there.
+    there is no total. An entry that `check` refuses is listed with the codes, not ranked; pictures are decoded in a sandbox.
+    Verdicts of `verify` are looked for in the folder `verdicts`, then beside the entries; with the organiser's `key`, a file,
+    only those count that it signed. `report` gets the images that are done and their number in all. Nothing is written: see
+    `Board.write`. Raises UserError for a folder without entries, manifests that all have mistakes, an unknown metric,
+    references or weights that are not there.
     """
-    from ntire.entry.manifest import find_submissions
+    from ntire.entry.results import entry_name, results_folder, results_of_entry
+    from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
+    from ntire.review.acceptance import Entrance
     from ntire.scoring.cache import Cache, default_path
     from ntire.scoring.calibration import refuse_drift
-    from ntire.scoring.leaderboard import line_of, ranked
+    from ntire.scoring.leaderboard import line_of, ranked, refused_line
     from ntire.scoring.references import References
     from ntire.scoring.score import Scorer
 
     given, references = paths_of(entries), References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
-    device = choose_device(device)
-    by_track = _by_track(given, str(track) if track else None, say)
-    if len(by_track) > 1 and references != References():
-        raise UserError("the references given are of one track, the entries are for several. Choose one with --track.")
-    single = len(given) == 1 and find_submissions(given[0]) != [given[0]]
-    # What is missing or broken for any track is told before anything is computed for one.
-    for one_track, _ in by_track:
-        refuse_drift(chosen_metrics(one_track, metrics))
-    lines: list[Line] = []
-    scored: list[tuple[Scored, tuple[str, ...]]] = []
+    device, secret = choose_device(device), read_key(Path(key)) if key else None
     with Cache(default_path() if cache else None) as known:
+        entrance = Entrance(known)
+        by_track, broken = _by_track(given, str(track) if track else None, entrance, say)
+        if len(by_track) > 1 and references != References():
+            raise UserError(
+                "the references given are of one track, the entries are for several. Choose one with --track."
+            )
+        # What is missing or broken for any track is told before anything is computed for one.
+        for one_track, _ in by_track:
+            refuse_drift(chosen_metrics(one_track, metrics))
         scorers = [Scorer(one_track, chosen_metrics(one_track, metrics), device, known) for one_track, _ in by_track]
-        expected = [expected_of(scorer, references, say, detector) for scorer in scorers]
-        total = sum(len(images) * len(of) for images, (_, of) in zip(expected, by_track, strict=True))
-        done = itertools.count(1)
-        for scorer, images, (one_track, of) in zip(scorers, expected, by_track, strict=True):
-            names = tuple(metric.name for metric in scorer.metrics)
-            for one in scorer.score(of, images, lambda: report(next(done), total)):
-                scored.append((one, names))
-                line = line_of(one, one_track, names, scorer.identities(), as_published=as_published)
-                lines.append(replace(line, notes=(*line.notes, *_not_proven(scorer.identities()))))
-        observed = known.observed
-    return Board(tuple(ranked(lines)), tuple(scored), given[0] if single else given[0].resolve().parent, observed)
+        fields = [
+            _Field(scorer, of, expected_of(scorer, references, say, detector))
+            for scorer, (_, of) in zip(scorers, by_track, strict=True)
+        ]
+        scored = _scored(fields, entrance, report)
+        lines = [
+            line_of(
+                one, scorer.track, names, scorer.identities(), as_published=as_published,
+                verdict=_standing(one.submission.root, Path(verdicts) if verdicts else None, secret),
+                refused=entrance.refusals(one),
+            )
+            for scorer, one, names in scored
+        ]  # fmt: skip
+        lines = [replace(line, notes=(*line.notes, *_not_proven(line.versions))) for line in lines]
+        lines += [refused_line(entry_name(root), by_track[0][0], entrance.refused_at(root)) for root in broken]
+        for remark in known.remarks:
+            say(remark)
+    folder = results_of_entry(given[0]) if _is_entry(given[0]) else results_folder(given[0])
+    return Board(tuple(ranked(lines)), tuple((one, names) for _, one, names in scored), folder, known.observed)
 
 
 def _not_proven(identities: Mapping[str, str]) -> tuple[str, ...]:
@@ -155,26 +189,77 @@ def _not_proven(identities: Mapping[str, str]) -> tuple[str, ...]:
     return (f"not proven by `ntire doctor --calibrate`: {', '.join(names)}",) if names else ()
 
 
-def _by_track(given: Sequence[Path], track_name: str | None, say: Say) -> list[tuple[Track, list[Submission]]]:
-    """Entries by track; with a name, only those of that track, which may be a TOML's."""
-    from ntire.entry.manifest import find_submissions, open_submission
+@dataclass(frozen=True)
+class _Field:
+    """The entries of one track, and the images that each must have."""
+
+    scorer: Scorer
+    entries: Sequence[Submission]
+    images: Sequence[Expected]
+
+
+def _scored(
+    fields: Sequence[_Field], entrance: Entrance, report: Callable[[int, int], None]
+) -> list[tuple[Scorer, Scored, tuple[str, ...]]]:
+    """Every entry by its track's metrics, whose names stand with it."""
+    total = sum(len(one.images) * len(one.entries) for one in fields)
+    done = itertools.count(1)
+    return [
+        (field.scorer, one, tuple(metric.name for metric in field.scorer.metrics))
+        for field in fields
+        for one in field.scorer.score(field.entries, field.images, lambda: report(next(done), total), entrance)
+    ]
+
+
+def _is_entry(folder: Path) -> bool:
+    from ntire.entry.manifest import find_submissions
+
+    return find_submissions(folder) == [folder]
+
+
+def _standing(root: Path, given: Path | None, key: bytes | None) -> Standing:
+    """The verdict on an entry in the folder given, else in the results folder beside the entries."""
+    from ntire.entry.results import entry_name, place_of, results_of_entry
+    from ntire.entry.verdict import VERIFICATION, standing_of
+
+    places = [place_of(one, entry_name(root)) / VERIFICATION for one in (given, results_of_entry(root)) if one]
+    found = next((place for place in places if os.path.lexists(place)), places[-1])
+    return standing_of(found, root, key)
+
+
+def _by_track(
+    given: Sequence[Path], track_name: str | None, entrance: Entrance, say: Say
+) -> tuple[list[tuple[Track, list[Submission]]], list[Path]]:
+    """Entries by track, and the folders of those whose manifest is broken; with a name, only those of that track, which may
+    be a TOML's.
+    """
+    from ntire.entry.manifest import Submission, find_submissions, open_submission
+    from ntire.entry.results import entry_name
     from ntire.scoring.track import load_track
 
-    submissions = [open_submission(root) for folder in given for root in find_submissions(folder)]
-    twice = {one.entry for one in submissions if sum(other.entry == one.entry for other in submissions) > 1}
-    if twice:
-        raise UserError(f"several entries are called {', '.join(sorted(twice))}. Rename their folders.")
-    if track_name is None:
-        tracks = {name: load_track(name) for name in dict.fromkeys(one.track for one in submissions)}
-        return [(track, [one for one in submissions if one.track == name]) for name, track in tracks.items()]
-    wanted = load_track(track_name)
-    entries = [one for one in submissions if one.track == wanted.name]
-    others = [one.entry for one in submissions if one.track != wanted.name]
+    roots = [root for folder in given for root in find_submissions(folder)]
+    names = [entry_name(root) for root in roots]
+    if len({*names}) < len(names):
+        twice = sorted(name for name in {*names} if names.count(name) > 1)
+        raise UserError(f"several entries are called {', '.join(twice)}. Rename their folders.")
+    wanted = load_track(track_name) if track_name else None
+    manifests = {root: entrance.enter(root, wanted) for root in roots}
+    whole = [Submission(root, manifest) for root, manifest in manifests.items() if manifest is not None]
+    broken = [root for root, manifest in manifests.items() if manifest is None]
+    if not whole:
+        for root in broken:
+            open_submission(root)
+        raise UserError("\n".join(f"{root}: {'; '.join(entrance.refused_at(root))}" for root in broken))
+    if wanted is None:
+        tracks = {name: load_track(name) for name in dict.fromkeys(one.track for one in whole)}
+        return [(track, [one for one in whole if one.track == name]) for name, track in tracks.items()], broken
+    entries = [one for one in whole if one.track == wanted.name]
+    others = [one.entry for one in whole if one.track != wanted.name]
     if not entries:
         raise UserError(f"no entry for track {wanted.name} in {', '.join(map(str, given))}.")
     if others:
         say(f"left out, as they are not for track {wanted.name}: {', '.join(others)}")
-    return [(wanted, entries)]
+    return [(wanted, entries)], broken
 
 
 def leaderboard(
@@ -215,7 +300,8 @@ def references_of(track: Track, given: References) -> References:
 
     root = os.environ.get("NTIRE_DATA")
     folder = Path(root) / track.name if root else None
-    if folder is None and track.samples:
+    if folder is None and track.samples and given.gt is None and given.lq is None:
+        # Where the user has named pictures, those of the sample set are others.
         folder = sample_set() / track.inputs
 
     def found(name: str) -> Path | None:
@@ -291,9 +377,10 @@ def score_command(
     as_published: Annotated[
         bool, typer.Option("--as-published", help="Average as the organisers' program does, over what is there.")
     ] = False,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json."""
+    """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json beside the entries."""
     from ntire.scoring.track import load_track
 
     if track is not None:
@@ -305,7 +392,7 @@ def score_command(
         task = bars.add_task("scoring")
         board = score(
             submissions, track, gt=gt, lq=lq, landmarks=landmarks, detector=detector, metrics=wanted, device=device,
-            cache=not no_cache, as_published=as_published, say=say,
+            cache=not no_cache, as_published=as_published, verdicts=folder, key=key, say=say,
             report=lambda done, total: bars.update(task, completed=done, total=total),
         )  # fmt: skip
     written = board.write(folder)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ntire import UserError
 from ntire.entry.archive import survey
+from ntire.entry.results import entry_name
 from ntire.files import open_regular, read_toml, write_atomically
 
 MANIFEST = "submission.toml"
@@ -95,7 +96,7 @@ class Submission:
     @property
     def entry(self) -> str:
         """Its name on the leaderboard: the folder's, so that no two entries of one folder share it."""
-        return self.root.name
+        return entry_name(self.root)
 
     @property
     def team(self) -> str:
@@ -112,8 +113,13 @@ class Submission:
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
-    """Write `submission.toml`; values that are None are left out, as TOML has no null."""
-    write_atomically(root / MANIFEST, tomli_w.dumps(manifest.model_dump(mode="python", exclude_none=True)))
+    """Write `submission.toml`."""
+    write_atomically(root / MANIFEST, as_toml(manifest))
+
+
+def as_toml(manifest: Manifest) -> str:
+    """The text of a manifest; values that are None are left out, as TOML has no null."""
+    return tomli_w.dumps(manifest.model_dump(mode="python", exclude_none=True))
 
 
 def open_submission(root: Path) -> Submission:

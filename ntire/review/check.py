@@ -19,17 +19,17 @@ from ntire import UserError
 from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
+from ntire.entry.verdict import VERIFICATION
 from ntire.files import line_of, open_regular, read_regular
 from ntire.picture.folder import passed_over
 from ntire.review.code_checks import CODE, METHOD, look_at_method
 from ntire.review.image_check_workers import decoders
-from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, is_picture
+from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, is_picture, size_in
 from ntire.review.submitted_method import SubmittedMethod, clean_tree, size_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Backend
 from ntire.sandbox.limits import Limits
 from ntire.sandbox.scratch import scratch_folder
-from ntire.scoring.leaderboard import VERIFICATION
 from ntire.scoring.track import Track, all_tracks
 from ntire.text import printable
 
@@ -91,11 +91,38 @@ def check(entry: Path, track: Track | None, inputs_of: InputsOf, sandbox: Backen
             refused = unpack(entry, folder)
             if not folder.is_dir():
                 return Report(name, None, track.name if track else None, 0, tuple(refused))
-            examined = _Entry(folder, name, track, inputs_of, refused)
-            examined.no_verdict_of_its_own()
-            return examined.report(sandbox)
+            return _Entry(folder, name, track, inputs_of, refused).report(sandbox)
     except OSError as error:
         raise UserError(f"{entry}: cannot be read: {error.strerror or error}.") from None
+
+
+def examine(root: Path, track: Track | None) -> tuple[Manifest | None, tuple[Finding, ...]]:
+    """What `check` finds in a folder apart from the pictures and their names; and its manifest, if that is in order.
+
+    Raises UserError for a folder that cannot be read.
+    """
+    entry = _Entry(root, printable(root.name), track, lambda track: None)
+    entry.no_verdict_of_its_own()
+    manifest = entry.manifest()
+    for names in entry.images({}).values():
+        entry.several(names)
+    if manifest is not None:
+        entry.findings += look_at_method(root, entry.files, manifest.method)
+        entry.claims(manifest.claims)
+    return manifest, tuple(entry.findings)
+
+
+def copies_in(root: Path) -> list[Finding]:
+    """E312 for each image of a folder that is also shipped elsewhere in it."""
+    entry = _Entry(root, printable(root.name), None, lambda track: None)
+    images = [name for name in entry.files if name.startswith(f"{IMAGES}/")]
+    others = [name for name in entry.files if name not in images and _begins_as_a_picture(root / name)]
+    if others:
+        heads = {name: _head(root / name, root) for name in images}
+        sizes = {found for head in heads.values() if (found := size_in(head)) is not None}
+        digests = decoders().digests([root / name for name in images], sizes, root)
+        entry.copies([SeenImage(name, (), digest=digest) for name, digest in zip(images, digests, strict=True)], sizes)
+    return entry.findings
 
 
 class _Entry:
@@ -112,26 +139,27 @@ class _Entry:
         self.findings = [*refused, *found]
 
     def no_verdict_of_its_own(self) -> None:
-        """An archive comes from who made it: a verdict in it is not ours."""
+        """An entry comes from who made it: a verdict in it is not ours."""
         for name in self.files:
             if name.rpartition("/")[2] == VERIFICATION and name.count("/") <= 1:
                 self._add("E613", name, f"no {VERIFICATION}", "one")
 
     def report(self, sandbox: Backend | None) -> Report:
         """Every part in turn; none of them depends on another's being in order."""
+        self.no_verdict_of_its_own()
         self._unwrap()
-        manifest = self._manifest()
+        manifest = self.manifest()
         claims = manifest.claims if manifest else self._readme()
         inputs = self._inputs()
-        images = self._images(inputs)
+        images = self.images(inputs)
         self._names(images, inputs)
         seen = self._look(images, inputs)
-        self._copies(seen)
+        self.copies(seen, {one.size for one in seen if one.size})
         method = manifest.method if manifest else MethodUsed()
         self.findings += look_at_method(self.root, self.files, method)
         if sandbox is not None and (method.file or CODE) in self.files:
             self._imports(method.file or CODE, sandbox)
-        self._claims(claims)
+        self.claims(claims)
         return Report(
             self.name,
             printable(manifest.team) if manifest else None,
@@ -151,12 +179,12 @@ class _Entry:
             self.files = [name.removeprefix(f"{top}/") for name in self.files if not name.startswith(".")]
             self._add("W106", "", "the entry itself", f"one folder {top} around it")
 
-    def _manifest(self) -> Manifest | None:
+    def manifest(self) -> Manifest | None:
         """The manifest, if it is in order; settles the track, too."""
         if MANIFEST not in self.files:
             return None
         try:
-            text = read_regular(self.root / MANIFEST, MOST_TEXT).decode("utf-8-sig")
+            text = read_regular(self.root / MANIFEST, MOST_TEXT, self.root).decode("utf-8-sig")
             given = tomllib.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             self._add("E202", MANIFEST, "TOML in UTF-8", str(error) or type(error).__name__)
@@ -200,7 +228,7 @@ class _Entry:
             self._add("E205", name, "the track, with --track", f"only a {README}, which does not say it")
         self._add("W207", name, MANIFEST, README)
         try:
-            text = read_regular(self.root / name, MOST_TEXT).decode(errors="replace")
+            text = read_regular(self.root / name, MOST_TEXT, self.root).decode(errors="replace")
         except OSError as error:
             self._add("E208", name, "a text", str(error))
             return Claims()
@@ -232,7 +260,7 @@ class _Entry:
         by_stem = self.track is not None and self.track.pair_by == "stem"
         return name.rpartition("/")[2] if by_stem else name
 
-    def _images(self, inputs: Mapping[str, Path]) -> dict[str, list[str]]:
+    def images(self, inputs: Mapping[str, Path]) -> dict[str, list[str]]:
         """Files that are meant as images, by key: below `images/`, else all pictures of the entry outside `method/`."""
         below = [name for name in self.files if name.startswith(f"{IMAGES}/")]
         prefix = f"{IMAGES}/" if below else ""
@@ -266,8 +294,7 @@ class _Entry:
     def _names(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> None:
         """Images against inputs or, where those are not known, against the counts of the rules."""
         for names in images.values():
-            for name in names[1:]:
-                self._add("E303", name, "one image for each input", f"also {names[0]}")
+            self.several(names)
         for key in sorted(inputs.keys() - images.keys()):
             self._add("E301", f"{key}.png", f"an image for {inputs[key].name}", "no such file")
         if inputs:
@@ -277,6 +304,11 @@ class _Entry:
             self._count_subsets(images, self.track)
         elif not images:
             self._add("E313", "", "images", "none")
+
+    def several(self, names: Sequence[str]) -> None:
+        """More images than one for an input."""
+        for name in names[1:]:
+            self._add("E303", name, "one image for each input", f"also {names[0]}")
 
     def _count_subsets(self, images: Mapping[str, Sequence[str]], track: Track) -> None:
         of_subset = {
@@ -307,29 +339,29 @@ class _Entry:
             # The user's own frames: what they are read with has no place where strangers' pictures are.
             sizes = _in_threads(lambda pair: size_of(pair[1], "raw") if pair[1] else None, pairs)
             wanted = [
-                Wanted(self.root / name, name, size=size, depths=self._depths())
+                Wanted(self.root / name, name, size=size, depths=self._depths(), root=self.root)
                 for (name, _), size in zip(pairs, sizes, strict=True)
             ]
         else:
             keys = [key for key, names in images.items() for _ in names]
             wanted = [
-                Wanted(self.root / name, name, size=_cut(lq, multiple), depths=self._depths())
+                Wanted(self.root / name, name, size=_cut(lq, multiple), depths=self._depths(), root=self.root)
                 if lq and (multiple := self._multiple(key)) > 1
-                else Wanted(self.root / name, name, lq, depths=self._depths())
+                else Wanted(self.root / name, name, lq, depths=self._depths(), root=self.root)
                 for key, (name, lq) in zip(keys, pairs, strict=True)
             ]
         seen = decoders().look(wanted)
         self.findings += [finding for one in seen for finding in one.findings]
         return seen
 
-    def _copies(self, seen: Sequence[SeenImage]) -> None:
+    def copies(self, seen: Sequence[SeenImage], sizes: set[tuple[int, int]]) -> None:
         """Finished images that lie elsewhere in the entry: what code shows instead of what it computes."""
         by_digest = {one.digest: one.name for one in reversed(seen) if one.digest}
         names = {one.name for one in seen}
         others = [name for name in self.files if name not in names]
         # Most other files are no pictures, which their first bytes tell without a decoder.
         others = [name for name in others if _begins_as_a_picture(self.root / name)]
-        digests = decoders().digests([self.root / name for name in others], {one.size for one in seen if one.size})
+        digests = decoders().digests([self.root / name for name in others], sizes, self.root)
         for name, digest in zip(others, digests, strict=True):
             if digest in by_digest:
                 self._add("E312", by_digest[digest], "a picture that the method makes", f"the same pixels as {name}")
@@ -349,7 +381,7 @@ class _Entry:
         if found is not None:
             self.findings.append(found)
 
-    def _claims(self, claims: Claims) -> None:
+    def claims(self, claims: Claims) -> None:
         if all(value is None for value in (claims.params_m, claims.macs_g, claims.runtime_ms)):
             self._add("W501", MANIFEST, "params_m, macs_g, runtime_ms", "none of them")
         if self.track is None:
@@ -398,11 +430,16 @@ def _shown(value: object) -> str:
 
 
 def _begins_as_a_picture(path: Path) -> bool:
+    return is_picture(_head(path))
+
+
+def _head(path: Path, below: Path | None = None) -> bytes:
+    """The first bytes of a file; none of what is no file."""
     try:
-        with open_regular(path) as file:
-            return is_picture(file.read(16))
+        with open_regular(path, below) as file:
+            return file.read(24)
     except OSError:
-        return False
+        return b""
 
 
 def _cut(lq: Path, multiple: int) -> tuple[int, int]:

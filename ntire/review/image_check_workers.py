@@ -1,5 +1,6 @@
-"""Strangers' pictures are decoded in processes of their own, with a cap on their memory: a decoder that is led astray takes
-nothing with it. What comes back is lines of JSON, read as one reads a stranger's.
+"""Strangers' pictures are decoded in processes of their own, in a sandbox where there is one, with a cap on their memory: a
+decoder that is led astray takes nothing with it. This process reads the files, safely, and hands over copies; what comes
+back is lines of JSON and plain samples, read as one reads a stranger's.
 """
 
 import atexit
@@ -7,20 +8,38 @@ import json
 import os
 import queue
 import resource
+import secrets
+import shutil
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from ntire import UserError
 from ntire.entry.findings import Finding
-from ntire.review.image_checks import SeenImage, Wanted, digest_at, look_at
-from ntire.sandbox.child import DECODER, Child, Place
+from ntire.files import read_regular
+from ntire.picture.image import Header, Integers, Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.review.image_checks import (
+    MOST_BYTES,
+    BadImage,
+    SeenImage,
+    Wanted,
+    bytes_of,
+    digest_at,
+    input_of,
+    look_at,
+    size_in,
+)
+from ntire.sandbox.child import DECODER, Backend, Child, Place, choose
 from ntire.sandbox.limits import Limits, apply_rlimits
+from ntire.text import printable
 
 LIMITS = Limits(seconds=120.0, memory_bytes=3 << 30, processes=64, files=256, file_bytes=0)
 """A picture of 130 megapixels and its input take 2 GiB while they are compared."""
@@ -31,28 +50,36 @@ def main() -> None:
     """The other side: answer one request after the other."""
     warnings.simplefilter("ignore")
     for line in sys.stdin:
-        print(json.dumps(_answer(json.loads(line))), flush=True)  # noqa: T201 - the answer to the parent
+        fields, pixels = _answer(json.loads(line))
+        if pixels is not None:
+            fields |= {"shape": pixels.shape, "dtype": pixels.dtype.name, "bytes": pixels.nbytes}
+        sys.stdout.buffer.write(json.dumps(fields).encode() + b"\n")
+        if pixels is not None:
+            sys.stdout.buffer.write(np.ascontiguousarray(pixels).data)
+        sys.stdout.buffer.flush()
 
 
-def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], Pixels | None]:
     if request["op"] == "begin":
         apply_rlimits(Limits(**request["limits"]), gpu=False, alone=False)
-        return {"status": "ready", "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0]}
+        return {"status": "ready", "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0]}, None
+    path = Path(request["path"])
     try:
         if request["op"] == "digest":
-            return {"digest": digest_at(Path(request["path"]), {(height, width) for height, width in request["sizes"]})}
+            return {"digest": digest_at(path, {(height, width) for height, width in request["sizes"]})}, None
+        if request["op"] == "open":
+            data = read_bytes(path)
+            return {"header": asdict(header_of(path, data))}, decode(path, data)
         lq, size = request["lq"], request["size"]
         depths = tuple(request["depths"])
-        wanted = Wanted(
-            Path(request["path"]), request["name"], Path(lq) if lq else None, tuple(size) if size else None, depths
-        )
-        seen = look_at(wanted)
+        wanted = Wanted(path, request["name"], Path(lq) if lq else None, tuple(size) if size else None, depths)
+        seen = look_at(wanted, keep=request["keep"])
     except UserError as error:
-        return {"mistake": str(error)}
+        return {"mistake": str(error)}, None
     except MemoryError:
-        return {"memory": True}
+        return {"memory": True}, None
     findings = [[one.code, one.expected, one.found] for one in seen.findings]
-    return {"findings": findings, "size": seen.size, "digest": seen.digest}
+    return {"findings": findings, "size": seen.size, "digest": seen.digest}, seen.pixels
 
 
 @cache
@@ -66,9 +93,17 @@ def decoders() -> "Decoders":
 class Decoders:
     """As many such processes as there are processors, up to four, each started when it is first needed."""
 
-    def __init__(self) -> None:
-        self._nowhere = tempfile.TemporaryDirectory(prefix="ntire-decoders-")
+    def __init__(self, backend: Backend | None = None) -> None:
+        """`backend` is by default what works here, and no sandbox where none does; it is chosen when it is needed."""
+        self._backend = backend
+        self._scratch = tempfile.TemporaryDirectory(prefix="ntire-decoders-")
+        # Copies of one request each: what the processes may see.
+        self._exchange = Path(self._scratch.name) / "in"
+        self._exchange.mkdir(mode=0o755)
+        self._exchange.parent.chmod(0o755)
         self._count = min(4, os.cpu_count() or 1)
+        # A sandbox ends with the thread that started it, so that one has to stay.
+        self._starter = ThreadPoolExecutor(1)
         # The last one that answered goes first: a few pictures need no second process.
         self._idle: queue.LifoQueue[Child | None] = queue.LifoQueue()
         for _ in range(self._count):
@@ -81,30 +116,36 @@ class Decoders:
             if child is not None:
                 child.close()
             self._idle.put(None)
-        self._nowhere.cleanup()
+        self._starter.shutdown()
+        self._scratch.cleanup()
+
+    @property
+    def backend(self) -> Backend:
+        """What stands between the pictures and this machine."""
+        if self._backend is None:
+            try:
+                self._backend = choose("auto")
+            except UserError:
+                self._backend = "none"
+        return self._backend
 
     def look(self, wanted: Sequence[Wanted]) -> list[SeenImage]:
         """What is wrong with each picture, in order. Raises UserError for an input that cannot be read."""
         return self._each(self._look, wanted)
 
-    def digests(self, paths: Sequence[Path], sizes: set[tuple[int, int]]) -> list[str | None]:
-        """The digest of each file that is a picture of one of the sizes."""
-        return self._each(lambda path: self._digest(path, sizes), paths) if sizes else [None] * len(paths)
+    def digests(self, paths: Sequence[Path], sizes: set[tuple[int, int]], root: Path | None = None) -> list[str | None]:
+        """The digest of each file that is a picture of one of the sizes; no link below `root` is followed."""
+        return self._each(lambda path: self._digest(path, sizes, root), paths) if sizes else [None] * len(paths)
 
-    def _look(self, wanted: Wanted) -> SeenImage:
-        answer = self._ask(
-            {
-                "op": "look",
-                # A process that stays has a working directory of its own.
-                "path": str(wanted.path.absolute()),
-                "name": wanted.name,
-                "lq": str(wanted.lq.absolute()) if wanted.lq else None,
-                "size": wanted.size,
-                "depths": wanted.depths,
-            }
-        )
+    def examine(self, wanted: Wanted, data: bytes, *, lq: bytes | None = None, keep: bool = False) -> SeenImage:
+        """What is wrong with a picture whose bytes were read, and of its input; `keep` gives the pixels."""
+        request = {"op": "look", "name": wanted.name, "size": wanted.size, "depths": wanted.depths, "keep": keep}
+        height, width = wanted.size or (0, 0)
+        beside = (wanted.lq.name, lq) if wanted.lq is not None and lq is not None else None
+        answer, samples = self._ask(request, data, beside, 3 * height * width if keep else 0)
         if "mistake" in answer:
-            raise UserError(str(answer["mistake"]))
+            # It was read under another name there.
+            raise UserError(f"{wanted.lq or wanted.name}: {str(answer['mistake']).partition(': ')[2]}")
         try:
             findings = tuple(
                 Finding(str(code), wanted.name, str(want), str(found)) for code, want, found in answer["findings"]
@@ -114,33 +155,98 @@ class Decoders:
             digest = answer["digest"]
             if digest is not None and not (isinstance(digest, str) and len(digest) == DIGITS):
                 raise ValueError
+            pixels = _pixels(answer, samples) if samples else None
         except (KeyError, ValueError, TypeError):
             problem = f"its decoder {answer.get('problem') or 'ran out of memory'}"
             return SeenImage(wanted.name, (Finding("E307", wanted.name, "a picture that can be decoded", problem),))
-        return SeenImage(wanted.name, findings, size, digest)
+        return SeenImage(wanted.name, findings, size, digest, pixels)
 
-    def _digest(self, path: Path, sizes: set[tuple[int, int]]) -> str | None:
-        digest = self._ask({"op": "digest", "path": str(path.absolute()), "sizes": sorted(sizes)}).get("digest")
+    def decode(self, path: Path, data: bytes) -> Integers:
+        """The pixels of a PNG whose bytes were read; `path` is for messages. Raises UnreadableImage."""
+        return cast("Integers", self.open(path, data, size_in(data) or (0, 0))[1])
+
+    def open(self, path: Path, data: bytes, size: tuple[int, int]) -> tuple[Header, Pixels]:
+        """Header and pixels of a picture of that height and width. Raises UnreadableImage."""
+        answer, samples = self._ask({"op": "open"}, data, None, 12 * size[0] * size[1])
+        try:
+            header = Header(**answer["header"])
+            pixels = _pixels(answer, samples)
+        except (KeyError, ValueError, TypeError):
+            mistake = str(answer.get("mistake", "")).partition(": ")[2]
+            why = mistake or f"its decoder {answer.get('problem') or 'ran out of memory'}"
+            raise UnreadableImage(f"{path}: cannot be decoded: {printable(why)}") from None
+        return header, pixels
+
+    def _look(self, wanted: Wanted) -> SeenImage:
+        lq, size = input_of(wanted)
+        try:
+            data = bytes_of(wanted, size)
+        except BadImage as bad:
+            return SeenImage(wanted.name, (bad.finding,))
+        return self.examine(wanted, data, lq=lq)
+
+    def _digest(self, path: Path, sizes: set[tuple[int, int]], root: Path | None) -> str | None:
+        try:
+            data = read_regular(path, MOST_BYTES, root)
+        except OSError:
+            return None
+        digest = self._ask({"op": "digest", "sizes": sorted(sizes)}, data, None, 0)[0].get("digest")
         return digest if isinstance(digest, str) else None
 
-    def _ask(self, request: dict[str, Any]) -> Mapping[str, Any]:
-        """The answer of an idle process; one that ends over a picture is replaced for the next."""
+    def _ask(
+        self, request: dict[str, Any], data: bytes, lq: tuple[str, bytes] | None, most: int
+    ) -> tuple[Mapping[str, Any], bytes]:
+        """The answer of an idle process on copies of a picture and its input; one that ends over it is replaced."""
+        folder = self._exchange / secrets.token_hex(8)
         child = self._idle.get()
-        answered = False
         try:
-            if child is None:
-                nowhere = Path(self._nowhere.name)
-                child = Child("none", Place(nowhere, nowhere), LIMITS, DECODER)
-                child.begin("cpu")
-            answer = child.ask(request, LIMITS.seconds)
-            answered = answer.state == "answered"
-            return answer.fields if answered else {"problem": answer.problem}
-        finally:
-            if child is not None and not answered:
+            _put(folder / "picture.png", data)
+            if lq is not None:
+                _put(folder / "lq" / lq[0], lq[1])
+            # One that waited may have ended for a reason of its own, which is no fault of the picture's.
+            for _ in range(2):
+                waited = child is not None
+                child = child or self._starter.submit(self._started).result()
+                inside = {"path": child.path_of(f"{folder.name}/picture.png")}
+                inside["lq"] = child.path_of(f"{folder.name}/lq/{lq[0]}") if lq else ""
+                answer = child.ask({**request, **inside}, LIMITS.seconds, most)
+                if answer.state == "answered":
+                    return answer.fields, answer.data
                 child.close()
                 child = None
+                if not waited or answer.state != "died":
+                    break
+            return {"problem": answer.problem}, b""
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
             self._idle.put(child)
+
+    def _started(self) -> Child:
+        child = Child(self.backend, Place(self._exchange, self._exchange), LIMITS, DECODER)
+        if child.begin("cpu").state == "answered":
+            return child
+        child.close()
+        if self.backend == "none":
+            raise UserError(f"a process that decodes pictures does not start: {child.printed[-500:]}", exit_code=3)
+        # It works for others and not for this Python, such as one in a folder that the sandbox hides.
+        self._backend = "none"
+        return self._started()
 
     def _each(self, look: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         with ThreadPoolExecutor(self._count) as pool:
             return list(pool.map(look, items))
+
+
+def _put(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    for one in (path, path.parent, path.parent.parent):
+        one.chmod(0o755 if one.is_dir() else 0o644)
+
+
+def _pixels(answer: Mapping[str, Any], samples: bytes) -> Pixels:
+    """Samples as RGB (H, W, 3); raises KeyError, ValueError or TypeError if they are not what the answer says."""
+    height, width, channels = answer["shape"]
+    if channels != 3 or answer["dtype"] not in ("uint8", "uint16", "float32"):
+        raise ValueError
+    return np.frombuffer(samples, answer["dtype"]).reshape(int(height), int(width), 3)

@@ -7,7 +7,7 @@ asks for exactly the memory that the input's size justifies.
 import hashlib
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,8 @@ class Wanted:
     """Height and width of the input, where it is not to be read."""
     depths: tuple[int, ...] = (8,)
     """Bits a sample that the track takes."""
+    root: Path | None = None
+    """The entry's folder, below which no link is followed."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,11 @@ class SeenImage:
     """Height and width."""
     digest: str | None = None
     """Of size and pixels: equal pictures have equal ones, however they are stored."""
+    pixels: Pixels | None = field(default=None, compare=False, repr=False)
+    """Where they were asked for, and nothing stands in their way."""
 
 
-class _Bad(Exception):
+class BadImage(Exception):
     """Nothing more can be said of a picture than this."""
 
     def __init__(self, finding: Finding) -> None:
@@ -75,22 +79,25 @@ class _Bad(Exception):
         self.finding = finding
 
 
-def look_at(wanted: Wanted) -> SeenImage:
-    """Everything that is wrong with one picture.
+def look_at(wanted: Wanted, *, keep: bool = False) -> SeenImage:
+    """Everything that is wrong with one picture; `keep` gives its pixels instead of their digest.
 
     Raises UserError if the input that it is for cannot be read.
     """
-    given, size = _input(wanted)
+    given, size = input_of(wanted)
     try:
-        data = _bytes(wanted, size)
+        data = bytes_of(wanted, size)
         found = _size(wanted, data)
         wrong = _as_expected(wanted, data, found, size)
         if wrong:
             return SeenImage(wanted.name, tuple(wrong), found)
         pixels = _pixels(wanted, data)
-    except _Bad as bad:
+    except BadImage as bad:
         return SeenImage(wanted.name, (bad.finding,))
-    return SeenImage(wanted.name, tuple(_dishonest(wanted, data, pixels, given)), found, digest_of(pixels))
+    wrong = _dishonest(wanted, data, pixels, given)
+    if keep:
+        return SeenImage(wanted.name, tuple(wrong), found, pixels=pixels)
+    return SeenImage(wanted.name, tuple(wrong), found, digest_of(pixels))
 
 
 def digest_of(pixels: Pixels) -> str:
@@ -131,7 +138,15 @@ def is_picture(head: bytes) -> bool:
     return head.startswith(formats)
 
 
-def _input(wanted: Wanted) -> tuple[bytes | None, tuple[int, int] | None]:
+def size_in(head: bytes) -> tuple[int, int] | None:
+    """Height and width by the first 24 bytes of a PNG; None for other files."""
+    if not head.startswith(SIGNATURE) or head[8:16] != b"\0\0\0\x0dIHDR" or len(head) < 24:
+        return None
+    width, height = struct.unpack(">II", head[16:24])
+    return height, width
+
+
+def input_of(wanted: Wanted) -> tuple[bytes | None, tuple[int, int] | None]:
     """The bytes of the input, if they are to be looked at, and the height and width that the result must have."""
     if wanted.lq is None:
         return None, wanted.size
@@ -140,23 +155,26 @@ def _input(wanted: Wanted) -> tuple[bytes | None, tuple[int, int] | None]:
     return data, (header.height, header.width)
 
 
-def _bytes(wanted: Wanted, size: tuple[int, int] | None) -> bytes:
-    most = 4 * size[0] * size[1] + SPARE_BYTES if size else MOST_BYTES
+def bytes_of(wanted: Wanted, size: tuple[int, int] | None, each: int = 4) -> bytes:
+    """What the file holds, if it is a regular file of a length that its size justifies, `each` byte a pixel; raises
+    BadImage.
+    """
+    most = each * size[0] * size[1] + SPARE_BYTES if size else MOST_BYTES
     try:
         length = wanted.path.lstat().st_size
         if length > most:
-            raise _Bad(Finding("E309", wanted.name, f"at most {most:,} bytes", f"{length:,} bytes"))
-        return read_regular(wanted.path, most)
+            raise BadImage(Finding("E309", wanted.name, f"at most {most:,} bytes", f"{length:,} bytes"))
+        return read_regular(wanted.path, most, wanted.root)
     except OSError as error:
-        raise _Bad(Finding("E307", wanted.name, "a file that can be read", error.strerror or str(error))) from None
+        raise BadImage(Finding("E307", wanted.name, "a file that can be read", error.strerror or str(error))) from None
 
 
 def _size(wanted: Wanted, data: bytes) -> tuple[int, int]:
     """Height and width by the file's first chunk, before any library sees it."""
     if not data.startswith(SIGNATURE):
-        raise _Bad(Finding("E306", wanted.name, "a PNG by its content", kind(data)))
+        raise BadImage(Finding("E306", wanted.name, "a PNG by its content", kind(data)))
     if len(data) < 33 or data[8:16] != b"\0\0\0\x0dIHDR":
-        raise _Bad(
+        raise BadImage(
             Finding("E307", wanted.name, "a PNG that begins with its header", f"{len(data):,} bytes without one")
         )
     width, height = struct.unpack(">II", data[16:24])
@@ -167,7 +185,9 @@ def _as_expected(wanted: Wanted, data: bytes, found: tuple[int, int], size: tupl
     """What its header says that it should not."""
     wrong = []
     if found[0] * found[1] > (max(MOST_PIXELS, size[0] * size[1]) if size else MOST_PIXELS):
-        raise _Bad(Finding("E309", wanted.name, _by(size) if size else f"at most {MOST_PIXELS:,} pixels", _by(found)))
+        raise BadImage(
+            Finding("E309", wanted.name, _by(size) if size else f"at most {MOST_PIXELS:,} pixels", _by(found))
+        )
     depth, colour = data[24], data[25]
     if depth not in wanted.depths or colour != 2:
         shown = f"{COLOURS.get(colour, f'colour type {colour}')} of {depth} bits"
@@ -177,7 +197,7 @@ def _as_expected(wanted: Wanted, data: bytes, found: tuple[int, int], size: tupl
     try:
         header = header_of(wanted.path, data)
     except UnreadableImage as error:
-        raise _Bad(_damaged(wanted, error)) from None
+        raise BadImage(_damaged(wanted, error)) from None
     if header.frames > 1:
         wrong.append(Finding("E308", wanted.name, "one picture", f"{header.frames} frames"))
     upright = header.height, header.width
@@ -189,11 +209,11 @@ def _as_expected(wanted: Wanted, data: bytes, found: tuple[int, int], size: tupl
 def _pixels(wanted: Wanted, data: bytes) -> Pixels:
     broken = _broken_chunk(data)
     if broken is not None:
-        raise _Bad(Finding("E307", wanted.name, "a whole PNG", broken))
+        raise BadImage(Finding("E307", wanted.name, "a whole PNG", broken))
     try:
         return decode(wanted.path, data)
     except UnreadableImage as error:
-        raise _Bad(_damaged(wanted, error)) from None
+        raise BadImage(_damaged(wanted, error)) from None
 
 
 def _broken_chunk(data: bytes) -> str | None:
@@ -218,10 +238,10 @@ def _broken_chunk(data: bytes) -> str | None:
 def _dishonest(wanted: Wanted, data: bytes, pixels: Pixels, given: bytes | None) -> list[Finding]:
     """What cannot have come out of a restoration. An input of one colour excuses an output of one colour."""
     lq = decode(wanted.lq, given) if wanted.lq and given is not None else None
-    if lq is not None and _constant(lq):
+    if lq is not None and constant(lq):
         return []
     wrong = []
-    if _constant(pixels):
+    if constant(pixels):
         colour = tuple(int(level) for level in pixels[0, 0])
         wrong.append(Finding("E310", wanted.name, "a picture", f"{_by(pixels.shape)} times the colour {colour}"))
     if lq is not None and given is not None and wanted.lq is not None:
@@ -231,7 +251,8 @@ def _dishonest(wanted: Wanted, data: bytes, pixels: Pixels, given: bytes | None)
     return wrong
 
 
-def _constant(pixels: Pixels) -> bool:
+def constant(pixels: Pixels) -> bool:
+    """Whether all pixels are equal."""
     return bool((pixels[0] == pixels[0, 0]).all()) and bool((pixels == pixels[0, 0]).all())
 
 

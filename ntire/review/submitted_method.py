@@ -17,7 +17,7 @@ from ntire.method import Method
 from ntire.method.catalogue import module_name
 from ntire.method.method_table import weights_of_methods
 from ntire.method.weights_files import Weights, cache_folder, digest_of
-from ntire.picture.image import as_image, decode, read_header
+from ntire.picture.image import as_image, read_header
 from ntire.picture.raw import facts_text, read_raw
 from ntire.review.code_checks import METHOD
 from ntire.review.image_check_workers import decoders
@@ -229,7 +229,7 @@ def as_method(submitted: SubmittedMethod, facts: Loaded, folder: Path, scratch: 
             wrong = look(answer.data, path.name, size, scratch)
             if wrong:
                 raise RuntimeError(wrong)
-            return as_image(decode(path, answer.data))
+            return as_image(decoders().decode(path, answer.data))
 
     # The code that runs is the folder's, and so is its hash.
     name = f"ntire_submitted_{module_name(str(folder.resolve()))}"

@@ -5,7 +5,6 @@ nothing. Each result is held against the submitted image. Then the same code is 
 chooses and the one that took longest: see `ntire.review.questions`. A pass says that the code reproduces the images: no more.
 """
 
-import json
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +19,13 @@ from ntire import UserError, __version__
 from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission
-from ntire.files import writable_folder, write_atomically
-from ntire.picture.image import Integers, decode_integers, encode_png, psnr_of, read_bytes
+from ntire.entry.verdict import VERIFICATION, sealed
+from ntire.files import read_regular, writable_folder, write_atomically
+from ntire.picture.image import Integers, encode_png, psnr_of
 from ntire.review.check import InputsOf, Report, check, inner_folder
 from ntire.review.code_checks import CODE, Blob, unexplained
+from ntire.review.image_check_workers import decoders
+from ntire.review.image_checks import MOST_BYTES
 from ntire.review.probes import Gap
 from ntire.review.questions import Probe, Questions
 from ntire.review.submitted_method import SubmittedMethod, clean_tree, look, size_of, weights_at_hand
@@ -32,9 +34,8 @@ from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Answer, Backend
 from ntire.sandbox.limits import Limits
 from ntire.sandbox.scratch import scratch_folder
-from ntire.scoring.leaderboard import VERIFICATION
 from ntire.scoring.track import Track, load_track
-from ntire.text import printable
+from ntire.text import printable, printable_json
 
 FORMAT = 1
 Verdict = Literal["pass", "pass with a note", "fail", "undecided"]
@@ -150,8 +151,10 @@ def verify(
     scores: Scores,
     out: Path,
     truth_of: InputsOf = lambda track: None,
+    key: bytes | None = None,
 ) -> Verification:
-    """Run an entry's code and hold what it makes against what was submitted; write `verification.json` into `out`.
+    """Run an entry's code and hold what it makes against what was submitted; write `verification.json` into `out`, signed
+    if there is a `key`.
 
     An entry that `check` refuses is not run. `inputs_of` says what it is checked with, `run_on` what its code gets, `truth_of`
     where the ground truth is, if it is known. Raises
@@ -161,7 +164,7 @@ def verify(
     with scratch_folder() as name:
         found = _verified(entry, report, run_on, options, scores, out, Path(name), truth_of)
     path = writable_folder(out) / VERIFICATION
-    write_atomically(path, json.dumps(found.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, printable_json(sealed(found.as_json(), key), indent=2, allow_nan=False) + "\n")
     return replace(found, file=path)
 
 
@@ -226,6 +229,7 @@ class _Verifier:
         truth_of: InputsOf,
     ) -> None:
         self.submission, self.report, self.options = submission, report, options
+        self.content = content_of(submission.root)
         self.track = load_track(submission.track)
         folder = run_on(self.track)
         if folder is None:
@@ -269,6 +273,8 @@ class _Verifier:
         finally:
             self.code.close()
         scored = self._scored(scores, compared)
+        if content_of(self.submission.root) != self.content:
+            raise UserError(f"{self.submission.root}: changed while it was verified. Verify it again.", exit_code=3)
         verdict = self._verdict(compared, scored)
         return self._result(verdict, compared, probes, scored)
 
@@ -277,8 +283,8 @@ class _Verifier:
         differing = sorted((one for one in compared if one.largest), key=lambda one: (-(one.mean or 0), one.image))
         written = []
         for number, one in enumerate(differing[:WORST], 1):
-            theirs = _integers_of(self.submitted[one.image])
-            ours = _integers_of(self.reproduced / IMAGES / f"{one.image}.png")
+            theirs = self._given(one.image)[1]
+            ours = self._made(one.image)
             row, column = _worst_place(theirs, ours)
             a, b = (pixels[row : row + PATCH, column : column + PATCH].astype(np.int32) for pixels in (theirs, ours))
             shown = np.concatenate([a, b, (8 * np.abs(a - b)).clip(0, 255)], axis=1).astype(np.uint8)
@@ -309,7 +315,7 @@ class _Verifier:
             self.code.sandbox,
             tuple(self.notes),
             self.code.printed,
-            content_of(self.submission.root),
+            self.content,
         )
 
     def _compare_all(self) -> list[Compared]:
@@ -336,14 +342,25 @@ class _Verifier:
         path = self.reproduced / IMAGES / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-        theirs = self.submitted[name]
-        if theirs.read_bytes() == data:
+        given, theirs = self._given(name)
+        if given == data:
             return Compared(name, "identical", 0, 0.0, math.inf, 0.0, answer.seconds)
-        found = compare(_integers_of(theirs), decode_integers(path, data))
+        found = compare(theirs, decoders().decode(path, data))
         rules = self.track.reproduction
         close = found["largest"] <= rules.levels and found["share"] <= rules.share
         status = "identical" if not found["largest"] else "close" if close else "different"
         return Compared(name, status, seconds=answer.seconds, **found)
+
+    def _given(self, name: str) -> tuple[bytes, Integers]:
+        """A submitted image, bytes and pixels: a stranger's, so it is decoded in a process of its own."""
+        path = self.submitted[name]
+        data = read_regular(path, MOST_BYTES, self.submission.root)
+        return data, decoders().decode(path, data)
+
+    def _made(self, name: str) -> Integers:
+        """The reproduced one."""
+        path = self.reproduced / IMAGES / f"{name}.png"
+        return decoders().decode(path, path.read_bytes())
 
     def _restored(
         self, item: Input, fingerprint: str, path: Path | None = None, name: str | None = None
@@ -388,12 +405,9 @@ class _Verifier:
         self.gaps = questions.gaps
         return questions.probes
 
-    def _made(self, image: str) -> Integers:
-        return decode_integers(self.inputs[image].path, (self.reproduced / IMAGES / f"{image}.png").read_bytes())
-
     def _ask(self, item: Input, path: Path | None = None, name: str | None = None) -> tuple[float, Integers | None]:
         answer, data = self._restored(item, self._fingerprint(item), path, name)
-        return answer.seconds, None if data is None else decode_integers(item.path, data)
+        return answer.seconds, None if data is None else decoders().decode(item.path, data)
 
     def _near(self, one: Integers, other: Integers) -> bool:
         found = compare(one, other)
@@ -462,10 +476,6 @@ class _Verifier:
 
 
 STATES = ("timed out", "died", "over a limit", "unreadable", "failed")
-
-
-def _integers_of(path: Path) -> Integers:
-    return decode_integers(path, read_bytes(path))
 
 
 def _worst_place(theirs: Integers, ours: Integers) -> tuple[int, int]:

@@ -146,7 +146,7 @@ def test_scores_are_tables_that_can_be_computed_with_and_written(tmp_path):
         ntire.run("Copy", "srgb", tmp_path / "gt", tmp_path / "entries" / team, device="cpu")
         write_png(tmp_path / "entries" / team / "images" / "a.png", scene(seed=5 + number))
     board = ntire.score(tmp_path / "entries", gt=tmp_path / "gt", metrics=["psnr-y", "ssim-y"], device="cpu")
-    assert not (tmp_path / "entries" / "leaderboard.csv").exists()
+    assert not (tmp_path / "entries-results").exists()
     frame = board.frame
     assert list(frame["entry"]) == ["one", "two"]
     assert frame["psnr-y"].dtype == np.float64

@@ -8,6 +8,7 @@ import pytest
 
 from ntire import UserError
 from ntire.entry.manifest import Claims, Manifest, Submission
+from ntire.entry.verdict import Standing
 from ntire.scoring.leaderboard import BINS, line_of, ranked
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.read_back import lines_of
@@ -256,15 +257,19 @@ def test_ranks_without_each_metric_are_in_the_markdown():
     assert "| b | 1 | 1 | 2 |" in text
 
 
-def test_a_verdict_of_verification_is_shown(tmp_path):
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "verification.json").write_text('{"verdict": "pass"}')
-    one = line("x", [row("a", psnr=20.0, ssim=0.5)], root=tmp_path)
+def test_a_verdict_of_verification_is_shown_and_one_that_does_not_count_is_a_note():
+    one = line("x", [row("a", psnr=20.0, ssim=0.5)], verdict=Standing("pass"))
     assert one.reproduced == "pass"
     assert "reproduced: pass" in cells([one])[1][0][-1]
-    (tmp_path / "x" / "verification.json").write_text("no json")
-    with pytest.raises(UserError, match="expected what `ntire verify` writes"):
-        line("x", [row("a", psnr=20.0, ssim=0.5)], root=tmp_path)
+    one = line("x", [row("a", psnr=20.0, ssim=0.5)], verdict=Standing(note="the verdict is not signed"))
+    assert not one.reproduced
+    assert "the verdict is not signed" in one.notes
+
+
+def test_a_rule_that_is_broken_takes_the_rank_and_is_named():
+    one = line("x", [row("a", psnr=20.0, ssim=0.5)], refused=("E103 not a regular file (images)",))
+    assert ranked([one])[0].rank is None
+    assert one.problems == ("E103 not a regular file (images)",)
 
 
 @pytest.fixture

@@ -41,12 +41,12 @@ def test_the_whole_way_from_noisy_pictures_to_a_leaderboard(ntire, pair):
     shutil.copytree(pair / "gt", "submissions/gold/images", dirs_exist_ok=True)
     ran = ntire("score", "submissions", "--gt", pair / "gt", "--metrics", "psnr-y,ssim-y")
     assert ran.code == 0, ran.err
-    rows = {row["entry"]: row for row in table("submissions/leaderboard.csv")}
+    rows = {row["entry"]: row for row in table("submissions-results/leaderboard.csv")}
     assert rows["gold"]["psnr-y"] == "80"
     assert float(rows["MiAlgo-srgb"]["psnr-y"]) > float(rows["Copy-srgb"]["psnr-y"]) + 2
     copied = read_pixels(pair / "lq" / "a.png")
     assert np.array_equal(read_pixels(Path("submissions/Copy-srgb/images/a.png")), copied)
-    assert [row["image"] for row in table("submissions/MiAlgo-srgb/scores.csv")] == ["a", "b", "below/c"]
+    assert [row["image"] for row in table("submissions-results/MiAlgo-srgb/scores.csv")] == ["a", "b", "below/c"]
 
 
 def test_without_input_the_sample_set_is_restored_and_scored(ntire):
@@ -230,7 +230,7 @@ def test_scoring_again_gives_the_same_bytes(ntire, pair):
     for _ in range(2):
         assert ntire("score", "submissions", "--gt", pair / "gt").code == 0
         files = ("leaderboard.csv", "leaderboard.json", "leaderboard.md", "Copy-srgb/scores.csv")
-        tables.append([Path("submissions", file).read_bytes() for file in files])
+        tables.append([Path("submissions-results", file).read_bytes() for file in files])
     assert tables[0] == tables[1]
 
 
@@ -277,9 +277,18 @@ def test_scores_are_ranked_again_from_their_files(ntire, pair):
     for team in ("Copy", "MiAlgo"):
         ntire("run", "--team", team, "--track", "demo-srgb", pair / "lq", "--device", "cpu", "-o", f"entries/{team}")
     ntire("score", "entries", "--gt", pair / "gt")
-    ran = ntire("leaderboard", "entries/Copy/scores.csv", "entries/MiAlgo/scores.csv", "--track", "demo-srgb", "--json")
+    ran = ntire(
+        "leaderboard",
+        "entries-results/Copy/scores.csv",
+        "entries-results/MiAlgo/scores.csv",
+        "--track",
+        "demo-srgb",
+        "--json",
+    )
     again = {line["entry"]: line["total"] for line in ran.json()}
-    assert again == pytest.approx({row["entry"]: float(row["total"]) for row in table("entries/leaderboard.csv")})
+    assert again == pytest.approx(
+        {row["entry"]: float(row["total"]) for row in table("entries-results/leaderboard.csv")}
+    )
 
 
 def test_a_track_of_one_s_own_is_a_toml(ntire, pair):
@@ -322,8 +331,7 @@ def test_missing_weights_are_named_with_their_sizes_and_nothing_is_written(ntire
     assert ran.code == 3
     for part in ("LPIPS_v0.1_alex-df73285e.pth", "vgg16-397923af.pth", "553 MB", "ntire weights fetch"):
         assert part in ran.err
-    assert not Path("submissions/leaderboard.csv").exists()
-    assert not Path("submissions/Copy-srgb/scores.csv").exists()
+    assert not Path("submissions-results").exists()
     ran = ntire("weights", "list", "--track", "face-2025", "--json")
     files = {row["file"] for row in ran.json()}
     assert {"RN50.pt", "adaface_ir50_ms1mv2.ckpt", "q-future/one-align", "inception_FFHQ_512.pth"} <= files
@@ -339,7 +347,7 @@ def test_drifted_libraries_refuse_to_rank(ntire, pair, monkeypatch):
     assert ran.code == 3
     assert "nothing is ranked" in ran.err
     assert "ssim: 0.96108228 for 0.5" in ran.err
-    assert not Path("submissions/leaderboard.csv").exists()
+    assert not Path("submissions-results").exists()
 
 
 def test_faces_without_a_table_of_landmarks_are_looked_for_and_that_is_said(ntire, pair, monkeypatch, tmp_path):

@@ -36,13 +36,25 @@ def test_they_see_what_we_would_see(own, tmp_path):
         own.look([Wanted(path, "a.png", lq)])
 
 
-def test_one_that_dies_is_a_finding_and_the_next_picture_is_looked_at(own, tmp_path):
+def test_one_that_has_ended_is_no_fault_of_the_next_picture(own, tmp_path):
     path = write_png(tmp_path / "a.png", scene())
     own._count = 1
     assert own.look([Wanted(path, "a.png")])[0].digest
-    child = own._idle.queue[-1]
-    os.kill(child._process.pid, signal.SIGKILL)
-    assert [one.code for one in own.look([Wanted(path, "a.png")])[0].findings] == ["E307"]
+    os.kill(own._idle.queue[-1]._process.pid, signal.SIGKILL)
+    assert own.look([Wanted(path, "a.png")])[0].findings == ()
+
+
+def test_a_picture_that_ends_its_decoder_is_a_finding_and_the_next_one_is_looked_at(own, tmp_path, monkeypatch):
+    path = write_png(tmp_path / "a.png", scene())
+    ask = decoder.Child.ask
+
+    def dies(child, request, *rest):
+        if request.get("name") == "bad.png":
+            child.kill()
+        return ask(child, request, *rest)
+
+    monkeypatch.setattr(decoder.Child, "ask", dies)
+    assert [one.code for one in own.look([Wanted(path, "bad.png")])[0].findings] == ["E307"]
     assert own.look([Wanted(path, "a.png")])[0].findings == ()
 
 

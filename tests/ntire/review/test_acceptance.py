@@ -1,0 +1,170 @@
+"""`ntire score` on strangers' entries: a bad one is a row with its codes, the others are scored, none is written into."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.made import scene, write_png
+
+MANIFEST = 'team = "Team"\ntrack = "demo-srgb"\ndate = 2026-01-01\n[claims]\nparams_m = 1.0\n'
+NAMES = ("a", "b")
+
+
+@pytest.fixture
+def field(tmp_path):
+    """References, and a folder of entries to which each test adds its own beside `honest`."""
+    for seed, name in enumerate(NAMES):
+        write_png(tmp_path / "gt" / f"{name}.png", scene(seed=seed))
+        write_png(tmp_path / "lq" / f"{name}.png", scene(seed=seed) // 2)
+    entry(tmp_path, "honest")
+    return tmp_path
+
+
+def entry(field, name):
+    root = field / "entries" / name
+    for seed, stem in enumerate(NAMES):
+        write_png(root / "images" / f"{stem}.png", scene(seed=seed) ^ 1)
+    (root / "submission.toml").write_text(MANIFEST)
+    return root
+
+
+def content(folder):
+    """Names, links, and the bytes of files that are small enough to be read."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        small = path.is_file() and not path.is_symlink() and path.stat().st_size < 10**7
+        found[str(path)] = path.readlink() if path.is_symlink() else path.read_bytes() if small else None
+    return found
+
+
+def scored(ntire, field, *words):
+    before = content(field / "entries")
+    ran = ntire("score", field / "entries", "--gt", field / "gt", "--lq", field / "lq", "--json", *words)
+    assert content(field / "entries") == before
+    return {line["entry"]: line for line in ran.json()}
+
+
+def a_link_to_the_truth(field, image):
+    image.unlink()
+    image.symlink_to(field / "gt" / "a.png")
+
+
+def a_fifo(field, image):
+    image.unlink()
+    os.mkfifo(image)
+
+
+def a_sparse_giant(field, image):
+    with image.open("wb") as file:
+        file.truncate(3 << 30)
+
+
+def a_folder(field, image):
+    image.unlink()
+    image.mkdir()
+
+
+def another_format(field, image):
+    image.write_bytes(b"II*\0" + bytes(100))
+
+
+def a_torn_file(field, image):
+    image.write_bytes(image.read_bytes()[:-20])
+
+
+def another_size(field, image):
+    write_png(image, scene(20, 24))
+
+
+HOSTILE = {
+    a_link_to_the_truth: ("unreadable", "E103"),
+    a_fifo: ("unreadable", "E103"),
+    a_sparse_giant: ("unreadable", "E309"),
+    a_folder: ("unreadable", "E307"),
+    another_format: ("wrong format", "E306"),
+    a_torn_file: ("unreadable", "E307"),
+    another_size: ("wrong size", "E304"),
+}
+
+
+def test_each_hostile_picture_is_a_status_and_a_code_and_the_others_are_scored(ntire, field):
+    for make in HOSTILE:
+        make(field, entry(field, make.__name__) / "images" / "a.png")
+    lines = scored(ntire, field)
+    assert lines["honest"]["rank"] == 1
+    for make, (status, code) in HOSTILE.items():
+        line = lines[make.__name__]
+        assert (line["rank"], line["total"], line["scored"]) == (None, None, 1), make
+        assert f"1 {status} (a)" in line["problems"][0], make
+        assert any(code in problem for problem in line["problems"]), make
+    # What is bad once is bad again: only honest pictures are remembered.
+    assert scored(ntire, field) == lines
+
+
+def test_what_else_breaks_a_rule_is_named_with_its_code_and_not_ranked(ntire, field):
+    (entry(field, "whole-folder") / "more").symlink_to("../honest/images")
+    (entry(field, "manifest") / "submission.toml").write_text('team = "x')
+    shutil.copy(field / "gt" / "a.png", entry(field, "unexpected") / "images" / "$(touch x).png")
+    (entry(field, "code") / "method").mkdir()
+    (field / "entries" / "code" / "method" / "method.py").write_text("this is no Python")
+    (entry(field, "forged") / "verification.json").write_text('{"verdict": "pass"}')
+    shipped = entry(field, "shipped")
+    shutil.copy(shipped / "images" / "a.png", shipped / "table.dat")
+    for name in NAMES:
+        shutil.copy(field / "lq" / f"{name}.png", entry(field, "equal") / "images")
+    equal = field / "entries" / "equal" / "images" / "b.png"
+    shutil.copy(field / "lq" / "b.png", equal)
+    lines = scored(ntire, field)
+    codes = {
+        "whole-folder": "E103", "manifest": "E202", "unexpected": "E302", "code": "E406", "forged": "E613",
+        "shipped": "E312", "equal": "E311",
+    }  # fmt: skip
+    for name, code in codes.items():
+        assert lines[name]["rank"] is None, name
+        assert any(problem.startswith(f"{code} ") for problem in lines[name]["problems"]), (
+            name,
+            lines[name]["problems"],
+        )
+    assert lines["honest"]["rank"] == 1
+    assert not lines["forged"]["reproduced"]
+
+
+def test_results_go_beside_the_entries_and_never_into_one(ntire, field):
+    scored(ntire, field)
+    results = field / "entries-results"
+    assert (results / "honest" / "scores.csv").is_file()
+    assert (results / "leaderboard.csv").is_file()
+    ran = ntire("score", field / "entries", "--gt", field / "gt", "-o", field / "entries")
+    assert ran.code == 2
+    assert "lies in the entry" in ran.err
+    # One entry alone has the same place.
+    assert ntire("score", field / "entries" / "honest", "--gt", field / "gt").code == 0
+    assert {path.name for path in field.iterdir() if path.is_dir()} >= {"entries", "entries-results"}
+    again = ntire("leaderboard", results / "honest" / "scores.csv", "--track", "demo-srgb", "--json").json()
+    assert (again[0]["team"], again[0]["rank"]) == ("Team", 1)
+
+
+def test_a_refused_entry_stays_refused_when_its_table_is_ranked_again(ntire, field):
+    (entry(field, "forged") / "verification.json").write_text("{}")
+    scored(ntire, field)
+    table = field / "entries-results" / "forged" / "scores.csv"
+    again = ntire("leaderboard", table, "--track", "demo-srgb", "--json").json()
+    assert again[0]["rank"] is None
+
+
+def test_the_baseline_that_is_its_input_is_ranked(ntire, field):
+    root = entry(field, "copy")
+    for name in NAMES:
+        shutil.copy(field / "lq" / f"{name}.png", root / "images")
+    (root / "submission.toml").write_text(MANIFEST.replace('"Team"', '"Copy"'))
+    assert scored(ntire, field)["copy"]["rank"] == 2
+
+
+def test_an_unusable_cache_does_not_stop_the_scorer(ntire, field, monkeypatch):
+    (field / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path(field / "file")))
+    ran = ntire("score", field / "entries", "--gt", field / "gt", "--lq", field / "lq")
+    assert ran.code == 0
+    assert "cannot be used as a cache" in ran.err
