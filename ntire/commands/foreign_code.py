@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,13 +51,13 @@ def foreign_tree(team: str | Path) -> Iterator[tuple[Backend, Path, Path]]:
     """
     from ntire.review.submitted_method import clean_tree
     from ntire.sandbox.child import choose
+    from ntire.sandbox.scratch import scratch_folder
 
     folder = Path(team)
     if not (folder / "method.py").is_file():
         raise UserError(f"{folder}: expected a folder with a method.py, found none.")
     backend = choose("auto", TRUST)
-    with tempfile.TemporaryDirectory(prefix="ntire-") as name:
-        scratch = Path(name)
+    with scratch_folder() as scratch:
         (scratch / "code").mkdir(mode=0o755)
         clean_tree(folder, scratch / "code", "")
         yield backend, scratch / "code", scratch
