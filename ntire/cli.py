@@ -111,7 +111,7 @@ def _print_error(message: str) -> None:
 def top(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
-    """Options of no command."""
+    """Options before a command."""
     if version:
         typer.echo(f"ntire {__version__}")
         raise typer.Exit

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 TRUST = "`--trust` (trust=True, or NTIRE_TRUST=1) runs the folder's code with all your rights: for your own method."
 Trust = Annotated[
-    bool, typer.Option("--trust", envvar="NTIRE_TRUST", help="Run a folder's code with all your rights: for your own.")
+    bool,
+    typer.Option(
+        "--trust",
+        envvar="NTIRE_TRUST",
+        help="Run a folder's code outside the sandbox, with all your rights: for your own code.",
+    ),
 ]
 
 
@@ -42,7 +47,7 @@ def announce(team: str | Path, trust: bool, say: Say) -> None:
 def foreign_tree(team: str | Path) -> Iterator[tuple[Backend, Path, Path]]:
     """A sandbox that works here, a copy of the folder's code that its user may read, and a scratch folder around it.
 
-    Raises UserError for a folder without a method.py, and (exit code 3) where no sandbox can be had.
+    Raises UserError for a folder without a method.py, and (exit code 3) where no sandbox is available.
     """
     from ntire.review.submitted_method import clean_tree
     from ntire.sandbox.child import choose

@@ -1,6 +1,6 @@
 """What submitted code may use, and who on this machine holds it to that: a systemd scope, control groups, or rlimits.
 
-Whatever is strongest here is used; what was used is recorded, because "limited" means less where only rlimits are to be had.
+Whatever is strongest here is used; what was used is recorded, because "limited" means less where only rlimits are available.
 """
 
 import contextlib
