@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from ntire import UserError, __version__
 from ntire.commands.options import app
+from ntire.sandbox.scratch import end_by_signals
 
 COMMANDS = {
     "demo": "demo",
@@ -78,6 +79,7 @@ def main() -> NoReturn:
     """The entry point: a user's mistake is one message and an exit code, anything else keeps its traceback."""
     # Pillow warns of damaged metadata, which is passed over.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    end_by_signals()
     try:
         app()
     except UserError as error:
@@ -109,7 +111,7 @@ def _print_error(message: str) -> None:
 def top(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
-    """Options of no command."""
+    """Options before a command."""
     if version:
         typer.echo(f"ntire {__version__}")
         raise typer.Exit

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize(("name", "file"), [("methods", "README.md"), ("tracks", "scoring/tracks/README.md")])
+@pytest.mark.parametrize(("name", "file"), [("methods", "docs/methods.md"), ("tracks", "scoring/tracks/README.md")])
 def test_documents_show_the_generated_tables(name, file):
     """After a change: `ntire teams --markdown` and `ntire tracks --markdown` print them."""
     block = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", (ROOT / file).read_text(), re.DOTALL)

@@ -90,7 +90,7 @@ class BenchReport:
     gpu: dict[str, list[str]]
     """What the driver said before, during and after."""
     problems: tuple[str, ...]
-    """Why the figures cannot stand."""
+    """Why the measurement is invalid."""
     warnings: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -431,7 +431,7 @@ def _turned_frame(source: Path, path: Path) -> None:
 
 
 def _problems(side: Side, scored: Mapping[str, str]) -> list[str]:
-    """Why the figures cannot stand: outputs that change or are not the scored ones, and clocks that disagree."""
+    """Why the measurement is invalid: outputs that change or are not the scored ones, and clocks that disagree."""
     found = [
         f"{side.name}: {name}: {len(digests)} different results from the same input"
         for name, digests in side.hashes.items()

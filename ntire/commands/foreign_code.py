@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +18,12 @@ if TYPE_CHECKING:
 
 TRUST = "`--trust` (trust=True, or NTIRE_TRUST=1) runs the folder's code with all your rights: for your own method."
 Trust = Annotated[
-    bool, typer.Option("--trust", envvar="NTIRE_TRUST", help="Run a folder's code with all your rights: for your own.")
+    bool,
+    typer.Option(
+        "--trust",
+        envvar="NTIRE_TRUST",
+        help="Run a folder's code outside the sandbox, with all your rights: for your own code.",
+    ),
 ]
 
 
@@ -43,17 +47,17 @@ def announce(team: str | Path, trust: bool, say: Say) -> None:
 def foreign_tree(team: str | Path) -> Iterator[tuple[Backend, Path, Path]]:
     """A sandbox that works here, a copy of the folder's code that its user may read, and a scratch folder around it.
 
-    Raises UserError for a folder without a method.py, and (exit code 3) where no sandbox can be had.
+    Raises UserError for a folder without a method.py, and (exit code 3) where no sandbox is available.
     """
     from ntire.review.submitted_method import clean_tree
     from ntire.sandbox.child import choose
+    from ntire.sandbox.scratch import scratch_folder
 
     folder = Path(team)
     if not (folder / "method.py").is_file():
         raise UserError(f"{folder}: expected a folder with a method.py, found none.")
     backend = choose("auto", TRUST)
-    with tempfile.TemporaryDirectory(prefix="ntire-") as name:
-        scratch = Path(name)
+    with scratch_folder() as scratch:
         (scratch / "code").mkdir(mode=0o755)
         clean_tree(folder, scratch / "code", "")
         yield backend, scratch / "code", scratch

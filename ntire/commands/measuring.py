@@ -284,7 +284,7 @@ def cost(
 
 @app.command(
     epilog="Examples: [bold]ntire bench --team MiAlgo --track srgb photos/[/]; [bold]ntire bench --scorer[/]; exit code 1 if "
-    "the figures cannot stand or a budget is exceeded"
+    "the measurement is invalid or a budget is exceeded"
 )
 def bench(
     inputs: Annotated[
@@ -295,33 +295,38 @@ def bench(
     variant: Variant = None,
     trust: Trust = False,
     against: Annotated[
-        str | None, typer.Option(help="TEAM or TEAM:variant to take turns with, or none. Default: Copy.")
+        str | None, typer.Option(help="Baseline to alternate with: TEAM, TEAM:variant or none. Default: Copy.")
     ] = None,
     entry: Annotated[
-        Path | None, typer.Option(help="A run over the same pictures to compare pixels with. Default: makes one first.")
+        Path | None,
+        typer.Option(help="Submission folder of the same pictures to compare pixels with. Default: one is made first."),
     ] = None,
     device: Device = "auto",
     precision: PrecisionName = "fp32",
     tile: Annotated[str, typer.Option(help="Side of the tiles in pixels, auto, or off for the whole image.")] = "auto",
     weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Of each side on the CPU.")] = 1,
-    quick: Annotated[bool, typer.Option("--quick", help="See that it runs; the figures are not to be quoted.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the order of the pictures.")] = 0,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one picture may take.")] = 600.0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads for the method and for the baseline.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="A short trial run; do not quote its figures.")] = False,
+    seed: Annotated[int, typer.Option(help="Random seed for the order of the pictures.")] = 0,
+    timeout: Annotated[float, typer.Option(min=1, help="Time limit for one picture, in seconds.")] = 600.0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
     scorer: Annotated[
-        bool, typer.Option("--scorer", help="The scorer against the plain loop, on random weights.")
+        bool, typer.Option("--scorer", help="Time the scorer against a plain loop, with random weights.")
     ] = False,
-    metrics: Annotated[str, typer.Option(help="Of --scorer, separated by commas.")] = "niqe,clipiqa,musiq,fid,adaface",
-    images: Annotated[int, typer.Option(min=2, help="Of --scorer: pictures of 512 x 512 in each entry.")] = 8,
-    entries: Annotated[int, typer.Option(min=1, help="Of --scorer.")] = 4,
-    rounds: Annotated[int, typer.Option(min=1, help="Of --scorer: both sides, in alternating order.")] = 3,
+    metrics: Annotated[
+        str, typer.Option(help="With --scorer: metrics, separated by commas.")
+    ] = "niqe,clipiqa,musiq,fid,adaface",
+    images: Annotated[int, typer.Option(min=2, help="With --scorer: number of 512 x 512 pictures in each entry.")] = 8,
+    entries: Annotated[int, typer.Option(min=1, help="With --scorer: number of entries.")] = 4,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="With --scorer: number of rounds; each times both sides, in alternating order.")
+    ] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Time a method in a process of its own, in turn with a baseline; or the scorer against the plain loop.
+    """Time a method in its own process, alternating with a baseline; or time the scorer against a plain loop.
 
-    At least 5 passes and 30 s in shuffled order after a warm-up at every size; what is made while the clock runs must be what
-    `ntire run` writes. On a CPU quote the ratio of CPU times.
+    At least 5 passes and 30 s in shuffled order after a warm-up at every size. Images made while timing must equal those
+    that `ntire run` writes. On a CPU, quote the ratio of CPU times.
     """
     if scorer:
         _bench_scorer(metrics, images, entries, rounds, as_json)
@@ -378,9 +383,9 @@ def cost_command(
     trust: Trust = False,
     at: Annotated[str | None, typer.Option(help="Height x width; by default the report's size.")] = None,
     reach: Annotated[
-        bool, typer.Option("--reach", help="Run it to see how far a pixel reaches, and what tiles change.")
+        bool, typer.Option("--reach", help="Also measure its receptive field, and what tiling changes.")
     ] = False,
-    tile: Annotated[int, typer.Option(min=1, help="Side of the tiles that --reach tries.")] = 128,
+    tile: Annotated[int, typer.Option(min=1, help="With --reach: side of the tiles, in pixels.")] = 128,
     as_json: AsJson = False,
 ) -> None:
     """Count a method's parameters, multiply-adds by three counters, activations and memory, beside what its report claims
@@ -426,14 +431,14 @@ def _print_fidelity(track: str | None, team: str | None, *, as_json: bool, as_ma
 def teams(
     track: Annotated[str | None, typer.Option(help="Only this folder of methods: raw, srgb, ...")] = None,
     as_json: AsJson = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/methods.md.")] = False,
     fidelity: Annotated[
         bool,
-        typer.Option("--fidelity", help="Print what each report states, statement by statement, and what is here."),
+        typer.Option("--fidelity", help="Compare each method with its report, statement by statement."),
     ] = False,
     team: Annotated[str | None, typer.Option(help="With --fidelity: only this team.")] = None,
     record: Annotated[
-        bool, typer.Option("--record", help="For developers: count what has changed and write teams/methods.json.")
+        bool, typer.Option("--record", help="For developers: recount changed methods and write teams/methods.json.")
     ] = False,
 ) -> None:
     """List every method: what its report claims, what we count, its weights and caveats."""

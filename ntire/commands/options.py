@@ -29,28 +29,32 @@ app = typer.Typer(
 Team = Annotated[str, typer.Option("--team", help="A team's name, or a folder with a method.py: ./NAME.")]
 
 
-TrackName = Annotated[str, typer.Option("--track", help="raw, srgb, a track's full name, or the path of its TOML.")]
+TrackName = Annotated[
+    str, typer.Option("--track", help="Track: raw, srgb, a full name as in `ntire tracks`, or the path of a TOML.")
+]
 
 
-Variant = Annotated[str | None, typer.Option(help="Which of the team's methods; the first by default.")]
+Variant = Annotated[str | None, typer.Option(help="Variant of the team's method. Default: the first.")]
 
 
-Out = Annotated[Path | None, typer.Option("-o", "--out", help="Where to write.")]
+Out = Annotated[Path | None, typer.Option("-o", "--out", help="Output folder.")]
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
 
 
-PrecisionName = Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the networks; fp32 is exact.")]
+PrecisionName = Annotated[
+    Literal["fp32", "bf16", "fp16"], typer.Option(help="Precision of the networks; fp32 is exact.")
+]
 
 
 Inputs = Annotated[Path | None, typer.Option("--lq", help="Folder of inputs. Default: $NTIRE_DATA/<track>/lq.")]
 
 
-Names = Annotated[list[str] | None, typer.Argument(help="Teams, metrics or files; all by default.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Names of teams, metrics or files. Default: all.")]
 
 
 OfTrack = Annotated[str | None, typer.Option("--track", help="Only what this track's metrics and methods need.")]
@@ -61,10 +65,10 @@ Key = Annotated[
 ]
 
 
-Memory = Annotated[float, typer.Option(min=0.25, help="GiB that submitted code may take.")]
+Memory = Annotated[float, typer.Option(min=0.25, help="Memory limit for submitted code, in GiB.")]
 
 
-TimeLimit = Annotated[float, typer.Option(min=1, help="Seconds that submitted code has for one image.")]
+TimeLimit = Annotated[float, typer.Option(min=1, help="Time limit for submitted code, in seconds per image.")]
 
 
 def command_line(data: Path, folder: Path | None) -> str:

@@ -185,8 +185,8 @@ def _run_in_sandbox(
 ) -> Summary:
     """Run the code of a folder in a sandbox into a submission folder; it resumes an interrupted run.
 
-    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) where no sandbox can be had or it does not
-    hold.
+    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) where no sandbox is available or it does
+    not hold.
     """
     from ntire.review.submitted_method import SubmittedMethod, as_method
     from ntire.runner.prepare import described
@@ -320,30 +320,31 @@ def run_command(
     variant: Variant = None,
     weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:N; several, as cuda:0,cuda:1, share the pictures.")
+        str, typer.Option(help="Device: auto, cpu, cuda or cuda:N. Several share the pictures: cuda:0,cuda:1.")
     ] = "auto",
     precision: PrecisionName = "fp32",
     tile: Annotated[str, typer.Option(help="Side of the tiles in pixels, auto, or off for the whole image.")] = "auto",
-    bits: Annotated[Literal["8", "16"], typer.Option(help="Bits a sample of the PNGs; the challenges want 8.")] = "8",
+    bits: Annotated[Literal["8", "16"], typer.Option(help="Bit depth of the PNGs; challenges expect 8.")] = "8",
     channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Another memory layout; says what it changes.")
+        bool, typer.Option("--channels-last", help="Use the channels-last memory layout; reports the effect on pixels.")
     ] = False,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="torch.compile the networks; says what it changes.")
+        bool, typer.Option("--compile", help="Compile the networks with torch.compile; reports the effect on pixels.")
     ] = False,
     cuda_graphs: Annotated[
-        bool, typer.Option("--cuda-graphs", help="Replay recorded kernels; says what it changes.")
+        bool, typer.Option("--cuda-graphs", help="Use CUDA graphs; reports the effect on pixels.")
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run finished.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming an earlier run.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
     given: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method's own.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method; may be repeated.")
     ] = None,
     whole: Annotated[
-        bool, typer.Option("--whole", help="Whole pictures: find their faces, restore each, put it back.")
+        bool, typer.Option("--whole", help="Find the faces in whole pictures, restore each, and paste it back.")
     ] = False,
     max_memory: Annotated[
-        float | None, typer.Option(min=0.001, help="GB of weights on the GPU at once; parts of a method take turns.")
+        float | None,
+        typer.Option(min=0.001, help="Limit for weights on the GPU, in GB; parts of a method are moved there in turn."),
     ] = None,
     trust: Trust = False,
     sandbox: Annotated[
@@ -377,8 +378,8 @@ def run_command(
 
 @app.command(epilog="Example: [bold]ntire sheet submissions/Copy-raw submissions/MiAlgo-raw --gt clean/[/]")
 def sheet(
-    entries: Annotated[list[Path], typer.Argument(help="Folders of entries, each with its images.")],
-    gt: Annotated[Path | None, typer.Option(help="Folder of clean pictures, for the last column.")] = None,
+    entries: Annotated[list[Path], typer.Argument(help="Submission folders.")],
+    gt: Annotated[Path | None, typer.Option(help="Folder of ground truth, for the last column.")] = None,
     file: Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")] = Path("contact-sheet.png"),
 ) -> None:
     """Put the same pictures of several entries side by side, at their own pixels."""

@@ -205,13 +205,17 @@ def _inputs_of(given: str | Path | None) -> InputsOf:
     "[bold]ntire check results.zip --track face-2025[/]; exit code 1 if a rule is broken",
 )
 def check_command(
-    entry: Annotated[Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz; images with a readme.txt will do.")],
+    entry: Annotated[
+        Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz; images with a readme.txt are accepted.")
+    ],
     lq: Inputs = None,
-    track: Annotated[str | None, typer.Option(help="Its track, where no manifest says it.")] = None,
-    sandbox: Annotated[str | None, typer.Option(help="Import its code, too, in this sandbox: auto, ...")] = None,
+    track: Annotated[str | None, typer.Option(help="The entry's track, if it has no manifest.")] = None,
+    sandbox: Annotated[
+        str | None, typer.Option(help="Also import its code, in this sandbox: auto, bubblewrap, docker or podman.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find everything that is wrong with an entry before it is uploaded or scored; its code runs only with --sandbox."""
+    """Find everything that is wrong with an entry before it is uploaded or scored. Its code is run only with --sandbox."""
     report = check(entry, track=track, lq=lq, sandbox=sandbox)
     if as_json:
         print_json(report.as_json())
@@ -228,25 +232,25 @@ def check_command(
 )
 def verify_command(
     entry: Annotated[Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz with images and method/.")],
-    sample: Annotated[int | None, typer.Option(min=1, help="So many images instead of all.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Number of images to run, chosen at random. Default: all.")
+    ] = None,
     lq: Inputs = None,
     gt: Annotated[Path | None, typer.Option(help="Folder of ground truth. Default: $NTIRE_DATA/<track>/gt.")] = None,
     landmarks: Annotated[
         Path | None, typer.Option(help="Table of landmarks. Default: $NTIRE_DATA/<track>/landmarks.csv.")
     ] = None,
-    track: Annotated[str | None, typer.Option(help="Its track, as `check` takes it.")] = None,
+    track: Annotated[str | None, typer.Option(help="The entry's track, if it has no manifest.")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Chooses the sample and the probes. Default: a new one, printed.")
+        int | None, typer.Option(help="Random seed for sample and probes. Default: a new one, which is printed.")
     ] = None,
     sandbox: Annotated[
-        str, typer.Option(help="auto, bubblewrap, docker, podman; none runs it with your rights.")
+        str, typer.Option(help="Sandbox: auto, bubblewrap, docker or podman; none runs the code with your rights.")
     ] = "auto",
     device: Device = "auto",
     time_limit: TimeLimit = 300.0,
     memory: Memory = 8.0,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="A fresh process for every picture: nothing can be kept between two.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Use a fresh process for every picture.")] = False,
     folder: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="Below it goes <entry>/verification.json. Default: beside the entries."),
@@ -254,7 +258,7 @@ def verify_command(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run an entry's code in a sandbox and see whether it makes the images that were submitted."""
+    """Run an entry's code in a sandbox and compare the results with the submitted images."""
     found = verify(
         entry, track=track, sample=sample, lq=lq, gt=gt, landmarks=landmarks, seed=seed, sandbox=sandbox, device=device,
         time_limit=time_limit, memory_gib=memory, strict=strict, out=folder, key=key, say=say,

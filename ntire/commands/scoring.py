@@ -371,14 +371,17 @@ def score_command(
     ] = None,
     detector: Annotated[
         Literal["retinaface", "scrfd"],
-        typer.Option(help="What finds faces where no table is given: facexlib's RetinaFace or insightface's SCRFD."),
+        typer.Option(
+            help="Face detector used where no landmarks are given: facexlib's RetinaFace or insightface's SCRFD."
+        ),
     ] = "retinaface",
     folder: Out = None,
     metrics: Annotated[str, typer.Option(help="Only these, separated by commas; then there is no total.")] = "",
     device: Device = "auto",
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Observe everything again.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute every metric again.")] = False,
     as_published: Annotated[
-        bool, typer.Option("--as-published", help="Average as the organisers' program does, over what is there.")
+        bool,
+        typer.Option("--as-published", help="Average as the organisers' program does: missing images are left out."),
     ] = False,
     key: Key = None,
     as_json: AsJson = False,
@@ -419,14 +422,17 @@ def score_command(
 def leaderboard_command(
     track: TrackName,
     tables: Annotated[
-        list[Path] | None, typer.Argument(help="scores.csv files, or tables with one row of means a team.")
+        list[Path] | None, typer.Argument(help="scores.csv files, or tables with one row of mean values per team.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Write it here, and .md and .json beside it.")
+        Path | None,
+        typer.Option("-o", "--out", help="Write the leaderboard to this CSV file, with .md and .json beside it."),
     ] = None,
-    published: Annotated[bool, typer.Option("--published", help="Beside what papers report on this track.")] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Also list the results published for this track.")
+    ] = False,
     phase3: Annotated[
-        Path | None, typer.Option(help="A CSV with the marks of phase 3, for the final: team, user_study, efficiency.")
+        Path | None, typer.Option(help="CSV with the phase 3 marks for the final score: team, user_study, efficiency.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -450,7 +456,9 @@ def leaderboard_command(
 def tracks(
     name: Annotated[str | None, typer.Argument(help="A track's name, or the path of a TOML.")] = None,
     as_json: AsJson = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table of scoring/tracks/README.md.")
+    ] = False,
 ) -> None:
     """List the tracks, or print the rules of one in words."""
     from ntire.scoring.track import all_tracks, in_words, load_track, markdown

@@ -131,12 +131,14 @@ def train(
         Path | None, typer.Option("-o", "--out", help="Default: training/<team>-<track>[-<variant>].")
     ] = None,
     stage: Annotated[list[str] | None, typer.Option(help="Only this stage of the recipe; may be repeated.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="In all; shared out over the stages.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Total iterations, divided among the stages.")] = None,
     batch: Annotated[int | None, typer.Option(min=1)] = None,
     patch: Annotated[int | None, typer.Option(min=16, help="Side of the training patches in pixels.")] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Learning rate at the start of every stage.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Start from these instead of random numbers.")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="Weights of the variant that `distill` compares with.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Initial weights. Default: random.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Weights of the teacher variant, for the loss `distill`.")
+    ] = None,
     without: Annotated[list[str] | None, typer.Option(help="Leave this loss out; may be repeated.")] = None,
     pairs: Annotated[
         list[str] | None,
@@ -151,15 +153,15 @@ def train(
     ] = None,
     device: Device = "auto",
     precision: PrecisionName = "fp32",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that make training pairs.")] = 0,
-    held_out: Annotated[int, typer.Option(min=1, help="Pictures kept for validation.")] = 16,
-    validate_every: Annotated[int, typer.Option(min=1, help="Iterations.")] = 1000,
+    workers: Annotated[int, typer.Option(min=0, help="Number of processes that make training pairs.")] = 0,
+    held_out: Annotated[int, typer.Option(min=1, help="Number of pictures held out for validation.")] = 16,
+    validate_every: Annotated[int, typer.Option(min=1, help="Iterations between validations.")] = 1000,
     save_every: Annotated[int, typer.Option(min=1, help="Iterations between checkpoints.")] = 500,
     export: Annotated[Literal["fp32", "fp16"], typer.Option(help="Precision of the saved weights.")] = "fp32",
     seed: int = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier run in the same folder.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming an earlier run.")] = False,
 ) -> None:
-    """Train a method by its report's recipe on your pictures; goes on where it was stopped.
+    """Train a method by its report's recipe on your pictures; resumes an interrupted run.
 
     Several GPUs: `torchrun --nproc-per-node 4 --no-python ntire train ...`
     """

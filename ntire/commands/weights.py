@@ -20,9 +20,7 @@ from ntire.commands.screen import (
 if TYPE_CHECKING:
     from ntire.method.method_table import Declared
 
-weights_app = typer.Typer(
-    no_args_is_help=True, help="Weights files: what is needed, what is here, how to get the rest."
-)
+weights_app = typer.Typer(no_args_is_help=True, help="List, fetch and verify weights files.")
 app.add_typer(weights_app, name="weights")
 
 
@@ -62,7 +60,7 @@ def declared_weights(names: Sequence[str], track_name: str | None) -> list[Decla
     "list", epilog="Examples: [bold]ntire weights list IPCV[/]; [bold]ntire weights list --track face-2025[/]"
 )
 def weights_list(names: Names = None, track: OfTrack = None, as_json: AsJson = False) -> None:
-    """What every method and metric needs, whether it is here, and its licence; of what is named, how to get what is missing."""
+    """List the files that methods and metrics need, with state and licence; for given names also how to get missing ones."""
     from ntire.method.weights_files import ways_to_get
 
     found = declared_weights(names or [], track)
@@ -77,9 +75,9 @@ def weights_list(names: Names = None, track: OfTrack = None, as_json: AsJson = F
             out.print("\n  ".join([str(path), *ways_to_get(one.weights)]), markup=False, soft_wrap=True)
 
 
-@weights_app.command("fetch", epilog="Example: [bold]ntire weights fetch MiAlgo[/]; goes on where it was stopped")
+@weights_app.command("fetch", epilog="Example: [bold]ntire weights fetch MiAlgo[/]; resumes an interrupted download")
 def weights_fetch(names: Names = None, track: OfTrack = None) -> None:
-    """Download what is missing into the cache and check its hash."""
+    """Download missing files into the cache and check their hashes."""
     from ntire.method.weights_files import fetch
 
     missing = {one.path: one for one in declared_weights(names or [], track) if one.state == "missing"}
@@ -103,7 +101,7 @@ def weights_fetch(names: Names = None, track: OfTrack = None) -> None:
 
 @weights_app.command("verify", epilog="Example: [bold]ntire weights verify[/]")
 def weights_verify(names: Names = None, track: OfTrack = None) -> None:
-    """Check the sha256 of every file that is here; exit code 3 if one is damaged."""
+    """Check the sha256 of every installed file; exit code 3 if one is damaged."""
     from ntire.method.weights_files import verify
 
     problems = []

@@ -31,6 +31,8 @@ LARGEST_READ = 4 << 20
 """Bytes that a parser may ask for at once: the index of a zip with more than 40,000 members is longer."""
 TAR_HEADER = 1 << 20
 """Bytes that the headers of one tar member may take."""
+MOST_KEYS = 32
+"""Keys of a tar's extended headers: tarfile copies those for all members to every one."""
 PART_BYTES = 255
 """Of one name between two slashes, as file systems have it."""
 UTF_8 = 0x800
@@ -52,6 +54,7 @@ DAMAGED = (
     IndexError,
     KeyError,
     TypeError,
+    MemoryError,
 )
 """What the parsers raise for archives that are none."""
 
@@ -350,6 +353,10 @@ def _untar(file: _Bounded, target: _Target) -> None:
             member = packed.next()
             if member is None:
                 return
+            # tarfile would keep all of them.
+            packed.members.clear()  # type: ignore[attr-defined]
+            if max(len(member.pax_headers), len(packed.pax_headers)) > MOST_KEYS:
+                raise _Refused(Finding("E105", member.name, f"at most {MOST_KEYS} keys in extended headers", "more"))
             file.left = None
             target.count(member.name)
             name = re.sub(r"^(\./)+", "", member.name)

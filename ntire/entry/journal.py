@@ -95,7 +95,7 @@ class Journal:
             self._same_run(found.header)
         elif not found.lines:
             raise UserError(
-                f"{self.path}, line 1: damaged, so nobody knows of which run it is. Choose another folder with -o, or "
+                f"{self.path}, line 1: damaged, so it is not known which run it belongs to. Choose another folder with -o, or "
                 "start over with --fresh."
             )
         if found.damaged:
@@ -147,7 +147,7 @@ def read_header(path: Path) -> Line | None:
 def read_journal(path: Path) -> list[Line]:
     """The lines of a journal without its header; empty if there is none.
 
-    Raises UserError that names the lines that are damaged, so that nobody takes a part for the whole.
+    Raises UserError that names the lines that are damaged, so that a part is never taken for the whole.
     """
     found = _read(path.read_bytes(), None) if path.is_file() else _Found()
     if found.damaged:

@@ -191,7 +191,7 @@ def fetch(weights: Weights, progress: Progress | None = None) -> Path:
 
 
 def _fetch_repository(weights: Weights, path: Path) -> Path:
-    """Download a repository of many files with its hub's own client, which goes on where it stopped."""
+    """Download a repository of many files with its hub's own client, which resumes where it stopped."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 

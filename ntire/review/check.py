@@ -6,7 +6,6 @@ is run only in a sandbox, only where one is named, and only to see that it impor
 
 import math
 import os
-import tempfile
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from ntire.review.submitted_method import SubmittedMethod, clean_tree, size_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Backend
 from ntire.sandbox.limits import Limits
+from ntire.sandbox.scratch import scratch_folder
 from ntire.scoring.track import Track, all_tracks
 from ntire.text import printable
 
@@ -86,7 +86,7 @@ def check(entry: Path, track: Track | None, inputs_of: InputsOf, sandbox: Backen
     try:
         if entry.is_dir():
             return _Entry(entry, name, track, inputs_of).report(sandbox)
-        with tempfile.TemporaryDirectory(prefix="ntire-check-") as scratch:
+        with scratch_folder() as scratch:
             folder = Path(scratch) / "entry"
             refused = unpack(entry, folder)
             if not folder.is_dir():
@@ -370,7 +370,7 @@ class _Entry:
         """What importing shows and reading does not; one word on it is enough."""
         if {finding.code for finding in self.findings} & {"E404", "E405", "E406"}:
             return
-        with tempfile.TemporaryDirectory(prefix="ntire-import-") as name:
+        with scratch_folder() as name:
             code = Path(name) / "code"
             code.mkdir(mode=0o755)
             clean_tree(self.root, code)

@@ -21,8 +21,10 @@ from ntire.text import printable
 METHOD = "method/"
 """Below it lies all code of an entry."""
 CODE = "method/method.py"
-MOST_CODE = 4 << 20
-"""Bytes of one source file."""
+MOST_CODE = 1 << 18
+"""Bytes of one source file: its syntax tree takes a thousand times as much."""
+MOST_SOURCES = 64
+"""Files of an entry that are followed from one import to the next."""
 MOST_HEADER = 16 << 20
 """Bytes of a safetensors file's header."""
 PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".tar"})
@@ -87,7 +89,7 @@ def unexplained(root: Path, method: MethodUsed) -> list[Blob]:
 
 def _look_at_code(root: Path, files: Sequence[str], source: str) -> tuple[list[Finding], list[DeclaredFile]]:
     try:
-        known = _methods_in(root, source, frozenset(files), frozenset())
+        known = _methods_in(root, source, frozenset(files), {})
     except (SyntaxError, ValueError, RecursionError, MemoryError, OSError) as error:
         return [Finding("E406", source, "Python", f"{type(error).__name__}: {error}")], []
     classes = [node for node in known.values() if node is not None and not _abstract(node)]
@@ -98,10 +100,19 @@ def _look_at_code(root: Path, files: Sequence[str], source: str) -> tuple[list[F
     return [], [DeclaredFile(file, sha256, source) for file, sha256 in _weights_in(classes[0])]
 
 
-def _methods_in(root: Path, source: str, files: frozenset[str], seen: frozenset[str]) -> dict[str, ast.ClassDef | None]:
-    """Names at the top of a module that stand for `Method` or a subclass; its definition, where that is in the module."""
+Known = dict[str, ast.ClassDef | None]
+
+
+def _methods_in(root: Path, source: str, files: frozenset[str], seen: dict[str, Known]) -> Known:
+    """Names at the top of a module that stand for `Method` or a subclass; its definition, where that is in the module.
+
+    `seen` has what is known of modules that were looked at: each is read once, however many import it.
+    """
+    if len(seen) >= MOST_SOURCES:
+        raise ValueError(f"imports of more than {MOST_SOURCES} files")
+    known: Known = {}
+    seen[source] = known
     tree = ast.parse(read_regular(root / source, MOST_CODE))
-    known: dict[str, ast.ClassDef | None] = {}
     modules: set[str] = set()
     for node in _statements(tree.body):
         if isinstance(node, ast.Import):
@@ -116,8 +127,8 @@ def _methods_in(root: Path, source: str, files: frozenset[str], seen: frozenset[
             elif node.module == "ntire.method":
                 names = [alias.asname or alias.name for alias in node.names if alias.name in ("Method", "*")]
                 known |= {name.replace("*", "Method"): None for name in names}
-            elif inner in files and inner not in seen:
-                there = _methods_in(root, inner, files, seen | {source, inner})
+            elif inner in files:
+                there = seen[inner] if inner in seen else _methods_in(root, inner, files, seen)
                 known |= {alias.asname or alias.name: None for alias in node.names if alias.name in there}
         elif isinstance(node, ast.ClassDef) and any(_stands_for(base, known, modules) for base in node.bases):
             known[node.name] = node

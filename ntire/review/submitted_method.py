@@ -15,7 +15,8 @@ from ntire.entry.findings import Finding
 from ntire.entry.manifest import Manifest
 from ntire.method import Method
 from ntire.method.catalogue import module_name
-from ntire.method.weights_files import Weights, cache_folder
+from ntire.method.method_table import weights_of_methods
+from ntire.method.weights_files import Weights, cache_folder, digest_of
 from ntire.picture.image import as_image, read_header
 from ntire.picture.raw import facts_text, read_raw
 from ntire.review.code_checks import METHOD
@@ -168,10 +169,24 @@ def clean_tree(root: Path, into: Path, below: str = METHOD) -> None:
 
 
 def weights_at_hand(manifest: Manifest) -> dict[str, Path]:
-    """Fetched files that the manifest names: nothing else of the cache is shown to the code."""
-    names = {one.file for one in manifest.method.weights}
-    plain = {name for name in names if name and Path(name).name == name and not name.startswith(".")}
-    return {name: cache_folder() / name for name in sorted(plain) if (cache_folder() / name).is_file()}
+    """Fetched files that the manifest names with their sha256, if they are that team's or anybody may fetch them: nothing else
+    of the cache is shown to the code, which could carry it out in a picture.
+    """
+    found: dict[str, Path] = {}
+    for one in manifest.method.weights:
+        path = cache_folder() / one.file
+        if not one.file or path.parent != cache_folder() or one.file.startswith(".") or not path.is_file():
+            continue
+        if digest_of(path) == one.sha256.lower() and _may_see(manifest.team, one.file):
+            found[one.file] = path
+    return found
+
+
+def _may_see(team: str, file: str) -> bool:
+    return any(
+        one.weights.file == file and (bool(one.weights.urls) or module_name(one.name) == module_name(team))
+        for one in weights_of_methods()
+    )
 
 
 def size_of(path: Path, inputs: str) -> tuple[int, int]:

@@ -7,7 +7,6 @@ chooses and the one that took longest: see `ntire.review.questions`. A pass says
 
 import math
 import random
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -34,6 +33,7 @@ from ntire.runner.device_worker import Input, fingerprint_of
 from ntire.runner.runner import find_inputs
 from ntire.sandbox.child import Answer, Backend
 from ntire.sandbox.limits import Limits
+from ntire.sandbox.scratch import scratch_folder
 from ntire.scoring.track import Track, load_track
 from ntire.text import printable, printable_json
 
@@ -161,7 +161,7 @@ def verify(
     UserError for wrong usage, inputs that are not there, and (exit code 3) a sandbox or device that does not work.
     """
     report = check(entry, track, inputs_of)
-    with tempfile.TemporaryDirectory(prefix="ntire-verify-") as name:
+    with scratch_folder() as name:
         found = _verified(entry, report, run_on, options, scores, out, Path(name), truth_of)
     path = writable_folder(out) / VERIFICATION
     write_atomically(path, printable_json(sealed(found.as_json(), key), indent=2, allow_nan=False) + "\n")

@@ -30,7 +30,7 @@ from typing import Any, Literal, Self, cast
 
 import ntire
 from ntire import UserError, __version__
-from ntire.sandbox.limits import Held, Limits, family, hold, means, memory_of
+from ntire.sandbox.limits import Held, Limits, family, hold, means, memory_of, scratch_of
 from ntire.sandbox.seccomp import program
 from ntire.text import printable
 
@@ -42,6 +42,8 @@ INSTALL = (
 )
 NOBODY = 61184
 """First of the 4096 user ids that systemd, too, lends to services."""
+CONTAINER_SECONDS = 12 * 3600
+"""Until a container is ended whatever it does."""
 MOST_LINE = 1 << 16
 """Bytes of one answer's JSON line."""
 KEPT = 4096
@@ -60,6 +62,8 @@ INSIDE = "ntire.review.submitted_method_child"
 DECODER = "ntire.review.image_check_workers"
 ESCAPES = "ntire.sandbox.escape_attempts"
 
+UNCOUNTED = "memory of processes and scratch folders, by a look every 0.1 s; not the kernel's for pipes and sockets"
+"""Where no control group is to be had."""
 State = Literal["answered", "timed out", "died", "over a limit"]
 
 
@@ -171,6 +175,7 @@ def describe(backend: Backend) -> dict[str, str]:
         "version": version[-1] if version else "unknown",
         "user": "dropped from root" if os.geteuid() == 0 else "ordinary",
         "limits": means(),
+        "counted": "all memory" if means() != "rlimits" else UNCOUNTED,
     }
 
 
@@ -244,7 +249,9 @@ def container(engine: str, name: str, place: Place, limits: Limits, argv: Sequen
         words += ["--gpus", f"device={index}"] if engine == "docker" else ["--device", f"nvidia.com/gpu={index}"]
     for key, value in environment(place).items():
         words += ["--env", f"{key}={value}"]
-    return [*words, "--entrypoint", argv[0], image(), *argv[1:]]
+    # If ntire is killed, nobody else ends what does not read its input.
+    words += ["--init", "--entrypoint", "/usr/bin/timeout", image(), "--signal=KILL", str(CONTAINER_SECONDS)]
+    return [*words, *argv]
 
 
 def environment(place: Place) -> dict[str, str]:
@@ -617,7 +624,8 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._done.wait(0.1):
-            if memory_of(family(self._process)) > self._most:
+            processes = family(self._process)
+            if memory_of(processes) + scratch_of(processes) > self._most:
                 self._stop_it()
                 return
 

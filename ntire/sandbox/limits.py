@@ -1,6 +1,6 @@
 """What submitted code may use, and who on this machine holds it to that: a systemd scope, control groups, or rlimits.
 
-Whatever is strongest here is used; what was used is recorded, because "limited" means less where only rlimits are to be had.
+Whatever is strongest here is used; what was used is recorded, because "limited" means less where only rlimits are available.
 """
 
 import contextlib
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+INODE = 1 << 10
+"""Bytes of the kernel's that a file without content takes."""
 CGROUPS = Path("/sys/fs/cgroup")
 INTO_GROUPS = 'while [ "$1" != -- ]; do echo $$ > "$1" || exit 125; shift; done; shift; exec "$@"'
 """A shell that joins control groups and becomes the command."""
@@ -250,3 +252,20 @@ def memory_of(processes: set[int]) -> int:
                 if line.startswith(("RssAnon:", "RssShmem:")):
                     total += int(line.split()[1]) * 1024
     return total
+
+
+def scratch_of(processes: set[int], folders: Sequence[str] = ("tmp", "dev/shm", "out")) -> int:
+    """Bytes that lie in the folders in memory that these processes see, and that their names take; 0 outside a sandbox."""
+    outside = Path("/").stat().st_dev
+    largest = 0
+    for process in processes:
+        with contextlib.suppress(OSError):
+            root = Path(f"/proc/{process}/root")
+            if root.stat().st_dev == outside:
+                continue
+            found = [os.statvfs(root / one) for one in folders]
+            used = sum(
+                (one.f_blocks - one.f_bfree) * one.f_frsize + (one.f_files - one.f_ffree) * INODE for one in found
+            )
+            largest = max(largest, used)
+    return largest

@@ -9,8 +9,8 @@ import fcntl
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -18,8 +18,6 @@ from pathlib import Path
 from types import FrameType
 
 PREFIX = "ntire-tmp-"
-CONTAINER = "container"
-"""A file in such a folder with the engine and name of a container that must not outlive it."""
 YOUNG = 60.0
 """Seconds in which a folder may not be locked yet."""
 
@@ -60,7 +58,6 @@ def sweep(root: Path, young: float = YOUNG) -> int:
                 continue
             lock = claim(left)
             if lock is not None:
-                _end_container(left)
                 shutil.rmtree(left, ignore_errors=True)
                 os.close(lock)
                 removed += 1
@@ -82,6 +79,8 @@ def end_by_signals() -> None:
             signal.signal(one, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
+    if threading.current_thread() is not threading.main_thread():
+        return
     for one in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(one) is signal.SIG_DFL:
             signal.signal(one, stop)
@@ -96,10 +95,3 @@ def _new(root: Path) -> tuple[Path, int]:
             return folder, lock
         if lock is not None:
             os.close(lock)
-
-
-def _end_container(folder: Path) -> None:
-    with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
-        engine, name = (folder / CONTAINER).read_text().split()
-        if engine in ("docker", "podman") and name.startswith("ntire-"):
-            subprocess.run([engine, "rm", "--force", name], capture_output=True, timeout=60)

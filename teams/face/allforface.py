@@ -71,7 +71,7 @@ class AllForFace(UprightFace):
     )
     caveats = (
         "The first network is public as compiled code for Python 3.10 only, the last as a pickle that runs code as it is read: "
-        "both run in the user's clone of the program, in $NTIRE_PROGRAMS/AllForFace, behind the wall of submitted code.",
+        "both run in the user's clone of the program, in $NTIRE_PROGRAMS/AllForFace, in the sandbox of submitted code.",
         "The original appends the tags of all earlier pictures to a picture's own, so a result depends on their order; "
         "here a picture is prompted by its own.",
         "The original's RAM++ sees a picture of [-1, 1] where [0, 1] is meant: what is below the middle wraps around. Here it "

@@ -311,7 +311,7 @@ def test_a_container_has_no_network_no_rights_and_nothing_to_write_but_scratch(p
     assert all(word.endswith(",readonly") for word in mounts)
     assert f"/out:rw,nosuid,nodev,size={4 << 20},mode=1777" in words
     assert ("device=1" if engine == "docker" else "nvidia.com/gpu=1") in words
-    assert words[-2:] == [sandbox.image(), "-I"]
+    assert words[-6:] == ["/usr/bin/timeout", sandbox.image(), "--signal=KILL", "43200", "python", "-I"]
     assert "--privileged" not in line
 
 
@@ -475,3 +475,26 @@ def test_where_only_rlimits_are_to_be_had_memory_is_still_limited(act, monkeypat
     spread = "[(bytearray(b'x' * (1 << 27)), time.sleep(30)) for n in range(5) if os.fork() == 0]; time.sleep(30)"
     first, _, _ = act(spread, small)
     assert (first.state, "memory" in first.problem) == ("over a limit", True)
+
+
+@sandboxed
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[Path(f'/tmp/{n}').write_bytes(bytes(1 << 20)) for n in range(300)]; time.sleep(30)",
+        "[Path(f'/dev/shm/{n}').touch() for n in range(400_000)]; time.sleep(30)",
+    ],
+)
+def test_files_in_memory_count_where_only_rlimits_are_to_be_had(act, monkeypatch, line):
+    monkeypatch.setattr(limits, "means", lambda: "rlimits")
+    monkeypatch.setattr(sandbox, "means", lambda: "rlimits")
+    first, _, _ = act(line, replace(SMALL, scratch_bytes=1 << 30, seconds=25))
+    assert (first.state, "memory" in first.problem) == ("over a limit", True)
+
+
+@sandboxed
+def test_memory_that_nobody_counts_is_refused_inside(act, monkeypatch):
+    monkeypatch.setattr(limits, "means", lambda: "rlimits")
+    monkeypatch.setattr(sandbox, "means", lambda: "rlimits")
+    first, _, _ = act("os.memfd_create('x')")
+    assert "PermissionError" in first.fields["problem"]

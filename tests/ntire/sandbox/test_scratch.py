@@ -1,0 +1,84 @@
+"""Nothing of a process is left behind, however it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ntire.sandbox.scratch import PREFIX, claim, scratch_folder, sweep
+
+HOLDING = """
+import sys, time
+from ntire.sandbox.scratch import end_by_signals, scratch_folder
+end_by_signals()
+with scratch_folder() as folder:
+    (folder / "entry").mkdir()
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def started(folder: Path) -> tuple[subprocess.Popen[str], Path]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDING], stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(folder)}
+    )
+    with process.stdout as said:
+        return process, Path(said.readline().strip())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_removes_what_was_scratch(tmp_path, number):
+    process, folder = started(tmp_path)
+    assert folder.is_dir()
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    assert list(tmp_path.glob(f"{PREFIX}*")) == []
+
+
+def test_what_a_killed_process_leaves_is_swept_and_what_a_living_one_has_is_not(tmp_path):
+    killed, left = started(tmp_path)
+    living, kept = started(tmp_path)
+    killed.kill()
+    killed.wait()
+    assert left.is_dir()
+    assert sweep(tmp_path) == 0, "too young: it may only just have been made"
+    assert sweep(tmp_path, young=0) == 1
+    assert not left.exists()
+    assert kept.is_dir()
+    living.terminate()
+    living.wait(20)
+    assert list(tmp_path.glob(f"{PREFIX}*")) == []
+
+
+def test_what_is_not_ours_is_never_swept(tmp_path, monkeypatch):
+    theirs, elsewhere = tmp_path / f"{PREFIX}x", tmp_path / "precious"
+    elsewhere.mkdir()
+    theirs.symlink_to(elsewhere)
+    (tmp_path / "other").mkdir()
+    assert sweep(tmp_path, young=0) == 0
+    assert elsewhere.is_dir()
+    folder = tmp_path / f"{PREFIX}y"
+    folder.mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    assert sweep(tmp_path, young=0) == 0
+    assert claim(folder) is not None
+    assert claim(theirs) is None
+
+
+def test_a_folder_is_gone_after_an_error():
+    with pytest.raises(ZeroDivisionError):
+        _fails()
+    assert not SEEN[0].exists()
+
+
+SEEN = []
+
+
+def _fails():
+    with scratch_folder() as folder:
+        SEEN.append(folder)
+        (folder / "a").write_text("b")
+        raise ZeroDivisionError
