@@ -59,7 +59,7 @@ class Scored:
 
 
 @dataclass
-class Picture:
+class ScoredPicture:
     """A picture that was read, known by its hash, and its pixels once somebody has asked for them."""
 
     path: Path
@@ -77,7 +77,7 @@ class Picture:
             self.pixels = cut_to_multiple(levels(self.decode()), self.multiple)
         return self.pixels
 
-    def view(self, border: int, reference: "Picture | None" = None) -> View:
+    def view(self, border: int, reference: "ScoredPicture | None" = None) -> View:
         """What a metric sees; MetricError if nothing is left inside the border."""
         return View(_inside(self, border), _inside(reference, border) if reference else None, self.landmarks)
 
@@ -99,7 +99,7 @@ class AskedFor:
     """Height and width."""
     results: Sequence[Result]
     """Formats that the track takes."""
-    lq: Picture | None = None
+    lq: ScoredPicture | None = None
     """The input that it is made from, where that is known."""
 
     def refuse(self, header: Header) -> RefusedPicture | None:
@@ -120,7 +120,7 @@ class Source(Protocol):
     def pictures(self, submission: Submission) -> dict[str, Path]:
         """By their names relative to `images/`, without suffix."""
 
-    def open(self, submission: Submission, path: Path, asked: AskedFor) -> Picture | RefusedPicture:
+    def open(self, submission: Submission, path: Path, asked: AskedFor) -> ScoredPicture | RefusedPicture:
         """One picture, if it is what was asked for."""
 
 
@@ -131,7 +131,7 @@ class OwnPictures:
         """See `Source`."""
         return pictures_below(submission.images)
 
-    def open(self, submission: Submission, path: Path, asked: AskedFor) -> Picture | RefusedPicture:
+    def open(self, submission: Submission, path: Path, asked: AskedFor) -> ScoredPicture | RefusedPicture:
         """See `Source`."""
         try:
             picture, header = _opened(path)
@@ -194,7 +194,7 @@ class Scorer:
         self,
         chunk: Sequence[Expected],
         references: Sequence["_References"],
-        checked: Sequence["Picture | Row"],
+        checked: Sequence["ScoredPicture | Row"],
         features: dict[str, list[Vector]],
         pool: ThreadPoolExecutor,
     ) -> list[Row]:
@@ -204,7 +204,7 @@ class Scorer:
         statuses: dict[int, Status] = {}
         broken: dict[int, Row] = {number: one for number, one in enumerate(checked) if isinstance(one, Row)}
         for metric in self.metrics:
-            wanted: dict[str, tuple[Picture, Picture | None]] = {}
+            wanted: dict[str, tuple[ScoredPicture, ScoredPicture | None]] = {}
             keys: dict[int, tuple[str, str]] = {}
             for number, image in enumerate(checked):
                 if isinstance(image, Row):
@@ -247,7 +247,7 @@ class Scorer:
             for number, one in enumerate(chunk)
         ]
 
-    def _keys(self, metric: Metric, image: Picture, reference: Picture | None) -> tuple[str, str]:
+    def _keys(self, metric: Metric, image: ScoredPicture, reference: ScoredPicture | None) -> tuple[str, str]:
         """Cache keys of an image's observation and, where both sides are observed apart, of its reference's."""
         common = (self._identities[metric.name], str(self.track.border))
         if metric.apart and reference is not None:
@@ -257,7 +257,7 @@ class Scorer:
         return key_of(*common, image.sha256, beside), ""
 
     def _observe(
-        self, metric: Metric, wanted: Mapping[str, tuple[Picture, Picture | None]], pool: ThreadPoolExecutor
+        self, metric: Metric, wanted: Mapping[str, tuple[ScoredPicture, ScoredPicture | None]], pool: ThreadPoolExecutor
     ) -> dict[str, Vector | MetricError | UnreadableImage]:
         """Observations by key: those that were made before, then the rest in batches of one size."""
         found: dict[str, Vector | MetricError | UnreadableImage] = dict(self.cache.get(wanted))
@@ -278,7 +278,7 @@ class Scorer:
         self.cache.put(fresh)
         return found
 
-    def _view(self, pair: tuple[Picture, Picture | None]) -> View | MetricError | UnreadableImage:
+    def _view(self, pair: tuple[ScoredPicture, ScoredPicture | None]) -> View | MetricError | UnreadableImage:
         image, reference = pair
         if reference is not None:
             reference.open()  # what is wrong with it is no fault of the entry's
@@ -332,11 +332,11 @@ class Scorer:
 class _References:
     """What one expected image is compared with."""
 
-    gt: Picture | None
-    lq: Picture | None
+    gt: ScoredPicture | None
+    lq: ScoredPicture | None
     asked: AskedFor
 
-    def of(self, metric: Metric) -> Picture | None:
+    def of(self, metric: Metric) -> ScoredPicture | None:
         return {"gt": self.gt, "lq": self.lq, "nothing": None}[metric.against]
 
 
@@ -352,9 +352,9 @@ def _references(track: Track, one: Expected) -> _References:
     return _References(gt[0] if gt else None, lq[0] if lq else None, asked)
 
 
-def _opened(path: Path, landmarks: Face | None = None, multiple: int = 1) -> tuple[Picture, Header]:
+def _opened(path: Path, landmarks: Face | None = None, multiple: int = 1) -> tuple[ScoredPicture, Header]:
     data = read_bytes(path)
-    found = Picture(path, sha256_of(data), partial(decode, path, data), landmarks, multiple=multiple)
+    found = ScoredPicture(path, sha256_of(data), partial(decode, path, data), landmarks, multiple=multiple)
     return found, header_of(path, data)
 
 
@@ -373,10 +373,10 @@ def _checked(
     twice: set[str],
     one: Expected,
     references: _References,
-) -> Picture | Row:
+) -> ScoredPicture | Row:
     """The submitted image, ready to be decoded, or the row that says why it is not."""
     if one.name not in pictures:
-        found: Picture | RefusedPicture = RefusedPicture(
+        found: ScoredPicture | RefusedPicture = RefusedPicture(
             "missing", f"expected {one.name}.png, found no such file", "E301"
         )
     elif one.name in twice:
@@ -412,7 +412,7 @@ def _single(instrument: Instrument, view: View) -> Vector | MetricError:
         return error
 
 
-def _inside(image: Picture, border: int) -> Pixels:
+def _inside(image: ScoredPicture, border: int) -> Pixels:
     pixels = image.pixels
     if pixels is None:
         raise ValueError(f"{image.path} is not decoded")

@@ -45,9 +45,10 @@ from ntire.sandbox.child import Child, Place, why_not
 from ntire.sandbox.limits import Limits
 from tests.made import scene, write_png
 from tests.ntire.entry.test_archive import FLIPS, MEMBERS, hostile
+from tests.ntire.review.test_growth import PARSED
 from tests.ntire.sandbox.test_sandbox import AS_USER, LIGHT, SMALL
 
-SHARES = {"archives": 0.4, "escapes": 0.2, "kills": 0.4}
+SHARES = {"archives": 0.35, "growth": 0.05, "escapes": 0.2, "kills": 0.4}
 """Of the time."""
 MOST = {"archives": 10_000, "escapes": 4_000, "kills": 200}
 IN_FLIGHT = 1 + AHEAD + 8 + 1
@@ -237,7 +238,7 @@ def kills(until: float, start: int) -> Outcome:
     ]
     for method in methods:
         # What planning imports takes seconds, which every fork would spend again.
-        Planner(method, Options()).plan(torch.zeros(3, 32, 32))
+        Planner(method.method, Options()).plan(torch.zeros(3, 32, 32))
     # A kill leaves the page cache as it is: memory is as good as a disk here, and takes less time.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory) as name:
@@ -257,9 +258,9 @@ def kills(until: float, start: int) -> Outcome:
                 _kill_until_done(method, folder, out, seconds[number], rng, outcome, until)
                 if _pictures(out) != wanted[number]:
                     counts["differing"] += 1
-                    outcome.broken.append(f"{method.team}: other bytes than without a kill")
+                    outcome.broken.append(f"{method.method.team}: other bytes than without a kill")
                 if list(out.rglob("*.part")):
-                    outcome.broken.append(f"{method.team}: half a file was left")
+                    outcome.broken.append(f"{method.method.team}: half a file was left")
             round_number += 1
     return outcome
 
@@ -322,7 +323,30 @@ def _pictures(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (out / "images").glob("*.png")}
 
 
-PARTS: dict[str, Callable[[float, int], Outcome]] = {"archives": archives, "escapes": escapes, "kills": kills}
+def growth(until: float, start: int) -> Outcome:
+    """Text of strangers at ten sizes: no parser takes longer than in proportion."""
+    outcome = Outcome("text that would hang")
+    outcome.counts.update(tried=0, refused_or_quick=0, hangs=0)
+    for made in PARSED:
+        for step in (1, 10):
+            with tempfile.TemporaryDirectory() as name:
+                parse = made(Path(name), step)
+                began = time.process_time()
+                try:
+                    parse()
+                except Exception:  # noqa: BLE001 - counting these is what this is for
+                    outcome.broken.append(traceback.format_exc())
+                slow = time.process_time() - began > 5
+            outcome.counts["tried"] += 1
+            outcome.counts["hangs" if slow else "refused_or_quick"] += 1
+            if slow:
+                outcome.broken.append(f"{made.__name__} of size {step} took over 5 s")
+    return outcome
+
+
+PARTS: dict[str, Callable[[float, int], Outcome]] = {
+    "archives": archives, "growth": growth, "escapes": escapes, "kills": kills,
+}  # fmt: skip
 
 
 def main() -> int:
@@ -340,7 +364,7 @@ def main() -> int:
     print(f"seed {start}, {minutes:g} minute(s)", flush=True)
     outcomes = []
     # Forks come before there are threads.
-    for name in sorted(chosen, key=["kills", "escapes", "archives"].index):
+    for name in sorted(chosen, key=["kills", "escapes", "growth", "archives"].index):
         began = time.monotonic()
         outcome = PARTS[name](began + 60 * minutes * SHARES[name] / share, start)
         outcomes.append(outcome)

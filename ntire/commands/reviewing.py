@@ -110,17 +110,8 @@ def verify(
     place = place_of(Path(out) if out else results_of_entry(entry), entry_name(entry))
     outside_of([entry] if entry.is_dir() else [], place)
     rules = load_track(str(track)) if track else None
-    return verify_entry(
-        entry,
-        rules,
-        inputs_of,
-        partial(_given_to_code, inputs_of),
-        options,
-        scores,
-        place,
-        lambda rules: references_of(rules, references).gt,
-        secret,
-    )
+    run_on, truth_of = partial(_given_to_code, inputs_of), lambda rules: references_of(rules, references).gt
+    return verify_entry(entry, rules, inputs_of, run_on, options, scores, place, truth_of, secret)
 
 
 def _given_to_code(inputs_of: InputsOf, track: Track) -> Path | None:

@@ -134,15 +134,13 @@ def score(
     there is no total. An entry that `check` refuses is listed with the codes, not ranked; pictures are decoded in a sandbox.
     Verdicts of `verify` are looked for in the folder `verdicts`, then beside the entries; with the organiser's `key`, a file,
     only those count that it signed. `report` gets the images that are done and their number in all. Nothing is written: see
-    `Board.write`. Raises UserError for a folder without entries, manifests that all have mistakes, an unknown metric,
-    references or weights that are not there.
+    `Board.write`. Raises UserError where there are no entries, manifests, metrics, references or weights to score with.
     """
     from ntire.entry.results import entry_name, results_folder, results_of_entry
     from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
     from ntire.review.acceptance import Entrance
     from ntire.scoring.cache import Cache, default_path
-    from ntire.scoring.calibration import refuse_drift
     from ntire.scoring.leaderboard import line_of, ranked, refused_line
     from ntire.scoring.references import References
     from ntire.scoring.score import Scorer
@@ -152,13 +150,7 @@ def score(
     with Cache(default_path() if cache else None) as known:
         entrance = Entrance(known)
         by_track, broken = _by_track(given, str(track) if track else None, entrance, say)
-        if len(by_track) > 1 and references != References():
-            raise UserError(
-                "the references given are of one track, the entries are for several. Choose one with --track."
-            )
-        # What is missing or broken for any track is told before anything is computed for one.
-        for one_track, _ in by_track:
-            refuse_drift(chosen_metrics(one_track, metrics))
+        _refuse(by_track, references, metrics)
         scorers = [Scorer(one_track, chosen_metrics(one_track, metrics), device, known) for one_track, _ in by_track]
         fields = [
             _Field(scorer, of, expected_of(scorer, references, say, detector))
@@ -173,10 +165,10 @@ def score(
             )
             for scorer, one, names in scored
         ]  # fmt: skip
-        lines = [replace(line, notes=(*line.notes, *_not_proven(line.versions))) for line in lines]
         lines += [refused_line(entry_name(root), by_track[0][0], entrance.refused_at(root)) for root in broken]
         for remark in known.remarks:
             say(remark)
+    lines = [replace(line, notes=(*line.notes, *_not_proven(line.versions))) for line in lines]
     folder = results_of_entry(given[0]) if _is_entry(given[0]) else results_folder(given[0])
     return Board(tuple(ranked(lines)), tuple((one, names) for _, one, names in scored), folder, known.observed)
 
@@ -187,6 +179,17 @@ def _not_proven(identities: Mapping[str, str]) -> tuple[str, ...]:
 
     names = unproven(identities)
     return (f"not proven by `ntire doctor --calibrate`: {', '.join(names)}",) if names else ()
+
+
+def _refuse(by_track: Sequence[tuple[Track, object]], given: References, metrics: Sequence[str]) -> None:
+    """What is missing or broken for any track is told before anything is computed for one."""
+    from ntire.scoring.calibration import refuse_drift
+    from ntire.scoring.references import References
+
+    if len(by_track) > 1 and given != References():
+        raise UserError("the references given are of one track, the entries are for several. Choose one with --track.")
+    for track, _ in by_track:
+        refuse_drift(chosen_metrics(track, metrics))
 
 
 @dataclass(frozen=True)

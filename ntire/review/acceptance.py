@@ -20,7 +20,7 @@ from ntire.review.check import copies_in, examine
 from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import BadImage, SeenImage, Wanted, bytes_of, constant
 from ntire.scoring.cache import Cache, key_of
-from ntire.scoring.score import AskedFor, Picture, RefusedPicture, Scored, Status
+from ntire.scoring.score import AskedFor, RefusedPicture, Scored, ScoredPicture, Status
 from ntire.scoring.track import Track
 
 BASELINE = "Copy"
@@ -89,7 +89,7 @@ class Entrance:
                 found[name] = path
         return found
 
-    def open(self, submission: Submission, path: Path, asked: AskedFor) -> Picture | RefusedPicture:
+    def open(self, submission: Submission, path: Path, asked: AskedFor) -> ScoredPicture | RefusedPicture:
         """See `Source`."""
         wanted = Wanted(path, path.relative_to(submission.root).as_posix(), size=asked.size, root=submission.root)
         plain = tuple(asked.results) == ("png8",)
@@ -101,7 +101,7 @@ class Entrance:
         decode = partial(decoders().decode, path, data)
         key = key_of("accepted", __version__, sha256, repr(asked.size), asked.lq.sha256 if asked.lq else "")
         if plain and self._cache.get([key]):
-            return Picture(path, sha256, decode)
+            return ScoredPicture(path, sha256, decode)
         if not plain:
             return self._of_several_formats(submission, path, data, asked)
         seen = decoders().examine(wanted, data, keep=True)
@@ -110,11 +110,11 @@ class Entrance:
             return self._refused(submission, *(serious or seen.findings))
         if self._honest(submission, seen, sha256, asked.lq):
             self._cache.note({key: np.ones(1)})
-        return Picture(path, sha256, decode, pixels=seen.pixels)
+        return ScoredPicture(path, sha256, decode, pixels=seen.pixels)
 
     def _of_several_formats(
         self, submission: Submission, path: Path, data: bytes, asked: AskedFor
-    ) -> Picture | RefusedPicture:
+    ) -> ScoredPicture | RefusedPicture:
         """On tracks that take other files than PNGs of 8 bits."""
         name = path.relative_to(submission.root).as_posix()
         try:
@@ -125,9 +125,9 @@ class Entrance:
         if refused is not None:
             expected, _, found = refused.problem.removeprefix("expected ").partition(", found ")
             return self._refused(submission, Finding(refused.code, name, expected, found))
-        return Picture(path, sha256_of(data), lambda: pixels)
+        return ScoredPicture(path, sha256_of(data), lambda: pixels)
 
-    def _honest(self, submission: Submission, seen: SeenImage, sha256: str, lq: Picture | None) -> bool:
+    def _honest(self, submission: Submission, seen: SeenImage, sha256: str, lq: ScoredPicture | None) -> bool:
         """Whether it can have come out of a restoration. An input of one colour excuses an output of one colour."""
         given = lq.open() if lq is not None else None
         if given is not None and constant(given):

@@ -367,6 +367,15 @@ def _filter() -> Iterator[int]:
         os.close(descriptor)
 
 
+def _unseen(words: list[str]) -> tuple[list[str], int]:
+    """A command of bwrap with its options in a descriptor: its command line can be read inside."""
+    end = words.index("--")
+    descriptor = os.memfd_create("options", 0)
+    os.write(descriptor, b"".join(word.encode() + b"\0" for word in words[1:end]))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return [words[0], "--args", str(descriptor), *words[end:]], descriptor
+
+
 class Child:
     """One process in a sandbox, from its start to its certain end. Use it in a `with` statement."""
 
@@ -381,12 +390,14 @@ class Child:
         inner = _python(RUN_INSIDE(module))
         if backend in ("docker", "podman"):
             inner = ["/opt/ntire/bin/python", *inner[1:5]]
-        with _filter() as descriptor:
+        with _filter() as descriptor, contextlib.ExitStack() as opened:
             passed: list[int] = []
             variables: dict[str, str] | None = {}
             if backend == "bubblewrap":
-                self._held = hold(bubblewrap(place, limits, descriptor, inner), limits)
-                passed, variables = [descriptor], _for_the_launcher()
+                words, options = _unseen(bubblewrap(place, limits, descriptor, inner))
+                opened.callback(os.close, options)
+                self._held = hold(words, limits)
+                passed, variables = [descriptor, options], _for_the_launcher()
             elif backend == "none":
                 # A program of ours, one process without children, is held by its rlimits.
                 self._held = Held(tuple(inner), "rlimits") if module == DECODER else hold(inner, limits)

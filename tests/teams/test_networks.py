@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ntire import UserError
 from ntire.picture.raw import demosaic, srgb_encode
+from ntire.teams.parts.attention import ChannelAttention
 from ntire.teams.parts.clip_text import TOKENS
 from ntire.teams.parts.tag_prompts import TagPrompts, tag_prompts
 from ntire.teams.parts.tagger import Tagger
@@ -219,3 +221,17 @@ def test_xianggkl_is_prompted_by_tags_in_training_alone(tmp_path):
     (tmp_path / "tagger").mkdir()
     with pytest.raises(UserError, match=r"found no ram_swin_large_14m.pth, DAPE.pth, ram_tag_list.txt"):
         tag_prompts(tmp_path)
+
+
+def test_channel_attention_scales_each_channel_by_a_sigmoid_of_all_means():
+    """Weights by hand: channel 0 is gated by the mean of channel 1, which is 2; channel 1 by nothing, half of it is left."""
+    attention = ChannelAttention(2, reduction=2)
+    first, second = attention.weigh[1], attention.weigh[3]
+    for parameter, values in zip(
+        (first.weight, first.bias, second.weight, second.bias), ([0, 1], [0], [1, 0], [0, 0]), strict=True
+    ):
+        parameter.data = torch.tensor(values, dtype=torch.float32).reshape(parameter.shape)
+    x = torch.stack([torch.full((3, 3), 5.0), torch.arange(9.0).reshape(3, 3) - 2])[None]
+    restored = attention(x)
+    assert torch.allclose(restored[0, 0], x[0, 0] / (1 + math.exp(-2)))
+    assert torch.allclose(restored[0, 1], x[0, 1] / 2)

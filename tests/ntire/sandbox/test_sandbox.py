@@ -498,3 +498,10 @@ def test_memory_that_nobody_counts_is_refused_inside(act, monkeypatch):
     monkeypatch.setattr(sandbox, "means", lambda: "rlimits")
     first, _, _ = act("os.memfd_create('x')")
     assert "PermissionError" in first.fields["problem"]
+
+
+@sandboxed
+def test_the_command_line_inside_shows_no_path_of_an_entry(act, place):
+    first, _, _ = act("raise KeyError(str([p.read_bytes() for p in Path('/proc').glob('[0-9]*/cmdline')])[:400])")
+    assert "bwrap" in first.fields["problem"] or "python" in first.fields["problem"]
+    assert str(place.code.parent) not in first.fields["problem"]
