@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ntire.entry.findings import Finding
+from ntire.entry.measured import held_against
 from ntire.entry.verdict import Standing
 from ntire.scoring.budgets import Spent
 from ntire.scoring.metrics import METRICS
@@ -85,7 +87,8 @@ def line_of(
     A mean exists only where every expected image has a value: a submission with a gap is listed with its reason, not
     ranked. With `as_published`, means are taken as the organisers' program takes them: over the images that are there,
     subset by subset, weighted with the rules' counts, and what is missing has failed no gate. `verdict` is that of
-    `ntire verify`; `refused` are the rules that the entry breaks beyond its images.
+    `ntire verify`, and what it has measured counts instead of claims; `refused` are the rules that the entry breaks beyond
+    its images.
     """
     expected = [row for row in scored.rows if row.status != "unexpected"]
     bad = [row for row in expected if row.status != "ok"]
@@ -108,6 +111,8 @@ def line_of(
     gates = tuple(_gate_result(gate, expected, not as_published) for gate in track.gates if gate.metric in metrics)
     complete = set(metrics) == set(track.metrics)
     values = {name: [row.values.get(name, math.nan) for row in expected] for name in per_image}
+    claims, measured = scored.submission.manifest.claims, verdict.measured
+    beside = held_against(claims, measured) if measured else ()
     sample = Sample(values, scored.of_set, [row.subset for row in expected])
     line = Line(
         scored.submission.entry,
@@ -117,15 +122,25 @@ def line_of(
         track.total(found) if complete else None,
         images=len(expected),
         scored=len(expected) - len(bad),
-        notes=(*_notes(scored.rows, as_published), *([verdict.note] if verdict.note else [])),
+        notes=(
+            *_notes(scored.rows, as_published),
+            *([verdict.note] if verdict.note else []),
+            *(_in_short(one) for one in beside if not one.breaks_a_rule),
+        ),
         gates=gates,
-        budgets=track.budgets.hold_claims(scored.submission.manifest.claims),
+        budgets=track.budgets.hold_entry(claims, measured),
         reproduced=verdict.words,
         versions=versions,
         sample=sample,
         by_subset=by_subset,
     )
-    return replace(line, problems=(*problems_of(line, [] if as_published else bad), *refused))
+    understated = [_in_short(one) for one in beside if one.breaks_a_rule]
+    return replace(line, problems=(*problems_of(line, [] if as_published else bad), *understated, *refused))
+
+
+def _in_short(finding: Finding) -> str:
+    where = f"{finding.file.rpartition(' ')[2]} " if finding.file else ""
+    return f"{finding.code} {finding.problem} ({where}{finding.found}, expected {finding.expected})".replace(";", ",")
 
 
 def refused_line(entry: str, track: Track, problems: Sequence[str]) -> Line:
@@ -212,7 +227,8 @@ def problems_of(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
         if budget.value is None:
             found.append(f"budget {budget.name}: not stated, {budget.limit:.10g} allowed")
         elif budget.over:
-            found.append(budget.in_words())
+            # With a code it is known again in a table that is read back, where the claim would stand alone.
+            found.append(f"E502 {budget.in_words()}" if budget.source == "measured" else budget.in_words())
     return tuple(found)
 
 

@@ -125,6 +125,7 @@ def score(
     detector: DetectorName = "retinaface",
     verdicts: str | Path | None = None,
     key: str | Path | None = None,
+    measure: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
     say: Say = lambda line: None,
 ) -> Board:
@@ -133,8 +134,10 @@ def score(
     References that are not named are looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and
     there is no total. An entry that `check` refuses is listed with the codes, not ranked; pictures are decoded in a sandbox.
     Verdicts of `verify` are looked for in the folder `verdicts`, then beside the entries; with the organiser's `key`, a file,
-    only those count that it signed. `report` gets the images that are done and their number in all. Nothing is written: see
-    `Board.write`. Raises UserError where there are no entries, manifests, metrics, references or weights to score with.
+    only those count that it signed. What a verdict found the code to cost counts instead of claims; with `measure`, the code
+    of other entries that break no rule is counted and timed in a sandbox, too. `report` gets the images that are done and
+    their number in all. Nothing is written: see `Board.write`. Raises UserError where there are no entries, manifests,
+    metrics, references or weights to score with.
     """
     from ntire.entry.results import entry_name, results_folder, results_of_entry
     from ntire.entry.verdict import read_key
@@ -157,11 +160,11 @@ def score(
             for scorer, (_, of) in zip(scorers, by_track, strict=True)
         ]
         scored = _scored(fields, entrance, report)
+        judge = _Judge(Path(verdicts) if verdicts else None, secret, references, device, measure, say)
         lines = [
             line_of(
                 one, scorer.track, names, scorer.identities(), as_published=as_published,
-                verdict=_standing(one.submission.root, Path(verdicts) if verdicts else None, secret),
-                refused=entrance.refusals(one),
+                refused=(refused := entrance.refusals(one)), verdict=judge.standing(one.submission, scorer.track, refused),
             )
             for scorer, one, names in scored
         ]  # fmt: skip
@@ -218,6 +221,36 @@ def _is_entry(folder: Path) -> bool:
     from ntire.entry.manifest import find_submissions
 
     return find_submissions(folder) == [folder]
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Says what is to be known of an entry beside its images."""
+
+    verdicts: Path | None
+    key: bytes | None
+    references: References
+    device: str
+    measure: bool
+    say: Say
+
+    def standing(self, submission: Submission, track: Track, refused: Sequence[str]) -> Standing:
+        """The verdict on it; where that says nothing of cost and it is asked for, its code is counted and timed now."""
+        found = _standing(submission.root, self.verdicts, self.key)
+        if not self.measure or found.measured is not None or refused:
+            return found
+        from ntire.commands.measured_figures import WITHOUT, figures_of_entry, given_to_code, paths_below, source_of
+        from ntire.sandbox.child import choose
+        from ntire.sandbox.limits import Limits
+
+        if source_of(submission) is None:
+            return found
+        self.say(f"{submission.entry}: counting and timing its code in a sandbox")
+        known = references_of(track, self.references)
+        inputs = paths_below(given_to_code(known.lq or (known.gt if track.noise else None), track), track)
+        backend = choose("auto", WITHOUT)
+        measured = figures_of_entry(submission, track, inputs, backend, self.device, Limits())
+        return replace(found, measured=measured)
 
 
 def _standing(root: Path, given: Path | None, key: bytes | None) -> Standing:
@@ -384,6 +417,10 @@ def score_command(
         typer.Option("--as-published", help="Average as the organisers' program does: missing images are left out."),
     ] = False,
     key: Key = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Count and time submitted code in the sandbox; budgets are held against that."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json beside the entries."""
@@ -398,7 +435,7 @@ def score_command(
         task = bars.add_task("scoring")
         board = score(
             submissions, track, gt=gt, lq=lq, landmarks=landmarks, detector=detector, metrics=wanted, device=device,
-            cache=not no_cache, as_published=as_published, verdicts=folder, key=key, say=say,
+            cache=not no_cache, as_published=as_published, verdicts=folder, key=key, measure=measure, say=say,
             report=lambda done, total: bars.update(task, completed=done, total=total),
         )  # fmt: skip
     written = board.write(folder)
