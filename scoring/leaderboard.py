@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ntire.entry.findings import Finding
+from ntire.entry.manifest import Claims
 from ntire.entry.measured import held_against
 from ntire.entry.verdict import Standing
 from ntire.scoring.budgets import Spent
@@ -111,8 +112,8 @@ def line_of(
     gates = tuple(_gate_result(gate, expected, not as_published) for gate in track.gates if gate.metric in metrics)
     complete = set(metrics) == set(track.metrics)
     values = {name: [row.values.get(name, math.nan) for row in expected] for name in per_image}
-    claims, measured = scored.submission.manifest.claims, verdict.measured
-    beside = held_against(claims, measured) if measured else ()
+    claims = scored.submission.manifest.claims
+    understated, remarks = _beside_claims(claims, verdict)
     sample = Sample(values, scored.of_set, [row.subset for row in expected])
     line = Line(
         scored.submission.entry,
@@ -122,20 +123,22 @@ def line_of(
         track.total(found) if complete else None,
         images=len(expected),
         scored=len(expected) - len(bad),
-        notes=(
-            *_notes(scored.rows, as_published),
-            *([verdict.note] if verdict.note else []),
-            *(_in_short(one) for one in beside if not one.breaks_a_rule),
-        ),
+        notes=(*_notes(scored.rows, as_published), *remarks),
         gates=gates,
-        budgets=track.budgets.hold_entry(claims, measured),
+        budgets=track.budgets.hold_entry(claims, verdict.measured),
         reproduced=verdict.words,
         versions=versions,
         sample=sample,
         by_subset=by_subset,
     )
-    understated = [_in_short(one) for one in beside if one.breaks_a_rule]
     return replace(line, problems=(*problems_of(line, [] if as_published else bad), *understated, *refused))
+
+
+def _beside_claims(claims: Claims, verdict: Standing) -> tuple[list[str], list[str]]:
+    """Claims that break a rule beside what was measured; and what else a reader must know of the verdict."""
+    found = held_against(claims, verdict.measured) if verdict.measured else ()
+    remarks = [_in_short(one) for one in found if not one.breaks_a_rule]
+    return [_in_short(one) for one in found if one.breaks_a_rule], [*([verdict.note] if verdict.note else []), *remarks]
 
 
 def _in_short(finding: Finding) -> str:

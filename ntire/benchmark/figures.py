@@ -35,7 +35,7 @@ LONGEST_PROBLEM = 200
 
 
 @dataclass(frozen=True)
-class Asked:
+class MeasurePlan:
     """What is to be measured of an entry's code, apart from where."""
 
     macs_at: tuple[Size, ...]
@@ -50,7 +50,7 @@ class Asked:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def figures_of(where: Sandbox, asked: Asked) -> Measured:
+def figures_of(where: Sandbox, asked: MeasurePlan) -> Measured:
     """Parameters and multiply-adds by our counters, the runtime by our clock.
 
     What the code does not let us measure is absent, with the reason. Raises UserError (exit code 3) only for what is ours: a
@@ -69,7 +69,7 @@ def device_name(device: str) -> str:
     return processor() if device == "cpu" else environment(device)["device"]
 
 
-def _counted(where: Sandbox, asked: Asked) -> tuple[Measured, list[str]]:
+def _counted(where: Sandbox, asked: MeasurePlan) -> tuple[Measured, list[str]]:
     problems: list[str] = []
     params, macs = None, []
     # A size that cannot be meant hides nothing else: the method is then counted at its own.
@@ -90,7 +90,7 @@ def _counted(where: Sandbox, asked: Asked) -> tuple[Measured, list[str]]:
     return Measured(params, tuple(macs)), list(dict.fromkeys(problems))
 
 
-def _timed(where: Sandbox, asked: Asked) -> tuple[tuple[AtSize, ...], list[str]]:
+def _timed(where: Sandbox, asked: MeasurePlan) -> tuple[tuple[AtSize, ...], list[str]]:
     options = {"device": asked.device, "precision": "fp32", "tile": "auto", "bits": 8}
     options |= {"weights": None, "settings": [[*pair] for pair in sorted(asked.settings.items())]}
     side = Side("its code", Setup("./", asked.kind, None, options, torch.get_num_threads()))
@@ -119,7 +119,7 @@ def _name(size: Size | None) -> str:
     return f"at {size[0]} x {size[1]}" if size else "at its own size"
 
 
-def _median_ms(child: SandboxedChild, asked: Asked, size: Size | None, folder: Path) -> float:
+def _median_ms(child: SandboxedChild, asked: MeasurePlan, size: Size | None, folder: Path) -> float:
     """The slower of two medians: over changed pictures, whose answers nobody can have kept, and over the inputs themselves,
     whose answers are compared with the entry's images.
     """

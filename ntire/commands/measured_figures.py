@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ntire import UserError
 
 if TYPE_CHECKING:
-    from ntire.benchmark.figures import Asked
+    from ntire.benchmark.figures import MeasurePlan
     from ntire.entry.manifest import Submission
     from ntire.entry.measured import Measured
     from ntire.sandbox.child import Backend
@@ -51,15 +51,15 @@ def figures_of_entry(
         return figures_of(where, _asked(submission, track, inputs, device))
 
 
-def _asked(submission: Submission, track: Track, inputs: Sequence[Path], device: str) -> Asked:
-    from ntire.benchmark.figures import Asked
+def _asked(submission: Submission, track: Track, inputs: Sequence[Path], device: str) -> MeasurePlan:
+    from ntire.benchmark.figures import MeasurePlan
 
     claims, budgets = submission.manifest.claims, track.budgets
     macs = [budgets.at] if budgets.macs_g is not None else []
     macs += [claims.at] if claims.macs_g is not None else []
     runtimes = [budgets.runtime_at] if budgets.runtime_ms is not None else []
     runtimes += [claims.runtime_at] if claims.runtime_ms is not None else []
-    return Asked(
+    return MeasurePlan(
         tuple(dict.fromkeys(size for size in macs if size)),
         tuple(dict.fromkeys(runtimes or [None])),
         inputs,

@@ -110,21 +110,16 @@ def verify(
         how = partial(figures_of_entry, backend=backend, device=options.device, limits=limits)
         options = replace(options, measure=how)
     inputs_of = _inputs_of(lq)
-
-    def scores(submitted: Submission, reproduced: Submission, names: Sequence[str]) -> BothScored:
-        return _score_both(submitted, reproduced, names, references, options.device, say)
-
+    scores = partial(_score_both, given=references, device=options.device, say=say)
     place = place_of(Path(out) if out else results_of_entry(entry), entry_name(entry))
     outside_of([entry] if entry.is_dir() else [], place)
     rules = load_track(str(track)) if track else None
-
-    def run_on(track: Track) -> Path | None:
-        return given_to_code(inputs_of(track), track)
-
-    def truth_of(track: Track) -> Path | None:
-        return references_of(track, references).gt
-
+    run_on, truth_of = partial(_given_to_code, inputs_of), lambda rules: references_of(rules, references).gt
     return verify_entry(entry, rules, inputs_of, run_on, options, scores, place, truth_of, secret)
+
+
+def _given_to_code(inputs_of: InputsOf, track: Track) -> Path | None:
+    return given_to_code(inputs_of(track), track)
 
 
 def _score_both(

@@ -144,7 +144,7 @@ def score(
     from ntire.environment import choose_device
     from ntire.review.acceptance import Entrance
     from ntire.scoring.cache import Cache, default_path
-    from ntire.scoring.leaderboard import line_of, ranked, refused_line
+    from ntire.scoring.leaderboard import ranked, refused_line
     from ntire.scoring.references import References
     from ntire.scoring.score import Scorer
 
@@ -160,14 +160,9 @@ def score(
             for scorer, (_, of) in zip(scorers, by_track, strict=True)
         ]
         scored = _scored(fields, entrance, report)
-        judge = _Judge(Path(verdicts) if verdicts else None, secret, references, device, measure, say)
-        lines = [
-            line_of(
-                one, scorer.track, names, scorer.identities(), as_published=as_published,
-                refused=(refused := entrance.refusals(one)), verdict=judge.standing(one.submission, scorer.track, refused),
-            )
-            for scorer, one, names in scored
-        ]  # fmt: skip
+        where = Path(verdicts) if verdicts else None
+        judge = _Judge(entrance, where, secret, references, device, measure, as_published, say)
+        lines = [judge.line(*one) for one in scored]
         lines += [refused_line(entry_name(root), by_track[0][0], entrance.refused_at(root)) for root in broken]
         for remark in known.remarks:
             say(remark)
@@ -225,16 +220,29 @@ def _is_entry(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Judge:
-    """Says what is to be known of an entry beside its images."""
+    """Makes the line of an entry of its scores and of what is known beside its images."""
 
+    entrance: Entrance
     verdicts: Path | None
     key: bytes | None
     references: References
     device: str
     measure: bool
+    as_published: bool
     say: Say
 
-    def standing(self, submission: Submission, track: Track, refused: Sequence[str]) -> Standing:
+    def line(self, scorer: Scorer, scored: Scored, metrics: Sequence[str]) -> Line:
+        """Its line on the leaderboard, not ranked yet."""
+        from ntire.scoring.leaderboard import line_of
+
+        refused = self.entrance.refusals(scored)
+        standing = self._standing(scored.submission, scorer.track, refused)
+        return line_of(
+            scored, scorer.track, metrics, scorer.identities(),
+            as_published=self.as_published, verdict=standing, refused=refused,
+        )  # fmt: skip
+
+    def _standing(self, submission: Submission, track: Track, refused: Sequence[str]) -> Standing:
         """The verdict on it; where that says nothing of cost and it is asked for, its code is counted and timed now."""
         found = _standing(submission.root, self.verdicts, self.key)
         if not self.measure or found.measured is not None or refused:
