@@ -99,6 +99,10 @@ class SubmittedMethod:
         """Whether it can be asked."""
         return self._child is not None
 
+    def cpu_seconds(self) -> float | None:
+        """Processor time of the child so far; None if it does not run, cannot be measured, or computes on a GPU."""
+        return None if self._child is None or self._device != "cpu" else self._child.cpu_seconds()
+
     def close(self) -> None:
         """End the child."""
         if self._child is not None:

@@ -30,7 +30,7 @@ from typing import Any, Literal, Self, cast
 
 import ntire
 from ntire import UserError, __version__
-from ntire.sandbox.limits import Held, Limits, family, hold, means, memory_of, scratch_of
+from ntire.sandbox.limits import Held, Limits, cpu_seconds_of, family, hold, means, memory_of, scratch_of
 from ntire.sandbox.seccomp import program
 from ntire.text import printable
 
@@ -436,6 +436,10 @@ class Child:
     def process(self) -> int:
         """The first process, of which all others descend."""
         return self._process.pid
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time that it has taken so far, as the kernel counts it; None for a container, which is no child of ours."""
+        return None if self.backend in ("docker", "podman") else cpu_seconds_of(family(self._process.pid))
 
     @property
     def held_by(self) -> str:

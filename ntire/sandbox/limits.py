@@ -243,6 +243,17 @@ def family(root: int) -> set[int]:
     return found
 
 
+def cpu_seconds_of(processes: set[int]) -> float:
+    """Processor time of these processes and of those children of theirs that have ended, to the tick of 10 ms."""
+    ticks = 0
+    for process in processes:
+        with contextlib.suppress(OSError, ValueError):
+            # utime, stime, cutime and cstime: fields 14 to 17, of which two lie before the name's end.
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def memory_of(processes: set[int]) -> int:
     """Bytes that they hold for themselves: what is mapped from files does not count."""
     total = 0
