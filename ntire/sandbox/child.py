@@ -64,6 +64,10 @@ ESCAPES = "ntire.sandbox.escape_attempts"
 
 UNCOUNTED = "memory of processes and scratch folders, by a look every 0.1 s; not the kernel's for pipes and sockets"
 """Where no control group is to be had."""
+WEAK = (
+    "no control group is to be had here, so that memory is limited by rlimits only: of each process by the kernel, of all "
+    "together by a look every 0.1 s. Run ntire as root, in a session of systemd, or with docker or podman as the sandbox."
+)
 State = Literal["answered", "timed out", "died", "over a limit"]
 
 
@@ -163,10 +167,16 @@ def image() -> str:
     return os.environ.get("NTIRE_IMAGE") or f"ntire:{__version__}"
 
 
-def describe(backend: Backend) -> dict[str, str]:
-    """What stands between the code and this machine, for results."""
+def weakness(backend: Backend, by: str | None = None) -> str:
+    """What to warn of where code is held `by` rlimits only, and what to do; empty where all its memory is limited."""
+    return WEAK if backend == "bubblewrap" and (by or means()) == "rlimits" else ""
+
+
+def describe(backend: Backend, by: str | None = None) -> dict[str, str]:
+    """What stands between the code and this machine, for results; `by`: who holds it to its limits, where that is known."""
+    by = by or means()
     if backend == "none":
-        return {"backend": "none", "warning": "the code ran with all rights of the user", "limits": means()}
+        return {"backend": "none", "warning": "the code ran with all rights of the user", "limits": by}
     if backend != "bubblewrap":
         return {"backend": backend, "image": image(), "limits": backend}
     version = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, timeout=20).stdout.split()
@@ -174,8 +184,9 @@ def describe(backend: Backend) -> dict[str, str]:
         "backend": backend,
         "version": version[-1] if version else "unknown",
         "user": "dropped from root" if os.geteuid() == 0 else "ordinary",
-        "limits": means(),
-        "counted": "all memory" if means() != "rlimits" else UNCOUNTED,
+        "limits": by,
+        "counted": "all memory" if by != "rlimits" else UNCOUNTED,
+        **({"warning": weakness(backend, by)} if weakness(backend, by) else {}),
     }
 
 

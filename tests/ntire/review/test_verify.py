@@ -567,6 +567,7 @@ def test_submitted_code_runs_in_a_sandbox_into_an_entry(ntire, tmp_path, monkeyp
     assert ntire("run", *words, "--device", "cpu").code == 0
     for path in (EXAMPLE / "median" / "images").iterdir():
         assert (out / "images" / path.name).read_bytes() == path.read_bytes()
+    assert 'sandbox = "bubblewrap, limited by ' in (out / "submission.toml").read_text()
     ran = ntire("run", *words, "--device", "cpu")
     assert "6 were there" in ran.out
     (tmp_path / "bad").mkdir()
@@ -607,6 +608,23 @@ def test_a_forged_answer_to_load_is_the_entry_s_mistake(tmp_path, monkeypatch, r
         refused = submitted.load()
     assert refused is not None
     assert refused.code in CODES
+
+
+def test_where_only_rlimits_hold_run_and_verify_warn_and_results_say_so(ntire, tmp_path, monkeypatch, case):
+    import ntire.sandbox.limits as limits
+
+    monkeypatch.delenv("NTIRE_TRUST")
+    for module in (limits, sandbox):
+        monkeypatch.setattr(module, "means", lambda: "rlimits")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "method.py").write_text("import nothing_of_that_name")
+    ran = ntire("run", "--team", tmp_path / "bad", "--track", "demo-srgb", EXAMPLE / "lq")
+    assert "warning: no control group is to be had here" in ran.err
+    ran = ntire(
+        "verify", case.entry, "--lq", case.lq, "-o", tmp_path / "v", "--sample", "1", "--json", "--device", "cpu"
+    )
+    assert "memory is limited by rlimits only" in ran.err
+    assert ran.json()["sandbox"]["warning"].startswith("no control group")
 
 
 def test_without_a_sandbox_verify_says_how_to_get_one(ntire, monkeypatch):
