@@ -72,8 +72,8 @@ def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], Pixels | None]:
             data = read_bytes(path)
             return {"header": asdict(header_of(path, data))}, decode(path, data)
         lq, size = request["lq"], request["size"]
-        depths = tuple(request["depths"])
-        wanted = Wanted(path, request["name"], Path(lq) if lq else None, tuple(size) if size else None, depths)
+        results = tuple(request["results"])
+        wanted = Wanted(path, request["name"], Path(lq) if lq else None, tuple(size) if size else None, results)
         seen = look_at(wanted, keep=request["keep"])
     except UserError as error:
         return {"mistake": str(error)}, None
@@ -140,7 +140,7 @@ class Decoders:
 
     def examine(self, wanted: Wanted, data: bytes, *, lq: bytes | None = None, keep: bool = False) -> SeenImage:
         """What is wrong with a picture whose bytes were read, and of its input; `keep` gives the pixels."""
-        request = {"op": "look", "name": wanted.name, "size": wanted.size, "depths": wanted.depths, "keep": keep}
+        request = {"op": "look", "name": wanted.name, "size": wanted.size, "results": wanted.results, "keep": keep}
         height, width = wanted.size or (0, 0)
         beside = (wanted.lq.name, lq) if wanted.lq is not None and lq is not None else None
         answer, samples = self._ask(request, data, beside, 3 * height * width if keep else 0)
