@@ -13,14 +13,16 @@ from typing import Literal, Protocol, TypeVar
 from ntire.entry.manifest import Submission
 from ntire.files import sha256_of
 from ntire.method.weights_files import require, verify
+from ntire.picture.header import result_of
 from ntire.picture.image import Header, Pixels, UnreadableImage, cut_to_multiple, decode, header_of, read_bytes
+from ntire.picture.suffixes import Result, in_words
 from ntire.scoring.cache import Cache, key_of
 from ntire.scoring.identity import Face
 from ntire.scoring.instruments import Instrument, PixelInstrument, Vector, View
 from ntire.scoring.metrics import METRICS, Metric
 from ntire.scoring.pixels import Failure, MetricError, levels
 from ntire.scoring.references import Expected, by_stem, pictures_below
-from ntire.scoring.track import RESULTS, Result, Track
+from ntire.scoring.track import Track
 
 CHUNK = 16
 """Images that are in memory at once."""
@@ -105,7 +107,7 @@ class AskedFor:
     def refuse(self, header: Header) -> RefusedPicture | None:
         """What its header says that it should not."""
         if header.mode != "RGB" or result_of(header) not in self.results:
-            wanted = " or ".join(RESULTS[result] for result in self.results)
+            wanted = in_words(self.results)
             found = f"{header.format} {header.mode} of {'floats' if header.floating else f'{header.bits} bits'}"
             return RefusedPicture("wrong format", f"expected {wanted}, found {found}", "E305")
         if (header.height, header.width) != self.size:
@@ -388,13 +390,6 @@ def _checked(
         return Row(one.name, one.subset, found.status, problem=found.problem, code=found.code)
     found.landmarks = one.landmarks
     return found
-
-
-def result_of(header: Header) -> str:
-    """What a file is in the words of a track's `results`."""
-    if header.format == "NPY":
-        return "npy"
-    return f"{header.format.lower()}{'-float' if header.floating else header.bits}"
 
 
 def _unexpected(pictures: Mapping[str, Path], expected: Sequence[Expected], track: Track) -> Iterator[Row]:

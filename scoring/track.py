@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ntire import UserError
 from ntire.files import read_toml
 from ntire.picture.noise_protocol import NoiseProtocol
+from ntire.picture.suffixes import Result
+from ntire.picture.suffixes import in_words as formats_in_words
 from ntire.scoring.budgets import Budgets as Budgets
 from ntire.scoring.budgets import Positive
 from ntire.scoring.metrics import DEPTH_RULE, METRICS
@@ -19,18 +21,6 @@ from ntire.text import markdown_table
 
 RULES = Path(str(files("ntire.scoring"))) / "tracks"
 PUBLISHED = Path(str(files("ntire.scoring"))) / "published"
-
-
-Result = Literal["png8", "png16", "tiff8", "tiff16", "tiff-float", "npy"]
-RESULTS: dict[Result, str] = {
-    "png8": "an 8-bit RGB PNG",
-    "png16": "a 16-bit RGB PNG",
-    "tiff8": "an 8-bit RGB TIFF",
-    "tiff16": "a 16-bit RGB TIFF",
-    "tiff-float": "an RGB TIFF of floats",
-    "npy": "a NumPy array (H, W, 3)",
-}
-"""What a track may take for a result, in words."""
 
 
 class _Rules(BaseModel):
@@ -268,7 +258,7 @@ def in_words(track: Track) -> str:
         f"input      {track.inputs}",
         f"images     {images or 'all of the references'}; paired {paired}",
         *(["average    of the subsets' means, each counting alike"] if track.average == "subsets" else []),
-        f"results    {' or '.join(RESULTS[result] for result in track.results)}",
+        f"results    {formats_in_words(track.results)}",
         f"depth      compared in levels of 255: {DEPTH_RULE}",
         f"border     {track.border} px cut from every side before any metric",
         f"total      {formula(track) or 'none'}",

@@ -32,6 +32,7 @@ from ntire.files import sha256_of, write_atomically
 from ntire.picture import raw
 from ntire.picture.image import encode_png, read_header, read_pixels
 from ntire.runner.device_worker import fingerprint_of
+from ntire.sandbox.scratch import scratch_folder
 
 CLOCKS_MAY_DIFFER = 0.05
 """Share by which the child's own time may be off ours, beside 2 ms for handing over."""
@@ -155,8 +156,8 @@ def bench(
     warnings = _exclusive(device)
     sides = [Side(setup.team, setup)] + ([Side(*against)] if against else [])
     states = [nvidia.state(device)]
-    with tempfile.TemporaryDirectory() as name:
-        made = _warm_ups(pictures, setup.track, Path(name))
+    with scratch_folder() as folder:
+        made = _warm_ups(pictures, setup.track, folder)
         children: list[BenchChild] = []
         try:
             for side in sides:

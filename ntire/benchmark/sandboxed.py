@@ -112,7 +112,7 @@ class SandboxedChild(BenchChild):
             **environment(device),
             "precision": side.setup.options["precision"],
             "threads": side.setup.threads,
-            "sandbox": {**describe(where.backend), "limits": self._child.held_by},
+            "sandbox": describe(where.backend, self._child.held_by),
         }
         self.note_peaks("load")
 

@@ -41,6 +41,17 @@ def announce(team: str | Path, trust: bool, say: Say) -> None:
     if is_folder(team):
         how = "with all your rights (--trust)" if trust else "in a sandbox"
         say(f"--team {team} is a folder: its method.py runs {how}")
+        if not trust:
+            warn_of_weak_limits("bubblewrap", say)
+
+
+def warn_of_weak_limits(backend: Backend, say: Say) -> None:
+    """Tell the user where memory of a stranger's code is not limited as a whole."""
+    from ntire.sandbox.child import weakness, why_not
+
+    weak = "" if why_not(backend) else weakness(backend)
+    if weak:
+        say(f"warning: {weak}")
 
 
 @contextlib.contextmanager

@@ -210,7 +210,7 @@ def _run_in_sandbox(
             track, inputs, not_read = inputs_of_track(track, given, method.track, limit, say)
             target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
             report = watch(f"{method.team} {track.name}", len(inputs))
-            summary = run_method(described(method, options), inputs, target, track.name, report)
+            summary = run_method(described(method, options, submitted.held_by), inputs, target, track.name, report)
             return replace(summary, not_read=not_read)
 
 

@@ -90,6 +90,7 @@ def verify(
     _refuse_missing(Path(entry))
     import secrets
 
+    from ntire.commands.foreign_code import warn_of_weak_limits
     from ntire.entry.results import entry_name, place_of, results_of_entry
     from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
@@ -104,6 +105,7 @@ def verify(
     entry, references = Path(entry), References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
     chosen, backend = secrets.randbelow(2**31) if seed is None else seed, choose(sandbox)
     say(f"seed {chosen}, sandbox {backend}{': the code runs with all your rights' if backend == 'none' else ''}")
+    warn_of_weak_limits(backend, say)
     limits = Limits(seconds=time_limit, start_seconds=max(time_limit, 300.0), memory_bytes=int(memory_gib * 2**30))
     options = VerifyOptions(backend, sample, chosen, choose_device(device), limits, strict=strict)
     if measure:

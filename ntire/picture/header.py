@@ -176,3 +176,10 @@ def as_unit_floats(name: object, values: NDArray[Any]) -> NDArray[np.float32]:
             "Divide by the value of white and clip, or save integers."
         )
     return values.astype(np.float32, copy=False)
+
+
+def result_of(header: Header) -> str:
+    """What a file is in the words of a track's `results`."""
+    if header.format == "NPY":
+        return "npy"
+    return f"{header.format.lower()}{'-float' if header.floating else header.bits}"

@@ -1,7 +1,8 @@
 """Which files are read, by their suffixes, and what the others are: a folder is told apart by names before any is opened."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from importlib.util import find_spec
+from typing import Literal
 
 
 def _all(*lines: str) -> frozenset[str]:
@@ -45,3 +46,20 @@ def why_not(suffix: str, suffixes: Collection[str] = PICTURES) -> str | None:
         return "a raw frame, which --track raw takes"
     kind = next((words for words, known in OTHER_KINDS.items() if suffix in known), None)
     return f"{kind}; save it as PNG to have it read" if kind else "no picture by its name"
+
+
+Result = Literal["png8", "png16", "tiff8", "tiff16", "tiff-float", "npy"]
+RESULTS: dict[Result, str] = {
+    "png8": "an 8-bit RGB PNG",
+    "png16": "a 16-bit RGB PNG",
+    "tiff8": "an 8-bit RGB TIFF",
+    "tiff16": "a 16-bit RGB TIFF",
+    "tiff-float": "an RGB TIFF of floats",
+    "npy": "a NumPy array (H, W, 3)",
+}
+"""What a track may take for a result, in words."""
+
+
+def in_words(results: Iterable[Result]) -> str:
+    """The formats of a track's `results`."""
+    return " or ".join(RESULTS[result] for result in results)

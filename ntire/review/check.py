@@ -22,6 +22,7 @@ from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
 from ntire.entry.verdict import VERIFICATION
 from ntire.files import line_of, open_regular, read_regular
 from ntire.picture.folder import passed_over
+from ntire.picture.suffixes import Result
 from ntire.review.code_checks import CODE, METHOD, look_at_method
 from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, is_picture, size_in
@@ -322,10 +323,9 @@ class _Entry:
         elif len(images) != track.count:
             self._add("E313", "", f"{track.count} images", f"{len(images)}")
 
-    def _depths(self) -> tuple[int, ...]:
-        """Bits a sample of the PNGs that the track takes."""
-        taken = self.track.results if self.track is not None else ()
-        return tuple(bits for result, bits in (("png8", 8), ("png16", 16)) if result in taken) or (8,)
+    def _results(self) -> tuple[Result, ...]:
+        """The formats that the track takes."""
+        return self.track.results if self.track is not None else ("png8",)
 
     def _multiple(self, key: str) -> int:
         """Where the track adds the noise itself: what the clean picture is cut to a multiple of before."""
@@ -339,15 +339,15 @@ class _Entry:
             # The user's own frames: what they are read with has no place where strangers' pictures are.
             sizes = _in_threads(lambda pair: size_of(pair[1], "raw") if pair[1] else None, pairs)
             wanted = [
-                Wanted(self.root / name, name, size=size, depths=self._depths(), root=self.root)
+                Wanted(self.root / name, name, size=size, results=self._results(), root=self.root)
                 for (name, _), size in zip(pairs, sizes, strict=True)
             ]
         else:
             keys = [key for key, names in images.items() for _ in names]
             wanted = [
-                Wanted(self.root / name, name, size=_cut(lq, multiple), depths=self._depths(), root=self.root)
+                Wanted(self.root / name, name, size=_cut(lq, multiple), results=self._results(), root=self.root)
                 if lq and (multiple := self._multiple(key)) > 1
-                else Wanted(self.root / name, name, lq, depths=self._depths(), root=self.root)
+                else Wanted(self.root / name, name, lq, results=self._results(), root=self.root)
                 for key, (name, lq) in zip(keys, pairs, strict=True)
             ]
         seen = decoders().look(wanted)

@@ -11,10 +11,10 @@ import resource
 import secrets
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,7 @@ from ntire.review.image_checks import (
 )
 from ntire.sandbox.child import DECODER, Backend, Child, Place, choose
 from ntire.sandbox.limits import Limits, apply_rlimits
+from ntire.sandbox.scratch import scratch_folder
 from ntire.text import printable
 
 LIMITS = Limits(seconds=120.0, memory_bytes=3 << 30, processes=64, files=256, file_bytes=0)
@@ -71,8 +72,8 @@ def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], Pixels | None]:
             data = read_bytes(path)
             return {"header": asdict(header_of(path, data))}, decode(path, data)
         lq, size = request["lq"], request["size"]
-        depths = tuple(request["depths"])
-        wanted = Wanted(path, request["name"], Path(lq) if lq else None, tuple(size) if size else None, depths)
+        results = tuple(request["results"])
+        wanted = Wanted(path, request["name"], Path(lq) if lq else None, tuple(size) if size else None, results)
         seen = look_at(wanted, keep=request["keep"])
     except UserError as error:
         return {"mistake": str(error)}, None
@@ -96,9 +97,9 @@ class Decoders:
     def __init__(self, backend: Backend | None = None) -> None:
         """`backend` is by default what works here, and no sandbox where none does; it is chosen when it is needed."""
         self._backend = backend
-        self._scratch = tempfile.TemporaryDirectory(prefix="ntire-decoders-")
+        self._scratch = ExitStack()
         # Copies of one request each: what the processes may see.
-        self._exchange = Path(self._scratch.name) / "in"
+        self._exchange = self._scratch.enter_context(scratch_folder()) / "in"
         self._exchange.mkdir(mode=0o755)
         self._exchange.parent.chmod(0o755)
         self._count = min(4, os.cpu_count() or 1)
@@ -117,7 +118,7 @@ class Decoders:
                 child.close()
             self._idle.put(None)
         self._starter.shutdown()
-        self._scratch.cleanup()
+        self._scratch.close()
 
     @property
     def backend(self) -> Backend:
@@ -139,7 +140,7 @@ class Decoders:
 
     def examine(self, wanted: Wanted, data: bytes, *, lq: bytes | None = None, keep: bool = False) -> SeenImage:
         """What is wrong with a picture whose bytes were read, and of its input; `keep` gives the pixels."""
-        request = {"op": "look", "name": wanted.name, "size": wanted.size, "depths": wanted.depths, "keep": keep}
+        request = {"op": "look", "name": wanted.name, "size": wanted.size, "results": wanted.results, "keep": keep}
         height, width = wanted.size or (0, 0)
         beside = (wanted.lq.name, lq) if wanted.lq is not None and lq is not None else None
         answer, samples = self._ask(request, data, beside, 3 * height * width if keep else 0)

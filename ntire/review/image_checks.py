@@ -14,12 +14,16 @@ import numpy as np
 
 from ntire.entry.findings import Finding
 from ntire.files import open_regular, read_regular
+from ntire.picture.header import result_of
 from ntire.picture.image import Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.picture.suffixes import Result, in_words
 
 MOST_PIXELS = 2**26
 """Of a picture whose input is not known: 8K has half as many."""
 MOST_BYTES = 2**28
 """Of such a picture's file."""
+MOST_PER_PIXEL = 16
+"""Bytes of a pixel's three floats, and some more."""
 SPARE_BYTES = 1 << 20
 """That a file may be longer than its pixels uncompressed: metadata, and noise that does not compress."""
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -51,10 +55,15 @@ class Wanted:
     """A picture; of a raw frame, only the size is known here."""
     size: tuple[int, int] | None = None
     """Height and width of the input, where it is not to be read."""
-    depths: tuple[int, ...] = (8,)
-    """Bits a sample that the track takes."""
+    results: tuple[Result, ...] = ("png8",)
+    """Formats that the track takes, as in its TOML: "png8", "tiff16", "npy", ..."""
     root: Path | None = None
     """The entry's folder, below which no link is followed."""
+
+    @property
+    def other_formats(self) -> bool:
+        """Whether the track takes other files than PNGs."""
+        return not all(result.startswith("png") for result in self.results)
 
 
 @dataclass(frozen=True)
@@ -86,9 +95,12 @@ def look_at(wanted: Wanted, *, keep: bool = False) -> SeenImage:
     """
     given, size = input_of(wanted)
     try:
-        data = bytes_of(wanted, size)
-        found = _size(wanted, data)
-        wrong = _as_expected(wanted, data, found, size)
+        data = bytes_of(wanted, size, MOST_PER_PIXEL if wanted.other_formats else 4)
+        if wanted.other_formats and not data.startswith(SIGNATURE):
+            found, wrong = _other_format(wanted, data, size)
+        else:
+            found = _size(wanted, data)
+            wrong = _as_expected(wanted, data, found, size)
         if wrong:
             return SeenImage(wanted.name, tuple(wrong), found)
         pixels = _pixels(wanted, data)
@@ -189,11 +201,11 @@ def _as_expected(wanted: Wanted, data: bytes, found: tuple[int, int], size: tupl
             Finding("E309", wanted.name, _by(size) if size else f"at most {MOST_PIXELS:,} pixels", _by(found))
         )
     depth, colour = data[24], data[25]
-    if depth not in wanted.depths or colour != 2:
+    if f"png{depth}" not in wanted.results or colour != 2:
         shown = f"{COLOURS.get(colour, f'colour type {colour}')} of {depth} bits"
-        wrong.append(
-            Finding("E305", wanted.name, f"RGB of {' or '.join(map(str, wanted.depths))} bits a sample", shown)
-        )
+        depths = [result.removeprefix("png") for result in wanted.results if result.startswith("png")]
+        taken = f"RGB of {' or '.join(depths)} bits a sample" if depths else in_words(wanted.results)
+        wrong.append(Finding("E305", wanted.name, taken, shown))
     try:
         header = header_of(wanted.path, data)
     except UnreadableImage as error:
@@ -206,8 +218,30 @@ def _as_expected(wanted: Wanted, data: bytes, found: tuple[int, int], size: tupl
     return wrong
 
 
+def _other_format(wanted: Wanted, data: bytes, size: tuple[int, int] | None) -> tuple[tuple[int, int], list[Finding]]:
+    """Height and width of a picture that is no PNG, and what its header says that it should not."""
+    try:
+        header = header_of(wanted.path, data)
+    except UnreadableImage as error:
+        raise BadImage(_damaged(wanted, error)) from None
+    found = header.height, header.width
+    if found[0] * found[1] > (max(MOST_PIXELS, size[0] * size[1]) if size else MOST_PIXELS):
+        raise BadImage(
+            Finding("E309", wanted.name, _by(size) if size else f"at most {MOST_PIXELS:,} pixels", _by(found))
+        )
+    wrong = []
+    if header.mode != "RGB" or result_of(header) not in wanted.results:
+        shown = f"{header.format} {header.mode} of {'floats' if header.floating else f'{header.bits} bits'}"
+        wrong.append(Finding("E305", wanted.name, in_words(wanted.results), shown))
+    if header.frames > 1:
+        wrong.append(Finding("E308", wanted.name, "one picture", f"{header.frames} frames"))
+    if size and found != size:
+        wrong.append(Finding("E304", wanted.name, f"{_by(size)} as its input", _by(found)))
+    return found, wrong
+
+
 def _pixels(wanted: Wanted, data: bytes) -> Pixels:
-    broken = _broken_chunk(data)
+    broken = _broken_chunk(data) if data.startswith(SIGNATURE) else None
     if broken is not None:
         raise BadImage(Finding("E307", wanted.name, "a whole PNG", broken))
     try:

@@ -99,6 +99,16 @@ class SubmittedMethod:
         """Whether it can be asked."""
         return self._child is not None
 
+    @property
+    def held_by(self) -> str:
+        """The sandbox in which it was last loaded and who limits it there, in words."""
+        words = (f"{self.sandbox.get('backend')}, limited by {self.sandbox.get('limits')}", self.sandbox.get("warning"))
+        return "; ".join(word for word in words if word)
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time of the child so far; None if it does not run, cannot be measured, or computes on a GPU."""
+        return None if self._child is None or self._device != "cpu" else self._child.cpu_seconds()
+
     def close(self) -> None:
         """End the child."""
         if self._child is not None:
@@ -117,7 +127,7 @@ class SubmittedMethod:
         inside = "cuda" if self._device != "cpu" and self._backend != "none" else self._device
         ready = child.begin(inside)
         refuse_unconfined(ready.fields, self._backend, self._device, f"{ready.problem} {child.printed.strip()[-500:]}")
-        self.sandbox = {**describe(self._backend), "limits": child.held_by, "at_most": asdict(self._limits)}
+        self.sandbox = {**describe(self._backend, child.held_by), "at_most": asdict(self._limits)}
         request = {"op": "load", "file": self._source.removeprefix(METHOD), "only": only, **self._how}
         loaded = child.ask(request, self._limits.start_seconds)
         problem = printable(str(loaded.fields.get("problem", loaded.problem)))

@@ -82,6 +82,8 @@ class Prepared:
     """The files of its declared weights, in their order; empty where one file was named for all."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """What was chosen in each weights file that offered a choice, by file name."""
+    sandbox: str = ""
+    """What it runs in, where its code is a stranger's, and who limits it there."""
 
     @cached_property
     def weights_used(self) -> tuple[WeightsUsed, ...]:
@@ -145,11 +147,11 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
     return ready
 
 
-def described(method: Method, options: Options) -> Prepared:
+def described(method: Method, options: Options, sandbox: str = "") -> Prepared:
     """A method that was made ready elsewhere, such as one in a sandbox, with its weights where they are."""
     folder = folder_of(type(method))
     declared = () if options.weights is not None else method.weights
-    return Prepared(method, options, folder, tuple(locate(weights, folder)[0] for weights in declared))
+    return Prepared(method, options, folder, tuple(locate(weights, folder)[0] for weights in declared), sandbox=sandbox)
 
 
 class _Undrawn(TorchFunctionMode):

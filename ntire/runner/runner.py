@@ -356,5 +356,5 @@ def _manifest(prepared: Prepared, track: str, entry: str) -> Manifest:
             settings=dict(options.settings),
             weights=prepared.weights_used,
         ),
-        environment=environment(options.devices[0]),
+        environment=environment(options.devices[0]) | ({"sandbox": prepared.sandbox} if prepared.sandbox else {}),
     )

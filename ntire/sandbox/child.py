@@ -12,13 +12,11 @@ import contextlib
 import json
 import os
 import platform
-import secrets
 import selectors
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +28,8 @@ from typing import Any, Literal, Self, cast
 
 import ntire
 from ntire import UserError, __version__
-from ntire.sandbox.limits import Held, Limits, family, hold, means, memory_of, scratch_of
+from ntire.sandbox.limits import Held, Limits, cpu_seconds_of, family, hold, means, memory_of, scratch_of
+from ntire.sandbox.scratch import is_left, name_of_ours, scratch_folder
 from ntire.sandbox.seccomp import program
 from ntire.text import printable
 
@@ -64,6 +63,10 @@ ESCAPES = "ntire.sandbox.escape_attempts"
 
 UNCOUNTED = "memory of processes and scratch folders, by a look every 0.1 s; not the kernel's for pipes and sockets"
 """Where no control group is to be had."""
+WEAK = (
+    "no control group is to be had here, so that memory is limited by rlimits only: of each process by the kernel, of all "
+    "together by a look every 0.1 s. Run ntire as root, in a session of systemd, or with docker or podman as the sandbox."
+)
 State = Literal["answered", "timed out", "died", "over a limit"]
 
 
@@ -127,9 +130,9 @@ def why_not(backend: Backend) -> str:
         return "bwrap is not installed"
     if program() is None:
         return f"no seccomp filter is known for {platform.machine()}"
-    with tempfile.TemporaryDirectory(prefix="ntire-probe-") as name:
-        place = Place(Path(name), Path(name))
-        Path(name).chmod(0o755)
+    with scratch_folder() as folder:
+        place = Place(folder, folder)
+        folder.chmod(0o755)
         with _filter() as descriptor:
             argv = bubblewrap(place, Limits(), descriptor, _python(PROBE))
             try:
@@ -163,10 +166,16 @@ def image() -> str:
     return os.environ.get("NTIRE_IMAGE") or f"ntire:{__version__}"
 
 
-def describe(backend: Backend) -> dict[str, str]:
-    """What stands between the code and this machine, for results."""
+def weakness(backend: Backend, by: str | None = None) -> str:
+    """What to warn of where code is held `by` rlimits only, and what to do; empty where all its memory is limited."""
+    return WEAK if backend == "bubblewrap" and (by or means()) == "rlimits" else ""
+
+
+def describe(backend: Backend, by: str | None = None) -> dict[str, str]:
+    """What stands between the code and this machine, for results; `by`: who holds it to its limits, where that is known."""
+    by = by or means()
     if backend == "none":
-        return {"backend": "none", "warning": "the code ran with all rights of the user", "limits": means()}
+        return {"backend": "none", "warning": "the code ran with all rights of the user", "limits": by}
     if backend != "bubblewrap":
         return {"backend": backend, "image": image(), "limits": backend}
     version = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, timeout=20).stdout.split()
@@ -174,8 +183,9 @@ def describe(backend: Backend) -> dict[str, str]:
         "backend": backend,
         "version": version[-1] if version else "unknown",
         "user": "dropped from root" if os.geteuid() == 0 else "ordinary",
-        "limits": means(),
-        "counted": "all memory" if means() != "rlimits" else UNCOUNTED,
+        "limits": by,
+        "counted": "all memory" if by != "rlimits" else UNCOUNTED,
+        **({"warning": weakness(backend, by)} if weakness(backend, by) else {}),
     }
 
 
@@ -222,7 +232,7 @@ def bubblewrap(place: Place, limits: Limits, seccomp: int, argv: Sequence[str]) 
 
 def container(engine: str, name: str, place: Place, limits: Limits, argv: Sequence[str]) -> list[str]:
     """The same with docker or podman, from the image that has ntire in it."""
-    words = [engine, "run", "--name", name, "--user", f"{NOBODY}:{NOBODY}"]
+    words = [engine, "run", "--name", name, "--label", _label(), "--user", f"{NOBODY}:{NOBODY}"]
     words += [
         "--rm",
         "--interactive",
@@ -252,6 +262,22 @@ def container(engine: str, name: str, place: Place, limits: Limits, argv: Sequen
     # If ntire is killed, nobody else ends what does not read its input.
     words += ["--init", "--entrypoint", "/usr/bin/timeout", image(), "--signal=KILL", str(CONTAINER_SECONDS)]
     return [*words, *argv]
+
+
+def _label() -> str:
+    """Of containers that this machine has started: an engine may serve several."""
+    return f"ntire={platform.node()}"
+
+
+@cache
+def sweep_containers(engine: str) -> None:
+    """End the containers that killed processes of this machine have left."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        words = [engine, "ps", "--filter", f"label={_label()}", "--format", "{{.Names}}"]
+        running = subprocess.run(words, capture_output=True, text=True, timeout=20).stdout.split()
+        left = [name for name in running if is_left(name)]
+        if left:
+            subprocess.run([engine, "kill", *left], capture_output=True, timeout=30)
 
 
 def environment(place: Place) -> dict[str, str]:
@@ -385,10 +411,13 @@ class Child:
             raise ValueError(f"{module} does damage outside a sandbox")
         self.backend = backend
         self.limits = limits
-        self._name = f"ntire-{secrets.token_hex(8)}"
-        self._scratch = tempfile.TemporaryDirectory(prefix="ntire-out-")
+        self._name = name_of_ours()
+        self._scratch = contextlib.ExitStack()
+        # Elsewhere it is a tmpfs that only the child sees.
+        out = str(self._scratch.enter_context(scratch_folder())) if backend == "none" else "/out"
         inner = _python(RUN_INSIDE(module))
         if backend in ("docker", "podman"):
+            sweep_containers(backend)
             inner = ["/opt/ntire/bin/python", *inner[1:5]]
         with _filter() as descriptor, contextlib.ExitStack() as opened:
             passed: list[int] = []
@@ -406,7 +435,7 @@ class Child:
                 self._held = Held(tuple(container(backend, self._name, place, limits, inner)), backend)
                 variables = None
             self.paths = (
-                {"code": str(place.code), "in": str(place.exchange), "out": self._scratch.name}
+                {"code": str(place.code), "in": str(place.exchange), "out": out}
                 if backend == "none"
                 else {"code": "/sub", "in": "/in", "out": "/out"}
             )
@@ -436,6 +465,10 @@ class Child:
     def process(self) -> int:
         """The first process, of which all others descend."""
         return self._process.pid
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time that it has taken so far, as the kernel counts it; None for a container, which is no child of ours."""
+        return None if self.backend in ("docker", "podman") else cpu_seconds_of(family(self._process.pid))
 
     @property
     def held_by(self) -> str:
@@ -502,7 +535,7 @@ class Child:
                 with contextlib.suppress(OSError):
                     pipe.close()
         self._held.release()
-        self._scratch.cleanup()
+        self._scratch.close()
 
     def _too_much(self) -> None:
         self._over = "memory"

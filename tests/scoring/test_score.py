@@ -1,3 +1,4 @@
+import json
 import math
 
 import cv2
@@ -166,6 +167,22 @@ def test_a_check_takes_the_depths_that_the_track_takes(gt, tmp_path, ntire, resu
     assert ("E305" in ran.out) == ("png16" not in results), ran.out + ran.err
 
 
+@pytest.mark.parametrize(
+    ("results", "codes"), [('["png8"]', {"E306"}), ('["npy"]', set()), ('["png8", "tiff16"]', {"E305"})]
+)
+def test_a_check_takes_other_formats_only_where_the_track_does(gt, tmp_path, ntire, results, codes):
+    (tmp_path / "deep.toml").write_text(
+        f'name = "deep"\ntitle = "t"\ninputs = "srgb"\nmetrics = ["psnr"]\nresults = {results}\nsource = "s"\n'
+    )
+    images = tmp_path / "deep" / "images"
+    images.mkdir(parents=True)
+    np.save(images / "a.npy", (read_pixels(gt / "a.png") / 300).clip(0, 1).astype(np.float32))
+    (tmp_path / "deep" / "submission.toml").write_text('team = "T"\ntrack = "deep"\ndate = 2026-01-01\n')
+    write_png(tmp_path / "lq" / "a.png", scene())
+    ran = ntire("check", tmp_path / "deep", "--track", tmp_path / "deep.toml", "--lq", tmp_path / "lq", "--json")
+    assert {one["code"] for one in json.loads(ran.out)["findings"] if one["code"].startswith("E3")} == codes, ran.out
+
+
 def test_a_truth_whose_range_nobody_states_is_refused_with_its_numbers(entry, gt):
     (gt / "b.png").unlink()
     np.save(gt / "b.npy", scene(seed=1).astype(np.float32))
@@ -313,7 +330,7 @@ def test_other_weights_or_libraries_make_other_observations(faces, tmp_path, mon
     with Cache(tmp_path / "cache.sqlite") as cache:
         score_faces([faces], tmp_path, cache)
         before = cache.observed
-        monkeypatch.setattr(scoring, "versions", lambda: {"torch": "99"})
+        monkeypatch.setattr("ntire.scoring.metrics.versions", lambda: {"torch": "99"})
         score_faces([faces], tmp_path, cache)
         assert cache.observed == 2 * before
         assert all("torch 99" in one for one in Scorer(FACES, FACES.metrics, "cpu", cache).identities().values())

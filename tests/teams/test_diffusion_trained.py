@@ -137,20 +137,28 @@ def test_each_task_of_setting_a_has_a_variant_that_learns_it_alone():
         assert recipe.optimiser == "adam"
 
 
-def test_the_matching_steps_of_a_network_are_printed_by_every_definition(tmp_path, monkeypatch):
+def test_the_matching_steps_of_a_network_are_searched_for_on_pairs_by_every_definition(tmp_path, monkeypatch):
     torch.manual_seed(0)
     method = DiffusionTrained(**DiffusionTrained.tiny)
     monkeypatch.setattr("ntire.commands.training.chosen_method", lambda *_, **__: Tiny)
+    seen = []
+
+    def matching(predict, lq, gt, rng, definition):
+        seen.append((definition, lq, gt, predict(lq, steps(3))))
+        return len(seen)
+
+    monkeypatch.setattr("ntire.teams.general.diffusion_trained.matching_step", matching)
     save_file(method.state_dict(), tmp_path / "w.safetensors")
     for number in range(3):
         write_png(tmp_path / "clean" / f"{number}.png", scene(32, 32, seed=number))
     settings = Settings(data=tmp_path / "clean", out=tmp_path, held_out=1)
     asked = {"stages": ("noisy",), "count": 2, "patch": 16, "pairs": {}}
     found = search_steps("Diffusion-trained", "general", None, settings, tmp_path / "w.safetensors", **asked)
-    assert found.keys() == {"noisy"}
-    assert found["noisy"].keys() == {"reversal", "change", "algorithm-2", "score"}
-    assert all(1 <= step <= 50 for step in found["noisy"].values())
-    assert found == search_steps("Diffusion-trained", "general", None, settings, tmp_path / "w.safetensors", **asked)
+    assert found == {"noisy": {"reversal": 1, "change": 2, "algorithm-2": 3, "score": 4}}
+    _, lq, gt, noise = seen[0]
+    assert lq.shape == gt.shape == (2, 3, 16, 16)
+    assert 0.2 < float((lq - gt).std()) < 0.5, "noise of 50 of 255 in pictures of [-1, 1]"
+    assert torch.equal(noise, method.eval().noise_in(lq, steps(3))), "the network of the file is asked"
     with pytest.raises(UserError, match="needs a network that has learnt to generate"):
         search_steps("Diffusion-trained", "general", None, settings, None, **asked)
 

@@ -88,7 +88,7 @@ def test_help_lists_every_command_with_its_own_first_sentence(ntire):
         assert cli.docstring(name).split() == function.__doc__.split()
     shown = ntire("--help").out
     assert all(f"│ {command} " in shown for command in cli.COMMANDS)
-    assert "Weights files" in shown
+    assert "verify weights files" in shown
 
 
 @pytest.mark.parametrize("words", [["nosuch"], ["ru"], []])
