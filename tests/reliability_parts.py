@@ -30,7 +30,7 @@ TABLE = {
     "escapes": ("escapes", "as a user: got through"),
     "tracebacks": ("tracebacks",),
     "hangs": ("hangs",),
-    "wrong values": ("wrong values",),
+    "wrong values": ("wrong values", "honest accused"),
     "lost images": ("lost images",),
 }
 """Columns, and the counts that go into each."""

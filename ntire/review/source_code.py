@@ -7,6 +7,8 @@ MOST_CODE = 1 << 18
 """Bytes of one source file."""
 MOST_SOURCES = 64
 """Files of an entry that are followed from one import to the next."""
+MOST_FOLLOWED = 2 << 20
+"""Bytes of them: reading as many takes some ten seconds at worst."""
 Sources = Mapping[str, str | None]
 """Text by name, a character a byte; None for a file that is too long."""
 
@@ -29,8 +31,8 @@ def _methods_in(sources: Sources, source: str, seen: dict[str, Known]) -> Known:
 
     `seen` has what is known of modules that were looked at: each is read once, however many import it.
     """
-    if len(seen) >= MOST_SOURCES:
-        raise ValueError(f"imports of more than {MOST_SOURCES} files")
+    if len(seen) >= MOST_SOURCES or sum(len(sources[one] or "") for one in (*seen, source)) > MOST_FOLLOWED:
+        raise ValueError(f"imports of more than {MOST_SOURCES} files or {MOST_FOLLOWED:,} bytes")
     known: Known = {}
     seen[source] = known
     text = sources[source]

@@ -201,6 +201,12 @@ def test_code_is_parsed_where_its_memory_is_bounded_and_not_here(tmp_path):
     assert _peak_of(entry(tmp_path, "a\n" * (1 << 17))) < 4 << 20
 
 
+def test_imports_are_followed_for_so_long_and_no_further():
+    chain = {f"method/m{number}.py": f"from m{number + 1} import *\n" + " " * 250_000 for number in range(20)}
+    _, _, problem = methods_in({"method/method.py": "from m0 import *\n", **chain}, "method/method.py")
+    assert "imports of more than 64 files or 2,097,152 bytes" in problem
+
+
 def test_code_that_ends_its_parser_is_a_finding(tmp_path, monkeypatch):
     ask = Child.ask
 
