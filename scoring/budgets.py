@@ -1,12 +1,13 @@
 """What a method may cost on a track, and how much of that it leaves; always on unrounded numbers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ntire.entry.manifest import Claims
+from ntire.entry.measured import Measured, Source
 
 Name = Literal["params_m", "macs_g", "runtime_ms", "memory_mb"]
 Positive = Annotated[float, Field(gt=0)]
@@ -23,6 +24,8 @@ class Spent:
     limit: float
     at: Size | None = None
     """Height and width that the limit is for."""
+    source: Source = ""
+    """Where the value comes from, for an entry of which something was measured."""
 
     @property
     def margin(self) -> float | None:
@@ -39,20 +42,22 @@ class Spent:
         return f"{self.name} <= {self.limit:.10g}" + (f" at {self.at[0]} x {self.at[1]}" if self.at else "")
 
     def in_words(self) -> str:
-        """Value, limit and margin: "budget params_m: 0.25, 1 allowed, 75 % left"."""
+        """Value, limit and margin: "budget params_m: 0.25 measured, 1 allowed, 75 % left"."""
         if self.value is None or self.margin is None:
             return f"budget {self.name}: not known, {self.limit:.10g} allowed"
         left = f"{abs(self.margin):.3%} {'over' if self.over else 'left'}"
-        return f"budget {self.name}: {self.value:.10g}, {self.limit:.10g} allowed, {left}"
+        source = f" {self.source}" if self.source else ""
+        return f"budget {self.name}: {self.value:.10g}{source}, {self.limit:.10g} allowed, {left}"
 
     def as_json(self) -> dict[str, Any]:
-        """Value, limit, margin, and the size they are for."""
+        """Value, limit, margin, the size they are for, and for an entry that was measured the value's source."""
         return {
             "name": self.name,
             "value": self.value,
             "limit": self.limit,
             "margin": self.margin,
             "at": list(self.at) if self.at else None,
+            **({"source": self.source} if self.source else {}),
         }
 
 
@@ -99,6 +104,23 @@ class Budgets(BaseModel):
                 "runtime_ms": claims.runtime_ms if claims.runtime_at == self.runtime_at else None,
                 "memory_mb": claims.memory_mb if claims.memory_at == self.memory_at else None,
             }
+        )
+
+    def hold_entry(self, claims: Claims, measured: Measured | None) -> tuple[Spent, ...]:
+        """Every limit beside what was measured at its size, else beside what is claimed."""
+        claimed = self.hold_claims(claims)
+        if measured is None:
+            return claimed
+        known = self.hold(
+            {
+                "params_m": measured.params_m,
+                "macs_g": measured.macs_at(self.at),
+                "runtime_ms": measured.runtime_at(self.runtime_at),
+            }
+        )
+        return tuple(
+            replace(claim, source="claimed") if own.value is None else replace(own, source="measured")
+            for claim, own in zip(claimed, known, strict=True)
         )
 
     def limits(self) -> dict[str, float]:

@@ -5,6 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ntire.entry.findings import Finding
+from ntire.entry.manifest import Claims
+from ntire.entry.measured import held_against
 from ntire.entry.verdict import Standing
 from ntire.scoring.budgets import Spent
 from ntire.scoring.metrics import METRICS
@@ -85,7 +88,8 @@ def line_of(
     A mean exists only where every expected image has a value: a submission with a gap is listed with its reason, not
     ranked. With `as_published`, means are taken as the organisers' program takes them: over the images that are there,
     subset by subset, weighted with the rules' counts, and what is missing has failed no gate. `verdict` is that of
-    `ntire verify`; `refused` are the rules that the entry breaks beyond its images.
+    `ntire verify`, and what it has measured counts instead of claims; `refused` are the rules that the entry breaks beyond
+    its images.
     """
     expected = [row for row in scored.rows if row.status != "unexpected"]
     bad = [row for row in expected if row.status != "ok"]
@@ -108,6 +112,8 @@ def line_of(
     gates = tuple(_gate_result(gate, expected, not as_published) for gate in track.gates if gate.metric in metrics)
     complete = set(metrics) == set(track.metrics)
     values = {name: [row.values.get(name, math.nan) for row in expected] for name in per_image}
+    claims = scored.submission.manifest.claims
+    understated, remarks = _beside_claims(claims, verdict)
     sample = Sample(values, scored.of_set, [row.subset for row in expected])
     line = Line(
         scored.submission.entry,
@@ -117,15 +123,27 @@ def line_of(
         track.total(found) if complete else None,
         images=len(expected),
         scored=len(expected) - len(bad),
-        notes=(*_notes(scored.rows, as_published), *([verdict.note] if verdict.note else [])),
+        notes=(*_notes(scored.rows, as_published), *remarks),
         gates=gates,
-        budgets=track.budgets.hold_claims(scored.submission.manifest.claims),
+        budgets=track.budgets.hold_entry(claims, verdict.measured),
         reproduced=verdict.words,
         versions=versions,
         sample=sample,
         by_subset=by_subset,
     )
-    return replace(line, problems=(*problems_of(line, [] if as_published else bad), *refused))
+    return replace(line, problems=(*problems_of(line, [] if as_published else bad), *understated, *refused))
+
+
+def _beside_claims(claims: Claims, verdict: Standing) -> tuple[list[str], list[str]]:
+    """Claims that break a rule beside what was measured; and what else a reader must know of the verdict."""
+    found = held_against(claims, verdict.measured) if verdict.measured else ()
+    remarks = [_in_short(one) for one in found if not one.breaks_a_rule]
+    return [_in_short(one) for one in found if one.breaks_a_rule], [*([verdict.note] if verdict.note else []), *remarks]
+
+
+def _in_short(finding: Finding) -> str:
+    where = f"{finding.file.rpartition(' ')[2]} " if finding.file else ""
+    return f"{finding.code} {finding.problem} ({where}{finding.found}, expected {finding.expected})".replace(";", ",")
 
 
 def refused_line(entry: str, track: Track, problems: Sequence[str]) -> Line:
@@ -212,7 +230,8 @@ def problems_of(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
         if budget.value is None:
             found.append(f"budget {budget.name}: not stated, {budget.limit:.10g} allowed")
         elif budget.over:
-            found.append(budget.in_words())
+            # With a code it is known again in a table that is read back, where the claim would stand alone.
+            found.append(f"E502 {budget.in_words()}" if budget.source == "measured" else budget.in_words())
     return tuple(found)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ntire.files import write_atomically, write_together
+from ntire.scoring.budgets import Spent
 from ntire.scoring.leaderboard import BINS, Line
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row
@@ -56,6 +57,7 @@ def leaderboard_frame(lines: Sequence[Line]) -> pd.DataFrame:
     frame = _columns(lines)
     counts = [name for name in frame if name in COUNTS or name.endswith("_failed")]
     words = {"entry", "team", "track", "valid", "reproduced", "problems", "notes", "versions", *counts}
+    words |= {name for name in frame if name.endswith("_source")}
     numbers = [name for name in frame if name not in words]
     return frame.astype({"valid": "bool"} | dict.fromkeys(counts, "Int64") | dict.fromkeys(numbers, "float64"))
 
@@ -99,7 +101,9 @@ def _cells(
     if gates:
         row.append("; ".join(f"{result.failed} of {result.gate.max_failures}" for result in line.gates))
     reproduced = [f"reproduced: {line.reproduced}"] if line.reproduced else []
-    return [*row, f"{line.scored}/{line.images}", "; ".join([*line.problems, *line.notes, *reproduced])]
+    sources = [f"{one.name} {one.source}" for one in line.budgets if one.source]
+    budgets = [f"budgets: {', '.join(sources)}"] if sources else []
+    return [*row, f"{line.scored}/{line.images}", "; ".join([*line.problems, *line.notes, *budgets, *reproduced])]
 
 
 def markdown(lines: Sequence[Line]) -> str:
@@ -183,13 +187,14 @@ def _columns(lines: Sequence[Line]) -> pd.DataFrame:
     header = ["rank", "entry", "team", "track", "valid", "total", *metrics]
     for gate in gates:
         header += [f"{gate}_failed", f"{gate}_margin", f"{gate}_worst"]
+    sourced = any(one.source for line in lines for one in line.budgets)
     for budget in budgets:
-        header += [budget, f"{budget}_margin"]
+        header += [budget, f"{budget}_margin", *([f"{budget}_source"] if sourced else [])]
     subsets = _by_subset(lines)
     header += [f"{metric}/{subset}" for metric, subset in subsets]
     header += ["total_low", "total_high", "rank_low", "rank_high", "better_than_next"]
     header += ["images", "scored", "reproduced", "problems", "notes", "versions"]
-    rows = [_columns_of(line, metrics, gates, budgets, subsets) for line in lines]
+    rows = [_columns_of(line, metrics, gates, budgets, subsets, sourced) for line in lines]
     return pd.DataFrame(rows, columns=header, dtype=object)
 
 
@@ -199,6 +204,7 @@ def _columns_of(
     gates: Sequence[str],
     budgets: Sequence[str],
     subsets: Sequence[tuple[str, str]],
+    sourced: bool,
 ) -> list[Cell]:
     row: list[Cell] = [line.rank, line.entry, line.team, line.track.name, line.valid, line.total]
     row += map(line.means.get, metrics)
@@ -206,9 +212,11 @@ def _columns_of(
     for gate in gates:
         passed = at_gate.get(gate)
         row += [passed.failed, passed.margin, passed.worst] if passed else [None] * 3
-    spent = {result.name: result for result in line.budgets}
+    spent: dict[str, Spent] = {result.name: result for result in line.budgets}
     for budget in budgets:
-        row += [spent[budget].value, spent[budget].margin] if budget in spent else [None] * 2
+        held = spent.get(budget)
+        row += [held.value, held.margin] if held else [None] * 2
+        row += [held.source or "claimed" if held and held.value is not None else None] if sourced else []
     row += [line.by_subset.get(metric, {}).get(subset) for metric, subset in subsets]
     own = line.uncertainty
     row += [*own.total, *own.rank, own.better_than_next] if own else [None] * 5

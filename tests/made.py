@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
+from safetensors.torch import save_file
 
 from ntire.picture.image import encode_png
 
@@ -31,3 +33,38 @@ def start(*words: object, cwd: Path | None = None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd
     )
+
+
+CONVOLVING = """
+import torch
+from ntire.method import Method
+from ntire.method.weights_files import Weights
+
+class Convolving(Method):
+    team, track, cite, tiling, halo, stride = "Convolving", "srgb", "x", "exact", 4, 1
+    settable = {"size": "small or big"}
+    size = "small"
+    weights = (Weights("net.safetensors", None, "MIT", "official"),)
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 3, 3, padding=1))
+    def forward(self, lq):
+        BODY
+        return lq * 0.5 + 0.1 + 0.0 * self.body(self.body(lq) if self.size == "big" else lq)
+"""
+"""A network of a stranger that halves contrast, whatever its weights are; with the setting "big" it computes twice as much."""
+CONVOLVING_PARAMS = 3 * 8 * 9 + 8 + 8 * 3 * 9 + 3
+CONVOLVING_MACS = 2 * 3 * 8 * 9
+"""For one pixel."""
+
+
+def ship_convolving(folder: Path, file: str = "method.py", body: str = "pass") -> None:
+    """Write it and its weights; `body` is a line at the start of its forward."""
+    code = folder / file
+    (code.parent / "weights").mkdir(parents=True)
+    code.write_text(CONVOLVING.replace("BODY", body))
+    shapes = {"0.weight": (8, 3, 3, 3), "0.bias": (8,), "1.weight": (3, 8, 3, 3), "1.bias": (3,)}
+    tensors = {f"body.{name}": torch.zeros(shape) for name, shape in shapes.items()}
+    weights = code.parent / "weights" / "net.safetensors"
+    save_file(tensors, weights)
+    weights.chmod(0o644)

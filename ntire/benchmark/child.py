@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import new_class
 from typing import Any
 
 import torch
@@ -211,8 +212,24 @@ def _cost(request: dict[str, Any]) -> dict[str, Any]:
     from ntire.benchmark.cost import cost_in_full
 
     sizes = {name: tuple(request[name]) if request[name] else None for name in ("at", "macs_at", "memory_at")}
-    found = cost_in_full(catalogue.load(Path(request["folder"])), **sizes, tile=request["tile"])
+    method = _with_settings(catalogue.load(Path(request["code"])), request["settings"])
+    found = cost_in_full(method, **sizes, tile=request["tile"])
     return found | {"validation": None}
+
+
+def _with_settings(method: type[Method], settings: dict[str, str]) -> type[Method]:
+    """The method as it is with settings of its own, which may be what decides how much it computes."""
+    if not settings:
+        return method
+
+    def build(self: Method) -> None:
+        method.__init__(self)
+        for name, value in settings.items():
+            setattr(self, name, value)
+
+    body = {"__init__": build, "__module__": method.__module__, "__qualname__": f"{method.__qualname__} {settings}"}
+    made: type[Method] = new_class(method.__name__, (method,), {"abstract": True}, lambda space: space.update(body))
+    return made
 
 
 if __name__ == "__main__":

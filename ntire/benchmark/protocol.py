@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import tomli_w
+from numpy.typing import NDArray
 
 from ntire import UserError
 from ntire.benchmark import nvidia_smi as nvidia
@@ -31,6 +32,7 @@ from ntire.files import sha256_of, write_atomically
 from ntire.picture import raw
 from ntire.picture.image import encode_png, read_header, read_pixels
 from ntire.runner.device_worker import fingerprint_of
+from ntire.sandbox.scratch import scratch_folder
 
 CLOCKS_MAY_DIFFER = 0.05
 """Share by which the child's own time may be off ours, beside 2 ms for handing over."""
@@ -154,8 +156,8 @@ def bench(
     warnings = _exclusive(device)
     sides = [Side(setup.team, setup)] + ([Side(*against)] if against else [])
     states = [nvidia.state(device)]
-    with tempfile.TemporaryDirectory() as name:
-        made = _warm_ups(pictures, setup.track, Path(name))
+    with scratch_folder() as folder:
+        made = _warm_ups(pictures, setup.track, folder)
         children: list[BenchChild] = []
         try:
             for side in sides:
@@ -414,13 +416,18 @@ def size_of_input(path: Path, track: str) -> tuple[int, int]:
 def _turned_frame(source: Path, path: Path) -> None:
     frame = raw.read_raw(source)
     mosaic = frame.mosaic[0].flip(0, 1)
-    np.save(path, (mosaic * 65535).round().numpy().astype(np.uint16))
     height, width = mosaic.shape
     # Turned by half a turn, an even mosaic has its colours in the opposite order; an odd side leaves that axis as it was.
     grid = [[frame.cfa[0], frame.cfa[1]], [frame.cfa[2], frame.cfa[3]]]
     turned = [grid[(row + height - 1) % 2][(column + width - 1) % 2] for row in (0, 1) for column in (0, 1)]
+    write_mosaic(frame, mosaic.numpy(), "".join(turned), path)
+
+
+def write_mosaic(frame: raw.RawFrame, mosaic: NDArray[Any], cfa: str, path: Path) -> None:
+    """A mosaic (H, W) in [0, 1] as a `.npy` of 16 bits, and the TOML beside it that says the rest as `frame` has it."""
+    np.save(path, (mosaic * 65535).round().astype(np.uint16))
     facts = {
-        "cfa": "".join(turned),
+        "cfa": cfa,
         "black_level": 0.0,
         "white_level": 65535.0,
         "white_balance": list(frame.white_balance),

@@ -43,21 +43,35 @@ class Sandbox:
     scratch: Path
     limits: Limits = field(default_factory=Limits)
     weights: Mapping[str, Path] = field(default_factory=dict)
-    """Files of the other side, where that is a method of the catalogue."""
+    """Fetched files that it may see: of the other side, where that is a method of the catalogue, or of its own."""
+    file: str = ""
+    """Of the code, where it is not the folder's method.py."""
+
+    def inside(self, child: sandbox.Child) -> str:
+        """The path of the code as the child knows it."""
+        return str(Path(child.paths["code"]) / self.file)
 
 
 def cost_in_sandbox(
-    where: Sandbox, at: Size | None, macs_at: Size | None, memory_at: Size | None, tile: int | None
+    where: Sandbox,
+    at: Size | None,
+    macs_at: Size | None,
+    memory_at: Size | None,
+    tile: int | None,
+    *,
+    settings: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What `ntire.benchmark.cost.cost_in_full` says of the code in there.
+    """What `ntire.benchmark.cost.cost_in_full` says of the code in there, with `settings` of its own.
 
     Raises UserError (exit code 1) for code that does not load, cannot be counted, or answers something else.
     """
     exchange = Exchange(where.scratch)
     with sandbox.Child(where.backend, Place(where.code, exchange.folder), where.limits, PROGRAM) as child:
         _begin(child, where, "cpu")
-        asked = {"op": "cost", "folder": child.paths["code"], "at": at, "macs_at": macs_at, "memory_at": memory_at}
-        answer = child.ask({**asked, "tile": tile}, where.limits.start_seconds, MOST_FIGURES)
+        asked = {"op": "cost", "code": where.inside(child), "at": at, "macs_at": macs_at, "memory_at": memory_at}
+        answer = child.ask(
+            {**asked, "tile": tile, "settings": dict(settings or {})}, where.limits.start_seconds, MOST_FIGURES
+        )
         _refuse(answer, "its code", child)
     try:
         figures = Figures.model_validate_json(answer.data)
@@ -89,7 +103,7 @@ class SandboxedChild(BenchChild):
         try:
             _begin(self._child, where, "cpu" if device == "cpu" else "cuda")
             inside = {**side.setup.options, "device": "cpu" if device == "cpu" else "cuda"}
-            self.ask(asdict(_for_inside(side.setup, inside, self._child.paths["code"])), "load", limits.start_seconds)
+            self.ask(asdict(_for_inside(side.setup, inside, where.inside(self._child))), "load", limits.start_seconds)
         except BaseException:
             self.end()
             raise
@@ -107,6 +121,10 @@ class SandboxedChild(BenchChild):
         answer = self._child.ask(request, timeout or self.timeout)
         _refuse(answer, f"{self.side.name}: {about}", self._child)
         return dict(answer.fields)
+
+    def call(self, picture: Picture) -> float:
+        """Milliseconds of one call, by our clock."""
+        return self._restore(picture)[0]
 
     def made(self, picture: Picture) -> str:
         return self._made

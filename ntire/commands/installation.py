@@ -22,6 +22,7 @@ from ntire.picture import image as images
 from ntire.picture.suffixes import RAW
 from ntire.sandbox.child import BACKENDS, ESCAPES, INSTALL, Child, Place, describe, why_not
 from ntire.sandbox.limits import Limits, means
+from ntire.sandbox.scratch import scratch_folder
 from ntire.scoring.calibration import CHECKED, can_be_checked, drifted
 from ntire.scoring.track import all_tracks
 
@@ -159,19 +160,15 @@ def _wall(part: str) -> tuple[State, str]:
 def _attempts() -> dict[str, dict[str, Any]] | None:
     if why_not("bubblewrap"):
         return None
-    with tempfile.TemporaryDirectory(prefix="ntire-doctor-") as name, socket.create_server(("127.0.0.1", 0)) as service:
-        folder = Path(name)
+    with scratch_folder() as folder, socket.create_server(("127.0.0.1", 0)) as service:
         folder.chmod(0o755)
-        secret = folder.with_name(f"{folder.name}.secret")
+        secret = folder / "secret"
         secret.write_text("planted")
         inside = folder / "in"
         inside.mkdir(mode=0o755)
-        try:
-            with Child("bubblewrap", Place(inside, inside), Limits(), ESCAPES) as child:
-                bait = {"secret": str(secret), "port": service.getsockname()[1], "process": os.getpid()}
-                return dict(child.ask(bait, 60).fields)
-        finally:
-            secret.unlink()
+        with Child("bubblewrap", Place(inside, inside), Limits(), ESCAPES) as child:
+            bait = {"secret": str(secret), "port": service.getsockname()[1], "process": os.getpid()}
+            return dict(child.ask(bait, 60).fields)
 
 
 def _limit(what: str) -> tuple[State, str]:

@@ -103,6 +103,7 @@ def bench_method(
     from ntire.benchmark.statistics import FULL
     from ntire.entry.journal import read_journal
     from ntire.entry.manifest import JOURNAL
+    from ntire.sandbox.scratch import scratch_folder
     from ntire.scoring.track import load_track
 
     track, inputs = _what_to_time(team, track_name, variant, given, limit, options, say)
@@ -110,10 +111,10 @@ def bench_method(
     pictures = [Picture(item.name, item.path) for item in inputs]
     setup = _setup(team, track, variant, options)
     against = _against(options, track)
-    with tempfile.TemporaryDirectory() as name, _start(team, options, against, track) as start:
+    with scratch_folder() as scratch, _start(team, options, against, track) as start:
         entry = options.entry
         if entry is None:
-            entry = Path(name) / "entry"
+            entry = scratch / "entry"
             say("making what is scored: the same pictures through `ntire run`")
             _run_apart(team, track_name, variant, given, limit, options, entry)
         lines = read_journal(entry / JOURNAL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -74,6 +73,7 @@ def restore(
     """
     from ntire.runner.device_worker import Device, RandomTurns
     from ntire.runner.prepare import Options
+    from ntire.sandbox.scratch import scratch_folder
 
     if (method is None) == (team is None or track is None):
         raise UserError("say what restores it: team=... and track=..., or method=... of ntire.load().")
@@ -83,8 +83,8 @@ def restore(
     kind = _kind_of(picture)
     depth: Literal[8, 16] = {"uint8": 8, "uint16": 16}.get(kind, bits)  # type: ignore[assignment]
     worker = Device(method, Options(str(method.device), tile=tile, bits=depth), RandomTurns())
-    with tempfile.TemporaryDirectory(prefix="ntire-picture-") as scratch:
-        decoded = _decoded(picture, kind, method, Path(scratch))
+    with scratch_folder() as scratch:
+        decoded = _decoded(picture, kind, method, scratch)
         if kind in FLOATS:
             restored: Array = worker.unrounded(decoded).permute(1, 2, 0).cpu().numpy().astype(kind)
             return restored

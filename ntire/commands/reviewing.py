@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ntire import UserError
+from ntire.commands.measured_figures import figures_of_entry, given_to_code
 from ntire.commands.options import AsJson, Device, Inputs, Key, Memory, TimeLimit, app
 from ntire.commands.scoring import expected_of, outside_of, references_of
 from ntire.commands.screen import (
@@ -72,6 +74,7 @@ def verify(
     time_limit: float = 300.0,
     memory_gib: float = 8.0,
     strict: bool = False,
+    measure: bool = True,
     out: str | Path | None = None,
     key: str | Path | None = None,
     say: Say = lambda line: None,
@@ -79,7 +82,8 @@ def verify(
     """Run an entry's code in a sandbox and hold what it makes against the images that were submitted.
 
     `sample` images are run instead of all; `seed` chooses them and the probes, a new one by default. Code has `time_limit`
-    seconds an image and `memory_gib`; with `strict` each image has a process of its own. The verdict is written to
+    seconds an image and `memory_gib`; with `strict` each image has a process of its own. Unless `measure` is False the code is
+    counted and timed, and held against its claims and the track's budgets. The verdict is written to
     `<entry>/verification.json` below `out`, by default below the results folder beside the entries, and signed if the
     organiser's `key`, a file, is given. Raises UserError for wrong usage, and (exit code 3) a sandbox that does not work.
     """
@@ -104,11 +108,11 @@ def verify(
     warn_of_weak_limits(backend, say)
     limits = Limits(seconds=time_limit, start_seconds=max(time_limit, 300.0), memory_bytes=int(memory_gib * 2**30))
     options = VerifyOptions(backend, sample, chosen, choose_device(device), limits, strict=strict)
+    if measure:
+        how = partial(figures_of_entry, backend=backend, device=options.device, limits=limits)
+        options = replace(options, measure=how)
     inputs_of = _inputs_of(lq)
-
-    def scores(submitted: Submission, reproduced: Submission, names: Sequence[str]) -> BothScored:
-        return _score_both(submitted, reproduced, names, references, options.device, say)
-
+    scores = partial(_score_both, given=references, device=options.device, say=say)
     place = place_of(Path(out) if out else results_of_entry(entry), entry_name(entry))
     outside_of([entry] if entry.is_dir() else [], place)
     rules = load_track(str(track)) if track else None
@@ -117,17 +121,7 @@ def verify(
 
 
 def _given_to_code(inputs_of: InputsOf, track: Track) -> Path | None:
-    """The inputs that code is run on: what an entry is compared with, and the noise where the track adds it itself."""
-    from ntire.picture.samples import add_noise
-    from ntire.runner.runner import find_inputs
-
-    folder = inputs_of(track)
-    if folder is None or not track.noise:
-        return folder
-    clean = {item.name: item.path for item in find_inputs([folder], track.inputs)}
-    noise = track.noise
-    noisy = add_noise(clean, noise.sigma, noise.seed, noise.protocol, noise.multiple)
-    return next(iter(noisy.values())).parents[next(iter(noisy)).count("/")]
+    return given_to_code(inputs_of(track), track)
 
 
 def _score_both(
@@ -253,6 +247,13 @@ def verify_command(
     time_limit: TimeLimit = 300.0,
     memory: Memory = 8.0,
     strict: Annotated[bool, typer.Option("--strict", help="Use a fresh process for every picture.")] = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Count the code's parameters and multiply-adds and time it, beside claims and budgets.",
+        ),
+    ] = True,
     folder: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="Below it goes <entry>/verification.json. Default: beside the entries."),
@@ -263,7 +264,7 @@ def verify_command(
     """Run an entry's code in a sandbox and compare the results with the submitted images."""
     found = verify(
         entry, track=track, sample=sample, lq=lq, gt=gt, landmarks=landmarks, seed=seed, sandbox=sandbox, device=device,
-        time_limit=time_limit, memory_gib=memory, strict=strict, out=folder, key=key, say=say,
+        time_limit=time_limit, memory_gib=memory, strict=strict, measure=measure, out=folder, key=key, say=say,
     )  # fmt: skip
     if as_json:
         print_json(found.as_json())

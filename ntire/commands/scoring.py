@@ -125,6 +125,7 @@ def score(
     detector: DetectorName = "retinaface",
     verdicts: str | Path | None = None,
     key: str | Path | None = None,
+    measure: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
     say: Say = lambda line: None,
 ) -> Board:
@@ -133,15 +134,17 @@ def score(
     References that are not named are looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and
     there is no total. An entry that `check` refuses is listed with the codes, not ranked; pictures are decoded in a sandbox.
     Verdicts of `verify` are looked for in the folder `verdicts`, then beside the entries; with the organiser's `key`, a file,
-    only those count that it signed. `report` gets the images that are done and their number in all. Nothing is written: see
-    `Board.write`. Raises UserError where there are no entries, manifests, metrics, references or weights to score with.
+    only those count that it signed. What a verdict found the code to cost counts instead of claims; with `measure`, the code
+    of other entries that break no rule is counted and timed in a sandbox, too. `report` gets the images that are done and
+    their number in all. Nothing is written: see `Board.write`. Raises UserError where there are no entries, manifests,
+    metrics, references or weights to score with.
     """
     from ntire.entry.results import entry_name, results_folder, results_of_entry
     from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
     from ntire.review.acceptance import Entrance
     from ntire.scoring.cache import Cache, default_path
-    from ntire.scoring.leaderboard import line_of, ranked, refused_line
+    from ntire.scoring.leaderboard import ranked, refused_line
     from ntire.scoring.references import References
     from ntire.scoring.score import Scorer
 
@@ -157,14 +160,9 @@ def score(
             for scorer, (_, of) in zip(scorers, by_track, strict=True)
         ]
         scored = _scored(fields, entrance, report)
-        lines = [
-            line_of(
-                one, scorer.track, names, scorer.identities(), as_published=as_published,
-                verdict=_standing(one.submission.root, Path(verdicts) if verdicts else None, secret),
-                refused=entrance.refusals(one),
-            )
-            for scorer, one, names in scored
-        ]  # fmt: skip
+        where = Path(verdicts) if verdicts else None
+        judge = _Judge(entrance, where, secret, references, device, measure, as_published, say)
+        lines = [judge.line(*one) for one in scored]
         lines += [refused_line(entry_name(root), by_track[0][0], entrance.refused_at(root)) for root in broken]
         for remark in known.remarks:
             say(remark)
@@ -218,6 +216,49 @@ def _is_entry(folder: Path) -> bool:
     from ntire.entry.manifest import find_submissions
 
     return find_submissions(folder) == [folder]
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Makes the line of an entry of its scores and of what is known beside its images."""
+
+    entrance: Entrance
+    verdicts: Path | None
+    key: bytes | None
+    references: References
+    device: str
+    measure: bool
+    as_published: bool
+    say: Say
+
+    def line(self, scorer: Scorer, scored: Scored, metrics: Sequence[str]) -> Line:
+        """Its line on the leaderboard, not ranked yet."""
+        from ntire.scoring.leaderboard import line_of
+
+        refused = self.entrance.refusals(scored)
+        standing = self._standing(scored.submission, scorer.track, refused)
+        return line_of(
+            scored, scorer.track, metrics, scorer.identities(),
+            as_published=self.as_published, verdict=standing, refused=refused,
+        )  # fmt: skip
+
+    def _standing(self, submission: Submission, track: Track, refused: Sequence[str]) -> Standing:
+        """The verdict on it; where that says nothing of cost and it is asked for, its code is counted and timed now."""
+        found = _standing(submission.root, self.verdicts, self.key)
+        if not self.measure or found.measured is not None or refused:
+            return found
+        from ntire.commands.measured_figures import WITHOUT, figures_of_entry, given_to_code, paths_below, source_of
+        from ntire.sandbox.child import choose
+        from ntire.sandbox.limits import Limits
+
+        if source_of(submission) is None:
+            return found
+        self.say(f"{submission.entry}: counting and timing its code in a sandbox")
+        known = references_of(track, self.references)
+        inputs = paths_below(given_to_code(known.lq or (known.gt if track.noise else None), track), track)
+        backend = choose("auto", WITHOUT)
+        measured = figures_of_entry(submission, track, inputs, backend, self.device, Limits())
+        return replace(found, measured=measured)
 
 
 def _standing(root: Path, given: Path | None, key: bytes | None) -> Standing:
@@ -388,6 +429,10 @@ def score_command(
         typer.Option("--as-published", help="Average as the organisers' program does: missing images are left out."),
     ] = False,
     key: Key = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Count and time submitted code in the sandbox; budgets are held against that."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json beside the entries."""
@@ -402,7 +447,7 @@ def score_command(
         task = bars.add_task("scoring")
         board = score(
             submissions, track, gt=gt, lq=lq, landmarks=landmarks, detector=detector, metrics=wanted, device=device,
-            cache=not no_cache, as_published=as_published, verdicts=folder, key=key, say=say,
+            cache=not no_cache, as_published=as_published, verdicts=folder, key=key, measure=measure, say=say,
             report=lambda done, total: bars.update(task, completed=done, total=total),
         )  # fmt: skip
     written = board.write(folder)

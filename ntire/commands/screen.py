@@ -268,6 +268,8 @@ def print_verification(found: "Verification") -> None:
         )
         for name, why in found.scored.missing.items():
             out.print(f"{name}: not computed: {printable(why)}", markup=False)
+    for line in found.measured.in_words() if found.measured else ():
+        out.print(f"measured: {printable(line)}", markup=False)
     print_findings(found.findings)
     if found.printed:
         out.print(f"the code printed:\n{found.printed[-2000:]}", markup=False)

@@ -88,6 +88,17 @@ CODES = {
     "E611": Code("claimed score is not reproduced", "Correct [score], or the images."),
     "E612": Code("no code to verify", "Put it into method/method.py, or name `file` of [method]."),
     "E613": Code("verdict that the entry brings itself", "Take verification.json out: only who verifies writes it."),
+    "E614": Code(
+        "claim below what was counted",
+        "State params_m and macs_g of all that runs, as `ntire cost --team ./method` does.",
+    ),
+    "W615": Code(
+        "claim below the runtime measured on that device",
+        "Correct runtime_ms, or name the device that it was taken on.",
+    ),
+    "W616": Code(
+        "code not counted or timed", "Make `ntire cost` and `ntire bench` of it work: until then its claims are shown."
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ntire import UserError
 from ntire.entry.manifest import content_of
+from ntire.entry.measured import Measured, measured_of
 from ntire.files import read_regular
 from ntire.text import printable
 
@@ -32,6 +33,8 @@ class Standing:
     """For the leaderboard; empty if there is no verdict that counts."""
     note: str = ""
     """Why one that is there does not count."""
+    measured: Measured | None = None
+    """What the code was found to cost, if that was measured."""
 
 
 def read_key(path: Path) -> bytes:
@@ -82,7 +85,8 @@ def standing_of(file: Path, root: Path, key: bytes | None) -> Standing:
     if verdict["content"] != current:
         return Standing("out of date", f"the entry has changed since it was verified ({printable(str(file))})")
     ran, of = len(verdict["images"]), verdict["of"]
-    return Standing(f"{verdict['verdict']} ({ran} of {of})" if 0 < ran < of else str(verdict["verdict"]))
+    words = f"{verdict['verdict']} ({ran} of {of})" if 0 < ran < of else str(verdict["verdict"])
+    return Standing(words, measured=measured_of(verdict.get("measured")))
 
 
 def _none(file: Path, why: str) -> Standing:

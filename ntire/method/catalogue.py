@@ -141,12 +141,12 @@ def unpublished_by(module: ModuleType) -> tuple[Unpublished, ...]:
 
 
 def load(folder: Path) -> type[Method]:
-    """The one `Method` of a folder with a `method.py`, such as a submission's `method/`.
+    """The one `Method` of a folder with a `method.py`, such as a submission's `method/`, or of a file of another name.
 
     This runs the code in it: code that is not your own belongs in a sandbox. Raises UserError if there is no such
     file, if it does not import, or if it declares no method or several.
     """
-    file = folder / "method.py"
+    file = folder if folder.is_file() else folder / "method.py"
     if not file.is_file():
         raise UserError(f"{folder}: expected a folder with a method.py, found none.")
     try:

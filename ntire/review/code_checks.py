@@ -1,14 +1,14 @@
-"""Code and weights that an entry ships, looked at without running them: Python by its syntax tree, weights by their bytes.
+"""Code and weights that an entry ships, looked at without running them: Python by its syntax tree (in a process of its own, as
+pictures are), weights by their bytes.
 
 Whether the code imports and makes the images is not asked here: that needs a sandbox.
 """
 
-import ast
 import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,16 +16,16 @@ from ntire.entry.archive import survey
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import MethodUsed
 from ntire.files import open_regular, read_regular
+from ntire.review.image_check_workers import decoders
+from ntire.review.source_code import MOST_CODE
 from ntire.text import printable
 
 METHOD = "method/"
 """Below it lies all code of an entry."""
 CODE = "method/method.py"
-MOST_CODE = 1 << 18
-"""Bytes of one source file: its syntax tree takes a thousand times as much."""
-MOST_SOURCES = 64
-"""Files of an entry that are followed from one import to the next."""
-MOST_HEADER = 16 << 20
+MOST_CODE_IN_ALL = 8 << 20
+"""Bytes of all source files."""
+MOST_HEADER = 4 << 20
 """Bytes of a safetensors file's header."""
 PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".tar"})
 TEXT = frozenset({".py", ".pyi", ".toml", ".txt", ".md", ".rst", ".yaml", ".yml", ".json", ".cfg", ".ini", "LICENSE"})
@@ -74,8 +74,7 @@ def unexplained(root: Path, method: MethodUsed) -> list[Blob]:
     source = method.file or CODE
     declared: list[tuple[str, str | None]] = [(one.file, one.sha256) for one in method.weights]
     if source in files:
-        with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError, OSError):
-            declared += [(one.file, one.sha256) for one in _look_at_code(root, files, source)[1]]
+        declared += [(one.file, one.sha256) for one in _look_at_code(root, files, source)[1]]
     beside = source.rpartition("/")[0] + "/weights/"
     known = {name for file, sha256 in declared if sha256 for name in (file, beside + file)}
     found = []
@@ -88,98 +87,27 @@ def unexplained(root: Path, method: MethodUsed) -> list[Blob]:
 
 
 def _look_at_code(root: Path, files: Sequence[str], source: str) -> tuple[list[Finding], list[DeclaredFile]]:
-    try:
-        known = _methods_in(root, source, frozenset(files), {})
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OSError) as error:
-        return [Finding("E406", source, "Python", f"{type(error).__name__}: {error}")], []
-    classes = [node for node in known.values() if node is not None and not _abstract(node)]
+    classes, declared, problem = decoders().methods(_sources(root, files, source), source)
+    if problem:
+        return [Finding("E406", source, "Python", problem)], []
     if len(classes) != 1:
-        names = ", ".join(node.name for node in classes)
         code = "E405" if classes else "E404"
-        return [Finding(code, source, "one subclass of ntire.method.Method", names or "none")], []
-    return [], [DeclaredFile(file, sha256, source) for file, sha256 in _weights_in(classes[0])]
+        return [Finding(code, source, "one subclass of ntire.method.Method", ", ".join(classes) or "none")], []
+    return [], [DeclaredFile(file, sha256, source) for file, sha256 in declared]
 
 
-Known = dict[str, ast.ClassDef | None]
-
-
-def _methods_in(root: Path, source: str, files: frozenset[str], seen: dict[str, Known]) -> Known:
-    """Names at the top of a module that stand for `Method` or a subclass; its definition, where that is in the module.
-
-    `seen` has what is known of modules that were looked at: each is read once, however many import it.
-    """
-    if len(seen) >= MOST_SOURCES:
-        raise ValueError(f"imports of more than {MOST_SOURCES} files")
-    known: Known = {}
-    seen[source] = known
-    tree = ast.parse(read_regular(root / source, MOST_CODE))
-    modules: set[str] = set()
-    for node in _statements(tree.body):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name == "ntire.method":
-                    modules.add(alias.asname or alias.name)
-        elif isinstance(node, ast.ImportFrom):
-            base = (node.module or "").replace(".", "/")
-            inner = f"{source.rpartition('/')[0]}/{base}.py".lstrip("/")
-            if node.module == "ntire":
-                modules |= {alias.asname or alias.name for alias in node.names if alias.name == "method"}
-            elif node.module == "ntire.method":
-                names = [alias.asname or alias.name for alias in node.names if alias.name in ("Method", "*")]
-                known |= {name.replace("*", "Method"): None for name in names}
-            elif inner in files:
-                there = seen[inner] if inner in seen else _methods_in(root, inner, files, seen)
-                known |= {alias.asname or alias.name: None for alias in node.names if alias.name in there}
-        elif isinstance(node, ast.ClassDef) and any(_stands_for(base, known, modules) for base in node.bases):
-            known[node.name] = node
-    return known
-
-
-def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements at the top of a module, those under `if`, `try` and `with` among them."""
-    for node in body:
-        yield node
-        if isinstance(node, ast.If | ast.Try | ast.With):
-            for part in ("body", "orelse", "finalbody"):
-                yield from _statements(getattr(node, part, []))
-            for handler in getattr(node, "handlers", []):
-                yield from _statements(handler.body)
-
-
-def _stands_for(base: ast.expr, known: dict[str, ast.ClassDef | None], modules: set[str]) -> bool:
-    if isinstance(base, ast.Name):
-        return base.id in known
-    return isinstance(base, ast.Attribute) and base.attr == "Method" and _dotted(base.value) in modules
-
-
-def _dotted(node: ast.expr) -> str:
-    """`ntire.method` of the expression that says so, empty for anything else."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
-
-
-def _abstract(node: ast.ClassDef) -> bool:
-    return any(
-        word.arg == "abstract" and isinstance(word.value, ast.Constant) and word.value.value is True
-        for word in node.keywords
-    )
-
-
-def _weights_in(node: ast.ClassDef) -> Iterator[tuple[str, str | None]]:
-    """File and sha256 of every `Weights(...)` in a class that has no address to fetch it from."""
-    for call in ast.walk(node):
-        if not isinstance(call, ast.Call) or _dotted(call.func).rpartition(".")[2] != "Weights":
-            continue
-        given = {word.arg: word.value for word in call.keywords}
-        given |= dict(zip(("file", "sha256"), call.args, strict=False))
-        file, sha256 = (
-            value.value if isinstance(value := given.get(name), ast.Constant) else None for name in ("file", "sha256")
-        )
-        if isinstance(file, str) and "urls" not in given:
-            yield file, sha256 if isinstance(sha256, str) else None
+def _sources(root: Path, files: Sequence[str], source: str) -> dict[str, str | None]:
+    """The text of the code, a character a byte, that imports could lead to; None for what is too long or cannot be read."""
+    beside = source.rpartition("/")[0] + "/"
+    found: dict[str, str | None] = {}
+    total = 0
+    for name in (source, *(one for one in files if one.startswith(beside) and one.endswith(".py") and one != source)):
+        found[name] = None
+        with contextlib.suppress(OSError):
+            text = read_regular(root / name, min(MOST_CODE, MOST_CODE_IN_ALL - total)).decode("latin-1")
+            total += len(text)
+            found[name] = text
+    return found
 
 
 def _look_at_weights(root: Path, files: Sequence[str], declared: Sequence[DeclaredFile], beside: str) -> list[Finding]:

@@ -1,6 +1,6 @@
-"""Strangers' pictures are decoded in processes of their own, in a sandbox where there is one, with a cap on their memory: a
-decoder that is led astray takes nothing with it. This process reads the files, safely, and hands over copies; what comes
-back is lines of JSON and plain samples, read as one reads a stranger's.
+"""Strangers' pictures are decoded, and their code is parsed, in processes of their own, in a sandbox where there is one, with a
+cap on their memory: a decoder that is led astray takes nothing with it. This process reads the files, safely, and hands over
+copies; what comes back is lines of JSON and plain samples, read as one reads a stranger's.
 """
 
 import atexit
@@ -11,10 +11,10 @@ import resource
 import secrets
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -37,13 +37,17 @@ from ntire.review.image_checks import (
     look_at,
     size_in,
 )
+from ntire.review.source_code import methods_in
 from ntire.sandbox.child import DECODER, Backend, Child, Place, choose
 from ntire.sandbox.limits import Limits, apply_rlimits
+from ntire.sandbox.scratch import scratch_folder
 from ntire.text import printable
 
 LIMITS = Limits(seconds=120.0, memory_bytes=3 << 30, processes=64, files=256, file_bytes=0)
 """A picture of 130 megapixels and its input take 2 GiB while they are compared."""
 DIGITS = 64
+MOST_FOUND = 1 << 20
+"""Bytes that are said of an entry's code."""
 
 
 def main() -> None:
@@ -67,6 +71,9 @@ def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], Pixels | None]:
     try:
         if request["op"] == "digest":
             return {"digest": digest_at(path, {(height, width) for height, width in request["sizes"]})}, None
+        if request["op"] == "methods":
+            found = json.dumps(methods_in(json.loads(path.read_bytes()), request["source"])).encode()
+            return {}, np.frombuffer(found, np.uint8)
         if request["op"] == "open":
             data = read_bytes(path)
             return {"header": asdict(header_of(path, data))}, decode(path, data)
@@ -96,9 +103,9 @@ class Decoders:
     def __init__(self, backend: Backend | None = None) -> None:
         """`backend` is by default what works here, and no sandbox where none does; it is chosen when it is needed."""
         self._backend = backend
-        self._scratch = tempfile.TemporaryDirectory(prefix="ntire-decoders-")
+        self._scratch = ExitStack()
         # Copies of one request each: what the processes may see.
-        self._exchange = Path(self._scratch.name) / "in"
+        self._exchange = self._scratch.enter_context(scratch_folder()) / "in"
         self._exchange.mkdir(mode=0o755)
         self._exchange.parent.chmod(0o755)
         self._count = min(4, os.cpu_count() or 1)
@@ -117,7 +124,7 @@ class Decoders:
                 child.close()
             self._idle.put(None)
         self._starter.shutdown()
-        self._scratch.cleanup()
+        self._scratch.close()
 
     @property
     def backend(self) -> Backend:
@@ -164,6 +171,19 @@ class Decoders:
     def decode(self, path: Path, data: bytes) -> Integers:
         """The pixels of a PNG whose bytes were read; `path` is for messages. Raises UnreadableImage."""
         return cast("Integers", self.open(path, data, size_in(data) or (0, 0))[1])
+
+    def methods(
+        self, sources: Mapping[str, str | None], source: str
+    ) -> tuple[list[str], list[tuple[str, str | None]], str]:
+        """What `ntire.review.source_code` finds in the code of an entry, whose text is not to be trusted either."""
+        request = {"op": "methods", "source": source}
+        answer, found = self._ask(request, json.dumps(sources).encode(), None, MOST_FOUND)
+        try:
+            classes, declared, problem = json.loads(found)
+            pairs = [(str(file), None if sha256 is None else str(sha256)) for file, sha256 in declared]
+            return [str(one) for one in classes], pairs, str(problem)
+        except (ValueError, TypeError, RecursionError):
+            return [], [], f"reading it {answer.get('problem') or 'takes more memory than there is'}"
 
     def open(self, path: Path, data: bytes, size: tuple[int, int]) -> tuple[Header, Pixels]:
         """Header and pixels of a picture of that height and width. Raises UnreadableImage."""

@@ -19,6 +19,7 @@ from ntire import UserError, __version__
 from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Submission, content_of, open_submission
+from ntire.entry.measured import Measured, held_against
 from ntire.entry.verdict import VERIFICATION, sealed
 from ntire.files import read_regular, writable_folder, write_atomically
 from ntire.picture.image import Integers, encode_png, psnr_of
@@ -49,6 +50,8 @@ RESTARTS = 3
 """Of a child that ended; then the images that are left are not asked for."""
 Scores = Callable[[Submission, Submission, Sequence[str]], "BothScored"]
 """Metrics of the submitted and of the reproduced images of those names."""
+Measure = Callable[[Submission, Track, Sequence[Path]], Measured]
+"""Counts and times an entry's code, on those inputs."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class VerifyOptions:
     """Inputs made from other pictures."""
     strict: bool = False
     """Whether every picture gets a process of its own."""
+    measure: Measure | None = None
+    """How its code is counted and timed; None for not at all."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,8 @@ class Verification:
     """What the code printed, from its beginning and its end."""
     content: str = ""
     """The sha256 of what was verified: a verdict on other files is none."""
+    measured: Measured | None = None
+    """What its code was found to cost."""
     file: Path | None = None
 
     @property
@@ -259,6 +266,7 @@ class _Verifier:
         truth = truth_of(self.track)
         self.truths = self._images(truth) if truth is not None else {}
         self.gaps: Mapping[str, Gap] = {}
+        self.measured: Measured | None = None
         self.restarts = 0
 
     def verification(self, scores: Scores) -> Verification:
@@ -273,6 +281,7 @@ class _Verifier:
         finally:
             self.code.close()
         scored = self._scored(scores, compared)
+        self._measure()
         if content_of(self.submission.root) != self.content:
             raise UserError(f"{self.submission.root}: changed while it was verified. Verify it again.", exit_code=3)
         verdict = self._verdict(compared, scored)
@@ -316,7 +325,20 @@ class _Verifier:
             tuple(self.notes),
             self.code.printed,
             self.content,
+            self.measured,
         )
+
+    def _measure(self) -> None:
+        """What the code costs, held against what is claimed and what the track allows."""
+        if self.options.measure is None:
+            return
+        paths = [one.path for one in self.inputs.values()]
+        self.measured = measured = self.options.measure(self.submission, self.track, paths)
+        claims = self.submission.manifest.claims
+        self.findings += held_against(claims, measured)
+        for spent in self.track.budgets.hold_entry(claims, measured):
+            if spent.over and spent.source == "measured":
+                self._add("E502", MANIFEST, spent.rule, f"{spent.value:.10g} measured")
 
     def _compare_all(self) -> list[Compared]:
         names = sorted(self.submitted)

@@ -12,13 +12,11 @@ import contextlib
 import json
 import os
 import platform
-import secrets
 import selectors
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +29,7 @@ from typing import Any, Literal, Self, cast
 import ntire
 from ntire import UserError, __version__
 from ntire.sandbox.limits import Held, Limits, cpu_seconds_of, family, hold, means, memory_of, scratch_of
+from ntire.sandbox.scratch import is_left, name_of_ours, scratch_folder
 from ntire.sandbox.seccomp import program
 from ntire.text import printable
 
@@ -131,9 +130,9 @@ def why_not(backend: Backend) -> str:
         return "bwrap is not installed"
     if program() is None:
         return f"no seccomp filter is known for {platform.machine()}"
-    with tempfile.TemporaryDirectory(prefix="ntire-probe-") as name:
-        place = Place(Path(name), Path(name))
-        Path(name).chmod(0o755)
+    with scratch_folder() as folder:
+        place = Place(folder, folder)
+        folder.chmod(0o755)
         with _filter() as descriptor:
             argv = bubblewrap(place, Limits(), descriptor, _python(PROBE))
             try:
@@ -233,7 +232,7 @@ def bubblewrap(place: Place, limits: Limits, seccomp: int, argv: Sequence[str]) 
 
 def container(engine: str, name: str, place: Place, limits: Limits, argv: Sequence[str]) -> list[str]:
     """The same with docker or podman, from the image that has ntire in it."""
-    words = [engine, "run", "--name", name, "--user", f"{NOBODY}:{NOBODY}"]
+    words = [engine, "run", "--name", name, "--label", _label(), "--user", f"{NOBODY}:{NOBODY}"]
     words += [
         "--rm",
         "--interactive",
@@ -263,6 +262,22 @@ def container(engine: str, name: str, place: Place, limits: Limits, argv: Sequen
     # If ntire is killed, nobody else ends what does not read its input.
     words += ["--init", "--entrypoint", "/usr/bin/timeout", image(), "--signal=KILL", str(CONTAINER_SECONDS)]
     return [*words, *argv]
+
+
+def _label() -> str:
+    """Of containers that this machine has started: an engine may serve several."""
+    return f"ntire={platform.node()}"
+
+
+@cache
+def sweep_containers(engine: str) -> None:
+    """End the containers that killed processes of this machine have left."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        words = [engine, "ps", "--filter", f"label={_label()}", "--format", "{{.Names}}"]
+        running = subprocess.run(words, capture_output=True, text=True, timeout=20).stdout.split()
+        left = [name for name in running if is_left(name)]
+        if left:
+            subprocess.run([engine, "kill", *left], capture_output=True, timeout=30)
 
 
 def environment(place: Place) -> dict[str, str]:
@@ -396,10 +411,13 @@ class Child:
             raise ValueError(f"{module} does damage outside a sandbox")
         self.backend = backend
         self.limits = limits
-        self._name = f"ntire-{secrets.token_hex(8)}"
-        self._scratch = tempfile.TemporaryDirectory(prefix="ntire-out-")
+        self._name = name_of_ours()
+        self._scratch = contextlib.ExitStack()
+        # Elsewhere it is a tmpfs that only the child sees.
+        out = str(self._scratch.enter_context(scratch_folder())) if backend == "none" else "/out"
         inner = _python(RUN_INSIDE(module))
         if backend in ("docker", "podman"):
+            sweep_containers(backend)
             inner = ["/opt/ntire/bin/python", *inner[1:5]]
         with _filter() as descriptor, contextlib.ExitStack() as opened:
             passed: list[int] = []
@@ -417,7 +435,7 @@ class Child:
                 self._held = Held(tuple(container(backend, self._name, place, limits, inner)), backend)
                 variables = None
             self.paths = (
-                {"code": str(place.code), "in": str(place.exchange), "out": self._scratch.name}
+                {"code": str(place.code), "in": str(place.exchange), "out": out}
                 if backend == "none"
                 else {"code": "/sub", "in": "/in", "out": "/out"}
             )
@@ -517,7 +535,7 @@ class Child:
                 with contextlib.suppress(OSError):
                     pipe.close()
         self._held.release()
-        self._scratch.cleanup()
+        self._scratch.close()
 
     def _too_much(self) -> None:
         self._over = "memory"

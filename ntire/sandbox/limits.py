@@ -9,12 +9,13 @@ import resource
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from ntire.sandbox.scratch import is_left, name_of_ours
 
 INODE = 1 << 10
 """Bytes of the kernel's that a file without content takes."""
@@ -173,8 +174,10 @@ def _groups(way: str, limits: Limits) -> tuple[Path, ...]:
 
 
 def _group(parent: Path, settings: dict[str, int]) -> Path | None:
+    sweep_groups(parent)
+    group = parent / name_of_ours()
     try:
-        group = Path(tempfile.mkdtemp(prefix="ntire-", dir=parent))
+        group.mkdir(mode=0o700)
     except OSError:
         return None
     try:
@@ -188,6 +191,16 @@ def _group(parent: Path, settings: dict[str, int]) -> Path | None:
         group.rmdir()
         return None
     return group
+
+
+@cache
+def sweep_groups(parent: Path) -> None:
+    """Remove the groups that killed processes have left below one; those with a process in them cannot be removed."""
+    with contextlib.suppress(OSError):
+        for group in parent.iterdir():
+            if is_left(group.name):
+                with contextlib.suppress(OSError):
+                    group.rmdir()
 
 
 def _parents(way: str, controllers: set[str]) -> Iterator[Path]:

@@ -1,12 +1,14 @@
-"""Folders of this process for a while, which no end of it leaves behind: not an error, not SIGTERM or SIGHUP, not SIGKILL.
+"""What a process has for a while and no end of it leaves behind: not an error, not SIGTERM or SIGHUP, not SIGKILL.
 
 A folder is locked (flock) as long as its process lives. Whoever makes the next one removes those of the same user that nobody
-holds. Their names say nothing of what they are for, as code in a sandbox can read them.
+holds. Their names say nothing of what they are for, as code in a sandbox can read them. What cannot be locked, control groups
+and containers, has its process in its name.
 """
 
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -18,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 PREFIX = "ntire-tmp-"
+OWNED = "ntire-of-"
 YOUNG = 60.0
 """Seconds in which a folder may not be locked yet."""
 
@@ -68,6 +71,32 @@ def sweep(root: Path, young: float = YOUNG) -> int:
 def sweep_once() -> None:
     """The same for the system's folder of temporary files, once in a process."""
     sweep(Path(tempfile.gettempdir()))
+
+
+def name_of_ours() -> str:
+    """A new name for something that this process makes and that cannot be locked."""
+    return f"{OWNED}{_numbered_by()}-{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def is_left(name: str) -> bool:
+    """Whether a name is one of those and its process has ended; never where processes have other numbers, as in a container."""
+    space, _, rest = name.removeprefix(OWNED).partition("-")
+    process = rest.partition("-")[0]
+    if not name.startswith(OWNED) or space != str(_numbered_by()) or not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
+@cache
+def _numbered_by() -> int:
+    """The namespace that this process has its number in."""
+    return Path("/proc/self/ns/pid").stat().st_ino
 
 
 def end_by_signals() -> None:

@@ -1,6 +1,7 @@
 import pytest
 
 from ntire.entry.manifest import Claims
+from ntire.entry.measured import AtSize, Measured
 from ntire.scoring.budgets import Budgets, Spent
 
 LIMITS = Budgets(params_m=1.0, macs_g=20.0, at=(64, 96), memory_mb=100.0, memory_at=(3072, 4096))
@@ -35,3 +36,20 @@ def test_the_margin_is_in_the_sentence():
 def test_a_limit_that_depends_on_the_size_names_it(half):
     with pytest.raises(ValueError, match="needs the size"):
         Budgets(**half)
+
+
+def test_what_was_measured_at_a_budget_s_size_counts_and_what_was_not_stays_a_claim():
+    claims = Claims(params_m=0.1, macs_g=2.0, at=(64, 96), memory_mb=50.0, memory_at=(3072, 4096))
+    measured = Measured(params_m=0.5, macs_g=(AtSize(30.0, (128, 96)),))
+    held = {spent.name: spent for spent in LIMITS.hold_entry(claims, measured)}
+    assert (held["params_m"].value, held["params_m"].source) == (0.5, "measured")
+    assert (held["macs_g"].value, held["macs_g"].source) == (2.0, "claimed")
+    assert (held["memory_mb"].value, held["memory_mb"].source) == (50.0, "claimed")
+    assert LIMITS.hold_entry(claims, None) == LIMITS.hold_claims(claims)
+
+
+def test_figures_say_where_they_come_from_where_something_was_measured():
+    over = Spent("params_m", 1.5, 1.0, source="measured")
+    assert over.in_words() == "budget params_m: 1.5 measured, 1 allowed, 50.000% over"
+    assert over.as_json()["source"] == "measured"
+    assert "source" not in Spent("params_m", 1.5, 1.0).as_json()

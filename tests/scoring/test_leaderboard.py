@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from ntire import UserError
-from ntire.entry.manifest import Claims, Manifest, Submission
+from ntire.entry.manifest import Claims, Manifest, Submission, as_toml
+from ntire.entry.measured import Measured
 from ntire.entry.verdict import Standing
 from ntire.scoring.leaderboard import BINS, line_of, ranked
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.read_back import lines_of
 from ntire.scoring.score import Row, Scored
-from ntire.scoring.tables import as_json, cells, markdown, write_leaderboard, write_scores
+from ntire.scoring.tables import as_json, cells, leaderboard_frame, markdown, write_leaderboard, write_scores
 from ntire.scoring.track import PUBLISHED, Track, load_track, published_rows
 
 TRACK = load_track("demo-srgb")
@@ -220,6 +221,58 @@ BUDGETED = Track(
 )
 def test_budgets_act_on_unrounded_claims_for_the_stated_size(claims, problems):
     assert line("x", [row("a", psnr=20.0)], BUDGETED, claims=claims).problems == problems
+
+
+HONEST = Claims(params_m=0.5, macs_g=5.0, at=(1024, 1024))
+
+
+def measured(**figures):
+    return {"claims": HONEST, "verdict": Standing("pass", measured=Measured(**figures))}
+
+
+def test_what_was_measured_decides_and_a_claim_that_lies_is_named():
+    one = line("x", [row("a", psnr=20.0)], BUDGETED, **measured(params_m=1.5))
+    assert one.problems == (
+        "E502 budget params_m: 1.5 measured, 1 allowed, 50.000% over",
+        "E614 claim below what was counted (claims.params_m 0.5, expected 1.5, as counted)",
+    )
+    assert line("x", [row("a", psnr=20.0)], BUDGETED, **measured(params_m=0.5)).valid
+    noted = line("x", [row("a", psnr=20.0)], BUDGETED, **measured(problems=("counting: a; b",)))
+    assert noted.valid
+    assert noted.notes == (
+        "W616 code not counted or timed (counting: a, b, expected code that can be counted and timed)",
+    )
+
+
+def test_the_tables_say_of_each_budget_whether_it_was_measured_only_where_something_was(tmp_path):
+    counted = line("counted", [row("a", psnr=20.0)], BUDGETED, **measured(params_m=0.75))
+    believed = line("believed", [row("a", psnr=20.0)], BUDGETED, claims=HONEST)
+    unmeasured = ranked([believed])
+    assert not any("source" in name for name in leaderboard_frame(unmeasured))
+    assert "source" not in as_json(unmeasured)[0]["budgets"][0]
+
+    board = ranked([counted, believed])
+    table = leaderboard_frame(board).set_index("entry")
+    assert (table.loc["counted", "params_m"], table.loc["believed", "params_m"]) == (0.75, 0.5)
+    sources = table[["params_m_source", "macs_g_source"]]
+    assert [*sources.loc["counted"], *sources.loc["believed"]] == ["measured", "claimed", "claimed", "claimed"]
+    budgets = next(one for one in as_json(board) if one["entry"] == "counted")["budgets"]
+    assert [one["source"] for one in budgets] == ["measured", "claimed"]
+    assert "budgets: params_m measured, macs_g claimed" in markdown(board)
+
+
+def test_an_entry_over_a_measured_budget_stays_invalid_in_tables_that_are_read_back(tmp_path):
+    rows = [row("a", psnr=20.0)]
+    over = line("x", rows, BUDGETED, **measured(params_m=1.5))
+    write_leaderboard(tmp_path, ranked([over]))
+    (tmp_path / "x").mkdir()
+    write_scores(tmp_path / "x" / "scores.csv", rows, {}, ["psnr"])
+    (tmp_path / "x" / "entry.toml").write_text(
+        as_toml(Manifest(team="T", track="budgeted", date="2026-01-01", claims=HONEST))
+    )
+    for file in ("leaderboard.csv", "x/scores.csv"):
+        (again,) = lines_of(tmp_path / file, BUDGETED)
+        assert any(problem.startswith("E502 budget params_m: 1.5 measured") for problem in again.problems), file
 
 
 def test_margins_to_budgets_and_gates_are_in_the_files(tmp_path):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from ntire import UserError
@@ -26,22 +28,9 @@ def scored(entry, track, *values, subsets=("", "", "")):
         Row(str(number), subset, "missing", problem="not there") if of is None else Row(str(number), subset, "ok", of)
         for number, (of, subset) in enumerate(zip(values, subsets, strict=False))
     ]
-    submission = Submission(None, Manifest(team=f"Team {entry}", track=track.name, date="2026-01-01"))
-    found = Scored(submission.__class__(_Root(entry), submission.manifest), tuple(rows), {}, {})
+    manifest = Manifest(team=f"Team {entry}", track=track.name, date="2026-01-01")
+    found = Scored(Submission(Path("nowhere") / entry, manifest), tuple(rows), {}, {})
     return line_of(found, track, track.metrics, {}), rows
-
-
-class _Root:
-    """The place of an entry of which only the name counts."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def __truediv__(self, other):
-        return self
-
-    def is_file(self):
-        return False
 
 
 ENTRIES = [

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.made import scene, write_png
+from ntire.sandbox.child import why_not
+from tests.made import CONVOLVING_PARAMS, scene, ship_convolving, write_png
 
 MANIFEST = 'team = "Team"\ntrack = "demo-srgb"\ndate = 2026-01-01\n[claims]\nparams_m = 1.0\n'
 NAMES = ("a", "b")
@@ -168,3 +169,38 @@ def test_an_unusable_cache_does_not_stop_the_scorer(ntire, field, monkeypatch):
     ran = ntire("score", field / "entries", "--gt", field / "gt", "--lq", field / "lq")
     assert ran.code == 0
     assert "cannot be used as a cache" in ran.err
+
+
+BUDGETED = """\
+name = "budgeted"
+title = "t"
+inputs = "srgb"
+metrics = ["psnr"]
+terms = [{ metric = "psnr", scale = 1.0 }]
+source = "s"
+budgets = { params_m = 0.0004, macs_g = 1.0, at = [32, 48], runtime_ms = 60000.0 }
+"""
+
+
+@pytest.mark.skipif(bool(why_not("bubblewrap")), reason=f"no sandbox here: {why_not('bubblewrap')}")
+def test_with_measure_code_that_claims_less_than_it_is_takes_no_rank(ntire, field):
+    (field / "budgeted.toml").write_text(BUDGETED)
+    for name, params in (("liar", 0.0001), ("codeless", 0.0001)):
+        root = entry(field, name)
+        claims = f"params_m = {params}\nmacs_g = 0.0004\nat = [32, 48]\nruntime_ms = 59000.0\n"
+        claims = MANIFEST.replace("demo-srgb", "budgeted").replace("params_m = 1.0\n", claims)
+        (root / "submission.toml").write_text(claims)
+    ship_convolving(field / "entries" / "liar" / "method")
+    shutil.rmtree(field / "entries" / "honest")
+
+    words = ["--track", field / "budgeted.toml", "--device", "cpu", "-o", field / "out"]
+    believed = scored(ntire, field, *words)
+    assert believed["liar"]["valid"]
+    found = scored(ntire, field, *words, "--measure")
+    assert (found["liar"]["rank"], found["codeless"]["rank"]) == (None, 1)
+    over, params, macs = sorted(found["liar"]["problems"])
+    assert over.startswith(f"E502 budget params_m: {CONVOLVING_PARAMS / 1e6:.10g} measured, 0.0004 allowed")
+    assert params.startswith("E614 ")
+    assert "claims.macs_g" in params + macs
+    assert [one["source"] for one in found["liar"]["budgets"]] == ["measured"] * 3
+    assert 0 < found["liar"]["budgets"][2]["value"] < 59000

@@ -10,6 +10,7 @@ import pytest
 
 import ntire.sandbox.child as sandbox
 from ntire.entry.findings import CODES
+from ntire.entry.measured import AtSize, Measured
 from ntire.entry.verdict import standing_of
 from ntire.picture.image import read_pixels
 from ntire.review.check import check
@@ -399,6 +400,39 @@ def verdict_of_its_own(case):
     case.entry = Path(shutil.make_archive(str(case.root), "zip", case.root))
 
 
+def measured(case, **figures):
+    """As if the code had been counted and timed."""
+
+    def measure(submission, track, inputs):
+        assert len(inputs) == 2
+        return Measured(device="NVIDIA H100 80GB HBM3", **figures)
+
+    case.options = replace(case.options, measure=measure)
+
+
+@breaks("E614")
+def parameters_that_are_not_claimed(case):
+    measured(case, params_m=0.08)
+
+
+@breaks("E614")
+def multiply_adds_that_are_not_claimed(case):
+    claimed = MANIFEST + "macs_g = 1.0\nat = [64, 96]\n"
+    (case.root / "submission.toml").write_text(claimed)
+    measured(case, macs_g=(AtSize(9.0, (8, 8)), AtSize(1.06, (64, 96))))
+
+
+@breaks("W615")
+def runtime_that_is_not_claimed(case):
+    (case.root / "submission.toml").write_text(MANIFEST + 'runtime_ms = 4.0\ndevice = "H100 80GB"\n')
+    measured(case, runtime_ms=(AtSize(9.0, None),))
+
+
+@breaks("W616")
+def code_that_cannot_be_counted(case):
+    measured(case, problems=("counting at 8 x 8: \x1b[31mit asks for values",))
+
+
 @breaks("E312")
 def answers_in_the_archive(case):
     shutil.copy(case.root / "images" / "a.png", case.root / "method" / "cache.dat")
@@ -437,7 +471,8 @@ def test_what_is_wrong_is_found(case, change, codes):
     change(case)
     found = case.verify()
     assert {one.code for one in found.findings} == codes, found.findings
-    assert found.verdict == ("pass with a note" if codes == {"W602"} else "fail")
+    breaks_a_rule = any(code.startswith("E") for code in codes)
+    assert found.verdict == ("fail" if breaks_a_rule else "pass with a note" if codes == {"W602"} else "pass")
     json.dumps(found.as_json(), allow_nan=False)
 
 
@@ -557,6 +592,13 @@ def test_the_example_verifies_from_the_command_line(ntire, tmp_path):
     assert found["verdict"] == "pass"
     assert found["scored"]["missing"] == {}
     assert [one["status"] for one in found["images"]] == ["identical"] * 6
+    measured = found["measured"]
+    assert (measured["params_m"], measured["macs_g"], measured["problems"]) == (0, [{"value": 0, "at": [64, 96]}], [])
+    (timed,) = measured["runtime_ms"]
+    assert timed["at"] == [64, 96]
+    assert timed["value"] > 0
+    standing = standing_of(tmp_path / "v" / "median" / "verification.json", EXAMPLE / "median", None)
+    assert standing.measured.runtime_at((64, 96)) == timed["value"]
     assert ntire("check", EXAMPLE / "median", "--lq", EXAMPLE / "lq").code == 0
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ntire.sandbox.scratch import PREFIX, claim, scratch_folder, sweep
+from ntire.sandbox.child import sweep_containers
+from ntire.sandbox.limits import sweep_groups
+from ntire.sandbox.scratch import OWNED, PREFIX, claim, name_of_ours, scratch_folder, sweep
 
 HOLDING = """
 import sys, time
@@ -82,3 +84,45 @@ def _fails():
         SEEN.append(folder)
         (folder / "a").write_text("b")
         raise ZeroDivisionError
+
+
+def ended() -> str:
+    """A name that a process has given and that has ended since."""
+    words = [sys.executable, "-c", "from ntire.sandbox.scratch import name_of_ours as n; print(n())"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_control_groups_of_killed_processes_are_swept(tmp_path):
+    left, used, ours = ended(), ended(), name_of_ours()
+    for name in (left, used, ours, "system.slice", f"{OWNED}1-1-x"):
+        (tmp_path / "groups" / name).mkdir(parents=True)
+    (tmp_path / "groups" / used / "cgroup.procs").touch()
+    sweep_groups.__wrapped__(tmp_path / "groups")
+    assert {one.name for one in (tmp_path / "groups").iterdir()} == {used, ours, "system.slice", f"{OWNED}1-1-x"}
+
+
+def test_containers_of_killed_processes_are_ended(tmp_path, monkeypatch):
+    left, ours = ended(), name_of_ours()
+    engine = tmp_path / "docker"
+    engine.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/asked\n[ $1 = ps ] && echo {ours} && echo {left} && echo db\n")
+    engine.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    sweep_containers.__wrapped__("docker")
+    listed, killed = (tmp_path / "asked").read_text().splitlines()
+    assert killed == f"kill {left}"
+    assert "--filter label=ntire=" in listed
+
+
+def test_the_group_of_a_sandbox_is_gone_after_sigkill_and_a_sweep(tmp_path):
+    """From its start to the sweep, with the groups of this machine, where it has any."""
+    program = (
+        "import time, os\nfrom ntire.sandbox.limits import Limits, hold\n"
+        "held = hold(['true'], Limits())\nprint(*held.groups, sep='\\n', flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    groups = [Path(line) for line in ran.stdout.split()]
+    assert all(group.is_dir() for group in groups)
+    for group in groups:
+        sweep_groups.__wrapped__(group.parent)
+    assert not any(group.exists() for group in groups)
