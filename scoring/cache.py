@@ -22,6 +22,8 @@ ITEM = 8
 """Bytes of a number."""
 DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH)
 """SQLite's codes for files that are broken; the others are for places that cannot be used."""
+FAILED = (sqlite3.Error, UnicodeError)
+"""The second where SQLite's message has a name of a broken file in it."""
 
 
 def default_path() -> Path:
@@ -91,14 +93,14 @@ class Cache:
                     with self._database:
                         self._database.executemany("INSERT OR REPLACE INTO observations VALUES (?, ?)", rows)
                     return
-                except sqlite3.Error as error:
+                except FAILED as error:
                     self._replace(error)
 
     def _stored(self, key: str) -> bytes | None:
         for _ in range(3):
             try:
                 row = self._database.execute("SELECT vector FROM observations WHERE key = ?", (key,)).fetchone()
-            except sqlite3.Error as error:
+            except FAILED as error:
                 self._replace(error)
             else:
                 return row[0] if row is not None and isinstance(row[0], bytes) else None
@@ -108,17 +110,18 @@ class Cache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = _connect(path)
-        except (sqlite3.Error, OSError) as error:
+        except (*FAILED, OSError) as error:
             self._replace(error)
 
-    def _replace(self, error: sqlite3.Error | OSError) -> None:
+    def _replace(self, error: sqlite3.Error | UnicodeError | OSError) -> None:
         """Go on with a new file in the place of a damaged one, or in memory."""
         path = self._path
         self._database.close()
         self._database = _connect(None)
         if path is None:
             return
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in DAMAGED or self._problems:
+        damaged = isinstance(error, UnicodeError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED
+        if not damaged or self._problems:
             self._problems.append(f"{path}: cannot be used as a cache: {error}. What is observed now is not kept.")
             self._path = None
             return
@@ -144,7 +147,7 @@ def _connect(path: Path | None) -> sqlite3.Connection:
     try:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("CREATE TABLE IF NOT EXISTS observations (key TEXT PRIMARY KEY, vector BLOB) STRICT")
-    except sqlite3.Error:
+    except FAILED:
         database.close()
         raise
     return database

@@ -12,7 +12,7 @@ def test_promises_hold_for_a_few_seconds():
     words = [sys.executable, PROGRAM, "--minutes", "0.15", "--seed", "7", "--only", "archives", "--only", "kills"]
     ran = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stdout.startswith("seed 7, 0.15 minute(s)")
+    assert ran.stdout.startswith("seed 7, 0.15 minute(s), as ")
     assert ran.stdout.endswith("all promises held\n")
     tried, escapes, tracebacks = map(
         int, re.search(r"tried (\d+), escapes (\d+), tracebacks (\d+)", ran.stdout).groups()
@@ -20,6 +20,17 @@ def test_promises_hold_for_a_few_seconds():
     assert tried >= 40
     assert (escapes, tracebacks) == (0, 0)
     assert int(re.search(r"kills (\d+)", ran.stdout)[1]) > 0
+
+
+def test_damage_is_noticed_and_two_writers_never_meet():
+    words = [sys.executable, PROGRAM, "--minutes", "0.02", "--seed", "7", "--only", "damage", "--only", "writers"]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    rows = [line.split(" | ") for line in ran.stdout.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["|", "| damaged files", "| two writers at once"]
+    attempts, stopped, *_, wrong, lost = rows[1][1:]
+    assert int(attempts) == int(stopped) >= 60
+    assert (wrong, lost) == ("0", "0 |")
 
 
 def test_a_broken_promise_is_told_and_fails():

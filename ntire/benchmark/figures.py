@@ -1,6 +1,8 @@
 """Submitted code counted and timed in a sandbox: the figures that stand beside its claims."""
 
+import contextlib
 import itertools
+import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from ntire import UserError
 from ntire.benchmark.child import Setup
@@ -28,8 +31,11 @@ WARM_CALLS, TIMED_CALLS = 2, 5
 """The latter on changed pictures, and as many on the inputs as they are, if these have the size."""
 MOST_SECONDS = 120.0
 """For all calls of one size; at least one is timed."""
-LONGEST_SIDE = 1 << 16
-"""Of a size that anybody means."""
+MOST_PIXELS = 1 << 25
+"""Of a size that is measured: a little more than an 8K frame. The manifest names sizes, and it is a stranger's."""
+NO_SIZE = f"no size of at most {MOST_PIXELS:,} pixels"
+WEIGHTS_MAY_HOLD = 0.5
+"""Share of the values in weights files below which a count of parameters is doubtful; training leaves averages in them."""
 LONGEST_PROBLEM = 200
 """Characters of a reason."""
 
@@ -70,12 +76,11 @@ def device_name(device: str) -> str:
 
 
 def _counted(where: Sandbox, asked: MeasurePlan) -> tuple[Measured, list[str]]:
-    problems: list[str] = []
+    problems = [f"counting {_name(size)}: {NO_SIZE}" for size in asked.macs_at if not _meant(size)]
     params, macs = None, []
     # A size that cannot be meant hides nothing else: the method is then counted at its own.
-    sizes = [size for size in asked.macs_at if all(0 < side <= LONGEST_SIDE for side in size)]
-    each: Sequence[Size | None] = sizes or [None]
-    for size in each:
+    sizes: Sequence[Size | None] = [size for size in asked.macs_at if _meant(size)] or [None]
+    for size in sizes:
         try:
             found = cost_in_sandbox(
                 _apart(where, f"count-{_name(size)}"), size, None, None, None, settings=asked.settings
@@ -83,10 +88,13 @@ def _counted(where: Sandbox, asked: MeasurePlan) -> tuple[Measured, list[str]]:
         except UserError as error:
             problems.append(_reason(f"counting {_name(size)}", error))
             continue
-        params = found["params"] / 1e6
+        params = max(params or 0.0, found["params"] / 1e6)
         if size:
             macs.append(AtSize(found["macs"] / 1e9, size))
         problems += [f"counting: {one}"[:LONGEST_PROBLEM] for one in found["problems"]]
+    held = _values_in_weights(where) / 1e6
+    if params is not None and params < held * WEIGHTS_MAY_HOLD:
+        problems.append(f"counting: {params:.4g} M parameters, but its weights files hold {held:.4g} M values")
     return Measured(params, tuple(macs)), list(dict.fromkeys(problems))
 
 
@@ -96,6 +104,9 @@ def _timed(where: Sandbox, asked: MeasurePlan) -> tuple[tuple[AtSize, ...], list
     side = Side("its code", Setup("./", asked.kind, None, options, torch.get_num_threads()))
     found, problems = [], []
     for size in asked.runtime_at:
+        if not _meant(size):
+            problems.append(f"timing {_name(size)}: {NO_SIZE}")
+            continue
         try:
             # A process for each size: one that has died answers nothing more.
             apart = _apart(where, f"time-{_name(size)}")
@@ -107,6 +118,19 @@ def _timed(where: Sandbox, asked: MeasurePlan) -> tuple[tuple[AtSize, ...], list
         except UserError as error:
             problems.append(_reason(f"timing {_name(size)}", error))
     return tuple(found), problems
+
+
+def _meant(size: Size | None) -> bool:
+    return size is None or (min(size) > 0 and size[0] * size[1] <= MOST_PIXELS)
+
+
+def _values_in_weights(where: Sandbox) -> int:
+    """In all safetensors files that the code may see: what a file holds is seen from outside."""
+    total = 0
+    for path in {*where.code.rglob("*.safetensors"), *where.weights.values()}:
+        with contextlib.suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no dict
+    return total
 
 
 def _apart(where: Sandbox, name: str) -> Sandbox:
@@ -124,11 +148,11 @@ def _median_ms(child: SandboxedChild, asked: MeasurePlan, size: Size | None, fol
     whose answers are compared with the entry's images.
     """
     made = changed(asked.inputs, asked.kind, size, WARM_CALLS + TIMED_CALLS, folder)
+    began = time.monotonic()
     for picture in itertools.islice(made, WARM_CALLS):
         child.call(picture)
     own = [path for path in asked.inputs if size in (None, size_of_input(path, asked.kind))]
     chosen = random.SystemRandom().sample(own, min(TIMED_CALLS, len(own)))
-    began = time.monotonic()
     walls: tuple[list[float], list[float]] = ([], [])
     for pair in itertools.zip_longest(made, (Picture(path.stem, path) for path in chosen)):
         for picture, taken in zip(pair, walls, strict=True):

@@ -97,7 +97,8 @@ CODES = {
         "Correct runtime_ms, or name the device that it was taken on.",
     ),
     "W616": Code(
-        "code not counted or timed", "Make `ntire cost` and `ntire bench` of it work: until then its claims are shown."
+        "cost cannot be measured, or is doubtful",
+        "See what `ntire cost` and `ntire bench` say of it.",
     ),
 }
 

@@ -93,7 +93,7 @@ def held_against(claims: Claims, measured: Measured) -> tuple[Finding, ...]:
     if same_device(claims.device or "", measured.device) and _below(claims.runtime_ms, runtime, RUNTIME_MAY_DIFFER):
         expected = f"{runtime:.6g}, as timed on {measured.device}"
         found.append(_finding("W615", "runtime_ms", expected, f"{claims.runtime_ms:.6g}"))
-    found += [Finding("W616", "", "code that can be counted and timed", problem) for problem in measured.problems]
+    found += [Finding("W616", "", "code whose cost can be measured", problem) for problem in measured.problems]
     return tuple(found)
 
 

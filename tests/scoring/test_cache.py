@@ -95,3 +95,14 @@ def test_a_disk_that_fills_up_costs_only_what_is_not_kept(tmp_path, monkeypatch)
     assert check_all(path)[0]
     with contextlib.closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_damaged_name_in_the_file_s_own_schema_is_set_aside(tmp_path):
+    """SQLite puts it into its message, which then is no UTF-8."""
+    path = tmp_path / "cache.sqlite"
+    with Cache(path) as cache:
+        cache.put({"a": np.arange(3.0)})
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE observations", b"CREATE TABLE \xefbservations"))
+    with Cache(path) as cache:
+        assert cache.get(["a"]) == {}
+        assert "damaged" in cache.remarks[0]

@@ -240,7 +240,7 @@ def test_what_was_measured_decides_and_a_claim_that_lies_is_named():
     noted = line("x", [row("a", psnr=20.0)], BUDGETED, **measured(problems=("counting: a; b",)))
     assert noted.valid
     assert noted.notes == (
-        "W616 code not counted or timed (counting: a, b, expected code that can be counted and timed)",
+        "W616 cost cannot be measured, or is doubtful (counting: a, b, expected code whose cost can be measured)",
     )
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from ntire.benchmark.figures import MeasurePlan, changed, figures_of
 from ntire.benchmark.sandboxed import Sandbox
@@ -38,12 +40,27 @@ def test_code_is_counted_at_every_size_with_its_settings_and_timed_in_a_sandbox(
 @sandboxed
 def test_code_that_does_not_let_itself_be_measured_gets_a_reason_for_each_figure(tmp_path):
     write_png(tmp_path / "a.png", scene())
-    asked = MeasurePlan(((16, 24), (10**9, 3)), (None,), [tmp_path / "a.png"], "srgb")
+    asked = MeasurePlan(((16, 24), (10**9, 3)), (None, (-1, 2)), [tmp_path / "a.png"], "srgb")
     found = figures_of(place(tmp_path, "raise RuntimeError('not with me')"), asked)
     assert (found.params_m, found.macs_g, found.runtime_ms) == (None, (), ())
-    counting, timing = found.problems
-    assert counting.startswith("counting at 16 x 24: ")
-    assert timing.startswith("timing at its own size: ")
+    starts = [
+        "counting at 1000000000 x 3: no size",
+        "counting at 16 x 24: ",
+        "timing at its own size: ",
+        "timing at -1 x 2: ",
+    ]
+    assert len(found.problems) == len(starts)
+    for problem, start in zip(found.problems, starts, strict=True):
+        assert problem.startswith(start)
+
+
+@sandboxed
+def test_parameters_that_hide_from_the_counters_show_in_the_weights_files(tmp_path):
+    where = place(tmp_path)
+    save_file({"hidden": torch.zeros(1000)}, where.code / "weights" / "more.safetensors")
+    found = figures_of(where, MeasurePlan(((16, 24),), (), [], "srgb"))
+    assert found.params_m == CONVOLVING_PARAMS / 1e6
+    assert "0.000443 M parameters, but its weights files hold 0.001443 M values" in found.problems[0]
 
 
 def test_pictures_to_time_on_are_of_the_size_and_no_two_are_alike(tmp_path):

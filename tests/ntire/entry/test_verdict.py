@@ -42,6 +42,18 @@ def test_a_change_of_image_code_or_claim_voids_it(tmp_path, entry, name):
     assert standing_of(path, entry, KEY).words == "out of date"
 
 
+def test_what_was_measured_counts_as_long_as_the_verdict_does(tmp_path, entry):
+    path = written(tmp_path, entry, measured={"params_m": 2.0, "macs_g": [{"value": 3.0, "at": [8, 9]}]})
+    found = standing_of(path, entry, None).measured
+    assert (found.params_m, found.macs_at((8, 9)), found.macs_at((9, 8))) == (2.0, 3.0, None)
+    assert standing_of(path, entry, KEY).measured is None
+    path.write_text(path.read_text().replace("2.0", "1.0"))
+    assert standing_of(path, entry, None).measured is None
+    path = written(tmp_path, entry, measured={"params_m": 2.0})
+    (entry / "method" / "method.py").write_text("changed")
+    assert standing_of(path, entry, None).measured is None
+
+
 def test_with_a_key_only_what_it_signed_counts(tmp_path, entry):
     assert standing_of(written(tmp_path, entry, KEY), entry, KEY) == Standing("pass")
     for other, words in ((None, "is not signed: it counts as none"), (b"x" * 32, "not signed with this key")):

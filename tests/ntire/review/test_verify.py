@@ -121,11 +121,16 @@ class Case:
 
 @pytest.fixture
 def case(tmp_path, monkeypatch) -> Case:
-    monkeypatch.setattr(
-        sandbox,
-        "RUN_INSIDE",
-        lambda module: LIGHT if module == sandbox.INSIDE else _plain(module),
-    )
+    monkeypatch.setattr(sandbox, "RUN_INSIDE", in_place_of_torch)
+    return made_case(tmp_path)
+
+
+def in_place_of_torch(module):
+    return LIGHT if module == sandbox.INSIDE else _plain(module)
+
+
+def made_case(tmp_path) -> Case:
+    """An honest entry of two images."""
     root, lq = tmp_path / "entry", tmp_path / "lq"
     for number, name in enumerate(("a", "below/b")):
         pixels = scene(seed=number)
