@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from ntire import UserError
 from ntire.method import Method, catalogue
 from ntire.picture.image import encode_png, read_pixels
-from ntire.runner.prepare import Options, prepare
+from ntire.runner.prepare import Options, Prepared, prepare
 from ntire.runner.runner import Input, run
 
 Network = Callable[[Tensor], Tensor]
@@ -78,11 +78,11 @@ def _serial(restore: Callable[[Network, Tensor, int], Tensor]) -> Callable[..., 
     """The shape of most programs: decode, to float on the host, restore, to integers on the host, encode; one by one."""
 
     @torch.no_grad()
-    def go(method: Method, files: Sequence[Path], out: Path, options: argparse.Namespace) -> None:
+    def go(prepared: Prepared, files: Sequence[Path], out: Path, options: argparse.Namespace) -> None:
         for file in files:
             decoded = cv2.imread(str(file), cv2.IMREAD_COLOR)
             lq = torch.from_numpy(decoded[..., ::-1].astype(np.float32).transpose(2, 0, 1) / 255)[None]
-            restored = restore(_on_grid(method), lq.to(method.device), options.tile)
+            restored = restore(_on_grid(prepared.method), lq.to(prepared.method.device), options.tile)
             values = restored[0].float().cpu().clamp(0, 1).numpy().transpose(1, 2, 0)
             cv2.imwrite(str(out / file.name), (values * 255).round().astype(np.uint8)[..., ::-1])
 
@@ -119,8 +119,8 @@ def _monai(mode: str) -> Callable[[Network, Tensor, int], Tensor]:
     return restore
 
 
-def _ntire(method: Method, files: Sequence[Path], out: Path, options: argparse.Namespace) -> None:
-    done = run(method, [Input(file, file.stem) for file in files], out.parent, "demo-srgb", Options(options.device))
+def _ntire(prepared: Prepared, files: Sequence[Path], out: Path, options: argparse.Namespace) -> None:
+    done = run(prepared, [Input(file, file.stem) for file in files], out.parent, "demo-srgb")
     if done.failed:
         raise SystemExit(f"ntire: {done.failed[0].problem}")
     for file in files:
@@ -154,19 +154,19 @@ def _on_grid(method: Method) -> Network:
 def _contend(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
-    method, weights = _method(options)
+    prepared, weights = _prepared(options)
     go = CONTENDERS[options.contender]
     out = options.folder / "out" / options.contender / "restored"
     for folder in ("warm", "restored"):
         (out.parent / folder).mkdir(parents=True, exist_ok=True)
-    go(method, [next(_pictures(options.folder / "warm-up"))], out.parent / "warm", options)
+    go(prepared, [next(_pictures(options.folder / "warm-up"))], out.parent / "warm", options)
     _forget_peak()
     before = _resident_mb("VmRSS")
     if options.device.startswith("cuda"):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
     cpu, wall = time.process_time(), time.perf_counter()
-    go(method, list(_pictures(options.folder / "lq")), out, options)
+    go(prepared, list(_pictures(options.folder / "lq")), out, options)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     on_gpu = torch.cuda.max_memory_allocated() / 2**20 if options.device.startswith("cuda") else None
     return {
@@ -178,15 +178,16 @@ def _contend(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _method(options: argparse.Namespace) -> tuple[Method, str]:
+def _prepared(options: argparse.Namespace) -> tuple[Prepared, str]:
     kind = catalogue.find(options.team, "srgb", options.variant)
     try:
-        return prepare(kind, Options(options.device)).method, "its own"
+        return prepare(kind, Options(options.device)), "its own"
     except UserError:
         torch.manual_seed(0)
         method = kind().eval().requires_grad_(False)
         method.deploy()
-        return method.to(options.device), "random"
+        method.weights = ()  # type: ignore[misc]  # of this copy: none of its files is here
+        return Prepared(method.to(options.device), Options(options.device), None, ()), "random"
 
 
 def _in_a_process(contender: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:

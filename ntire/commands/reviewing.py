@@ -112,10 +112,10 @@ def verify(
         how = partial(figures_of_entry, backend=backend, device=options.device, limits=limits)
         options = replace(options, measure=how)
     inputs_of = _inputs_of(lq)
-    scores = partial(_score_both, given=references, device=options.device, say=say)
+    rules = load_track(str(track)) if track else None
+    scores = partial(_score_both, rules=rules, given=references, device=options.device, say=say)
     place = place_of(Path(out) if out else results_of_entry(entry), entry_name(entry))
     outside_of([entry] if entry.is_dir() else [], place)
-    rules = load_track(str(track)) if track else None
     run_on, truth_of = partial(_given_to_code, inputs_of), lambda rules: references_of(rules, references).gt
     return verify_entry(entry, rules, inputs_of, run_on, options, scores, place, truth_of, secret)
 
@@ -125,16 +125,22 @@ def _given_to_code(inputs_of: InputsOf, track: Track) -> Path | None:
 
 
 def _score_both(
-    submitted: Submission, reproduced: Submission, names: Sequence[str], given: References, device: str, say: Say
+    submitted: Submission,
+    reproduced: Submission,
+    names: Sequence[str],
+    rules: Track | None,
+    given: References,
+    device: str,
+    say: Say,
 ) -> BothScored:
-    """Every metric that can be computed here, of both sides over the same images."""
+    """Every metric that can be computed here, of both sides over the same images, by `rules`, else those of their track."""
     from ntire.review.acceptance import Entrance
     from ntire.review.verify import BothScored
     from ntire.scoring.cache import Cache, default_path
     from ntire.scoring.score import Scorer
     from ntire.scoring.track import load_track
 
-    track = load_track(submitted.track)
+    track = rules or load_track(submitted.track)
     missing: dict[str, str] = {}
     values: dict[str, tuple[float, float]] = {}
     with Cache(default_path()) as cache:

@@ -356,10 +356,14 @@ def references_of(track: Track, given: References) -> References:
 
 def expected_of(scorer: Scorer, given: References, say: Say, detector: DetectorName = "retinaface") -> list[Expected]:
     """The images that every entry must have. Raises UserError for references that are not there."""
+    from ntire.picture.folder import in_lines, walk
     from ntire.scoring.references import expected_images
 
     track = scorer.track
     references = references_of(track, given)
+    if references.gt is not None:
+        for line in in_lines(walk(references.gt).not_read):
+            say(f"{references.gt}: {line}")
     metrics = [metric.name for metric in scorer.metrics]
     # A metric that compares faces needs to know where they are.
     if "adaface" in metrics and references.landmarks is None and references.lq is not None:

@@ -277,6 +277,9 @@ def print_verification(found: "Verification") -> None:
         out.print(f"note: {note}", markup=False)
     ran = f"{len(found.images)} of {found.of} image(s), seed {found.seed}"
     says = {True: "the code reproduces the images", False: "the images are not shown to be reproduced"}[found.passed]
+    broken = {one.code for one in found.findings if one.breaks_a_rule}
+    if broken and broken <= {"E502", "E614"}:
+        says = "the code costs more than it may, or than it claims"
     out.print(f"{found.entry}: {found.verdict}: {says} ({ran}); {found.file}", markup=False)
 
 

@@ -7,11 +7,9 @@ submissions), then in the cache: `$NTIRE_WEIGHTS`, by default `~/.cache/ntire/we
 import importlib
 import os
 import shlex
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,21 +164,11 @@ def fetch(weights: Weights, progress: Progress | None = None) -> Path:
         raise UserError(f"{weights.file}: it ships with its method's code and has no address. Restore that folder.")
     if weights.home == "huggingface":
         return _fetch_repository(weights, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    answers = []
-    for url in weights.urls:
-        part = path.with_name(f"{path.name}.part")
-        try:
-            _download(url, part, progress)
-            verify(weights, part)
-        except (urllib.error.URLError, OSError) as error:
-            answers.append(f"  {url}: {error}")
-        except UserError as error:
-            part.unlink()
-            answers.append(f"  {url}: {error}")
-        else:
-            part.replace(path)
-            return path
+    from ntire.method.downloads import download
+
+    answers = download(weights.urls, path, weights.size, partial(verify, weights), progress)
+    if not answers:
+        return path
     raise UserError(
         f"{weights.file} ({weights.license}): none of its addresses gave the file.\n"
         + "\n".join([*answers, *([f"  {weights.by_hand}"] if weights.by_hand else [])])
@@ -201,30 +189,6 @@ def _fetch_repository(weights: Weights, path: Path) -> Path:
         reason = " ".join([str(error).splitlines()[0], weights.by_hand]).strip()
         raise UserError(f"{weights.file}: cannot be fetched: {reason}", exit_code=3) from None
     return path
-
-
-def _download(url: str, part: Path, progress: Progress | None) -> None:
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=60)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing lies beyond what is here: the hash will tell whether it is the whole file
-            return
-        raise
-    with response:
-        resumed = response.status == 206
-        length = response.headers.get("Content-Length")
-        total = int(length) + (have if resumed else 0) if length else None
-        with part.open("ab" if resumed else "wb") as file:
-            have = have if resumed else 0
-            while block := response.read(1 << 20):
-                file.write(block)
-                have += len(block)
-                if progress:
-                    progress(have, total)
-    if total is not None and have < total:
-        raise OSError(f"the connection ended after {have} of {total} bytes; run the command again to go on")
 
 
 _MOVED = {"read_state_dict": "checkpoints", "TakesFile": "state_dict", "fill": "state_dict", "fill_from": "state_dict"}

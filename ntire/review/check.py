@@ -21,13 +21,13 @@ from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
 from ntire.entry.verdict import VERIFICATION
 from ntire.files import line_of, open_regular, read_regular
-from ntire.picture.folder import passed_over
+from ntire.picture.folder import in_lines, passed_over
 from ntire.picture.suffixes import Result
 from ntire.review.code_checks import CODE, METHOD, look_at_method
 from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, is_picture, size_in
 from ntire.review.submitted_method import SubmittedMethod, clean_tree, size_of
-from ntire.runner.runner import find_inputs
+from ntire.runner.runner import look_for_inputs
 from ntire.sandbox.child import Backend
 from ntire.sandbox.limits import Limits
 from ntire.sandbox.scratch import scratch_folder
@@ -251,9 +251,12 @@ class _Entry:
             where = "a folder of inputs for the track" if self.track else "a track"
             self._add("W314", "", where, "none: only what can be seen without inputs was checked")
             return {}
-        found = find_inputs([folder], self.track.inputs)
+        looked = look_for_inputs([folder], self.track.inputs)
+        found = looked.inputs
         if self.track.count not in (None, len(found)):
             self._add("W315", "", f"{self.track.count} inputs", f"{len(found)} in {folder}")
+        for line in in_lines(looked.not_read):
+            self._add("W315", "", f"inputs that can be read, in {folder}", line)
         return {self._key(item.name): item.path for item in found}
 
     def _key(self, name: str) -> str:

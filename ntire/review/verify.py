@@ -169,7 +169,7 @@ def verify(
     """
     report = check(entry, track, inputs_of)
     with scratch_folder() as name:
-        found = _verified(entry, report, run_on, options, scores, out, Path(name), truth_of)
+        found = _verified(entry, report, track, run_on, options, scores, out, Path(name), truth_of)
     path = writable_folder(out) / VERIFICATION
     write_atomically(path, printable_json(sealed(found.as_json(), key), indent=2, allow_nan=False) + "\n")
     return replace(found, file=path)
@@ -178,6 +178,7 @@ def verify(
 def _verified(
     entry: Path,
     report: Report,
+    track: Track | None,
     run_on: InputsOf,
     options: VerifyOptions,
     scores: Scores,
@@ -191,7 +192,8 @@ def _verified(
     if not entry.is_dir():
         root = scratch / "entry"
         unpack(entry, root)
-    root = inner_folder(root, load_track(report.track) if report.track else None)
+    track = track or (load_track(report.track) if report.track else None)
+    root = inner_folder(root, track)
     try:
         submission = open_submission(root)
     except UserError as error:
@@ -199,7 +201,9 @@ def _verified(
     source = submission.manifest.method.file or CODE
     if not (root / source).is_file():
         return _refused(report, (Finding("E612", source, "the code that made the images", "none"),))
-    verifier = _Verifier(submission, source, report, run_on, options, scratch, truth_of)
+    verifier = _Verifier(
+        submission, source, report, track or load_track(submission.track), run_on, options, scratch, truth_of
+    )
     found = verifier.verification(scores)
     verifier.pictures(found.images, out / PICTURES)
     return found
@@ -230,6 +234,7 @@ class _Verifier:
         submission: Submission,
         source: str,
         report: Report,
+        track: Track,
         run_on: InputsOf,
         options: VerifyOptions,
         scratch: Path,
@@ -237,7 +242,7 @@ class _Verifier:
     ) -> None:
         self.submission, self.report, self.options = submission, report, options
         self.content = content_of(submission.root)
-        self.track = load_track(submission.track)
+        self.track = track
         folder = run_on(self.track)
         if folder is None:
             raise UserError(f"track {self.track.name}: where are the inputs? Name them with --lq DIR.")

@@ -30,7 +30,9 @@ PSNR = [
 EXAMPLES = {
     **dict.fromkeys(("raim-2024", "raim-2025-raw", "raim-2025-srgb"), RAIM),
     **dict.fromkeys(("face-2025", "face-2026"), FACE),
-    **dict.fromkeys(("demo-raw", "demo-srgb", "denoise", "denoise-15", "denoise-50", "general"), PSNR),
+    **dict.fromkeys(("demo-raw", "demo-srgb", "denoise", "general"), PSNR),
+    **{f"denoise{sigma}{protocol}": PSNR for sigma in ("-15", "-50") for protocol in ("", "-float", "-truncated")},
+    **dict.fromkeys(("denoise-25-float", "denoise-25-truncated"), PSNR),
     **dict.fromkeys(("mixed", "multi-3", "multi-5", "multi-10"), PSNR),
 }
 THRESHOLDS = {
@@ -74,4 +76,5 @@ def test_raim_scores_luma_without_a_border_of_four_pixels(name):
 
 def test_the_noise_of_a_denoising_track_is_the_one_in_its_name():
     sigmas = {track.name: track.noise.sigma for track in all_tracks() if track.noise is not None}
-    assert sigmas == {"denoise": 25.0, "denoise-15": 15.0, "denoise-50": 50.0}
+    by_name = {f"denoise-{sigma}{protocol}": sigma for sigma in (15, 25, 50) for protocol in ("-float", "-truncated")}
+    assert sigmas == {"denoise": 25.0, "denoise-15": 15.0, "denoise-50": 50.0, **by_name}

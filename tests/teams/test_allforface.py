@@ -10,7 +10,7 @@ from ntire import UserError
 from ntire.runner.prepare import Options, prepare
 from ntire.sandbox.child import why_not
 from ntire.teams.face.allforface import FIDELITY, MODELS, NATURALNESS, AllForFace, wrapped
-from ntire.teams.parts.released_program import FOLDER, WALL, ReleasedProgram
+from ntire.teams.parts.released_program import FOLDER, SANDBOX, ReleasedProgram
 
 NETWORK = """
 import torch
@@ -42,7 +42,7 @@ def clone(tmp_path, monkeypatch):
     torch.save({"shift": torch.tensor([0.5])}, folder / MODELS / "fidelity_model.pth")
     monkeypatch.setenv(FOLDER, str(tmp_path / "programs"))
     if why_not("bubblewrap"):
-        monkeypatch.setenv(WALL, "none")
+        monkeypatch.setenv(SANDBOX, "none")
     return folder
 
 

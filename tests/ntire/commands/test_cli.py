@@ -256,7 +256,7 @@ def test_training_through_the_command_line_makes_weights_that_run_uses(ntire, pa
         "cpu",
     )
     assert ran.code == 0
-    assert toml("submissions/MiAlgo-srgb/submission.toml")["method"]["weights"][0]["sha256"] == card["sha256"]
+    assert toml("submissions/NJUST-KMG-srgb/submission.toml")["method"]["weights"][0]["sha256"] == card["sha256"]
 
 
 def test_the_report_s_table_is_ranked_from_the_command_line(ntire, data):
@@ -484,7 +484,12 @@ def test_noise_is_added_to_the_subsets_whose_inputs_are_clean(tmp_path):
         write_png(tmp_path / "lq" / f"{name}.png", scene(40, 40))
     said = []
     job = plan("Copy", "multi-3", [tmp_path / "lq"], tmp_path / "out", None, None, said.append)
-    found = {item.name: np.abs(read_pixels(item.path).astype(float) - scene(40, 40)).mean() for item in job.inputs}
+    made = {item.name: read_pixels(item.path).astype(float) for item in job.inputs}
+    # The protocol of the noisy subsets cuts pictures to a multiple of 16 about their centre.
+    clean = {
+        name: scene(40, 40) if pixels.shape[0] == 40 else scene(40, 40)[4:36, 4:36] for name, pixels in made.items()
+    }
+    found = {name: np.abs(pixels - clean[name]).mean() for name, pixels in made.items()}
     assert found["hazy/a"] == 0
     assert 10 < found["noisy-25/a"] < 25 < found["noisy-50/a"] < 45
     assert len(said) == 2

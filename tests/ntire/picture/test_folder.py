@@ -157,3 +157,12 @@ def test_run_tells_and_records_what_it_leaves_out(ntire, folder):
     notes = {one["image"]: one["notes"] for one in ran.json()["images"]}
     assert notes["a"] == []
     assert "transparency dropped" in notes["t"]
+
+
+def test_score_and_check_tell_of_references_and_inputs_that_are_not_read(ntire, folder):
+    ntire("run", "--team", "Copy", "--track", "srgb", folder, "-o", "entry")
+    (folder / "b.gif").write_bytes(b"GIF89a")
+    scored = ntire("score", "entry", "--gt", folder, "--metrics", "psnr-y", "--track", "srgb")
+    assert "not read: b.gif (a GIF" in scored.err + scored.out
+    checked = ntire("check", "entry", "--lq", folder, "--json")
+    assert any("not read: b.gif (a GIF" in one["found"] for one in checked.json()["findings"])

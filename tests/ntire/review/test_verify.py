@@ -17,6 +17,8 @@ from ntire.review.check import check
 from ntire.review.verify import BothScored, VerifyOptions, compare, verify
 from ntire.sandbox.child import why_not
 from ntire.sandbox.limits import Limits
+from ntire.scoring.budgets import Budgets
+from ntire.scoring.track import Track, load_track
 from tests.made import scene, write_png
 
 ROOT = Path(__file__).parents[3]
@@ -102,6 +104,7 @@ class Case:
     shift: float = 0.0
     """Of the reproduced total, as if metrics said so."""
     missing: dict = field(default_factory=dict)
+    track: Track | None = None
 
     def code(self, body="pass", top="", ready="pass"):
         folder = self.root / "method"
@@ -110,7 +113,7 @@ class Case:
 
     def verify(self):
         return verify(
-            self.entry, None, lambda track: self.lq, lambda track: self.lq, self.options, self.scores, self.out
+            self.entry, self.track, lambda track: self.lq, lambda track: self.lq, self.options, self.scores, self.out
         )
 
     def scores(self, submitted, reproduced, names):
@@ -479,6 +482,18 @@ def test_what_is_wrong_is_found(case, change, codes):
     breaks_a_rule = any(code.startswith("E") for code in codes)
     assert found.verdict == ("fail" if breaks_a_rule else "pass with a note" if codes == {"W602"} else "pass")
     json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_code_over_a_budget_of_the_track_that_was_named_fails_whatever_it_claims(case):
+    case.track = load_track("demo-srgb").model_copy(update={"budgets": Budgets(params_m=1.0)})
+    measured(case, params_m=1.01)
+    found = case.verify()
+    assert found.verdict == "fail"
+    (over,) = [one for one in found.findings if one.code == "E502"]
+    assert (over.expected, over.found) == ("params_m <= 1", "1.01 measured")
+    assert json.loads((case.out / "verification.json").read_text())["measured"]["params_m"] == 1.01
+    measured(case, params_m=1.0)
+    assert not [one for one in case.verify().findings if one.code == "E502"]
 
 
 def test_the_zoo_has_an_animal_for_every_code_that_takes_running():
