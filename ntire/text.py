@@ -1,5 +1,6 @@
-"""Text of strangers, made safe to show."""
+"""Text of strangers, made safe to show, and names that a user may have meant."""
 
+import difflib
 import json
 import re
 import unicodedata
@@ -10,6 +11,14 @@ FORMULA = ("=", "+", "-", "@")
 """What a cell begins with that a spreadsheet takes for a formula."""
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.ASCII)
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """The nearest of the names as a question, "Did you mean a or b?", or all of them where none is near."""
+    known = list(dict.fromkeys(filter(None, names)))
+    lowered = {one.lower(): one for one in known}
+    near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
+    return f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known) or 'none'}."
 
 
 def printable(text: str) -> str:

@@ -17,7 +17,7 @@ from ntire.picture.suffixes import in_words as formats_in_words
 from ntire.scoring.budgets import Budgets as Budgets
 from ntire.scoring.budgets import Positive
 from ntire.scoring.metrics import DEPTH_RULE, METRICS
-from ntire.text import markdown_table
+from ntire.text import markdown_table, meant
 
 RULES = Path(str(files("ntire.scoring"))) / "tracks"
 PUBLISHED = Path(str(files("ntire.scoring"))) / "published"
@@ -219,7 +219,9 @@ def load_track(name: str) -> Track:
         if name == track.name or (track.default and name == track.inputs):
             return track
     known = sorted({track.name for track in tracks} | {track.inputs for track in tracks if track.default})
-    raise UserError(f"unknown track: {name!r}. There are: {', '.join(known)}; or give the path of a track's TOML.")
+    raise UserError(
+        f"unknown track: {name!r}. {meant(name, known)} `ntire tracks` lists all; a track of your own is the path of its TOML."
+    )
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 import re
@@ -17,6 +16,7 @@ from ntire import UserError
 from ntire.method.facts import Facts, Unpublished
 from ntire.method.own_modules import load_file
 from ntire.method.release import known
+from ntire.text import meant
 
 if TYPE_CHECKING:
     from ntire.method.contract import Method
@@ -219,8 +219,4 @@ def _installed() -> Iterator[type[Method]]:
 
 
 def _unknown(what: str, name: str, names: list[str]) -> str:
-    known = list(dict.fromkeys(filter(None, names)))
-    lowered = {one.lower(): one for one in known}
-    near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known) or 'none'}."
-    return f"unknown {what}: {name!r}. {hint} `ntire teams` lists all methods."
+    return f"unknown {what}: {name!r}. {meant(name, names)} `ntire teams` lists all methods."

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ntire.text import markdown_cell, printable_json, spreadsheet_cell
+from ntire.text import markdown_cell, meant, printable_json, spreadsheet_cell
 
 FORMULAS = ["=1+1", "＝1", "  =1", "\u00a0@x", "\t+1", "\n-x", "－cmd", "+cmd|' /C calc'!A0", "\u2003＠a"]
 
@@ -32,3 +32,9 @@ def test_json_has_no_character_that_a_terminal_acts_on_and_stands_for_the_same_v
     assert all(letter.isprintable() or letter == "\n" for letter in text)
     assert "é" in text
     assert json.loads(text) == value
+
+
+def test_a_name_that_is_nearly_right_is_asked_about_and_all_are_told_otherwise():
+    assert meant("mialog", ["MiAlgo", "NJUST-KMG", "MiAlgo"]) == "Did you mean MiAlgo?"
+    assert meant("x", ["one", "two"]) == "There are: one, two."
+    assert meant("x", []) == "There are: none."
