@@ -118,8 +118,9 @@ class Decoders:
 
     def close(self) -> None:
         """End the processes."""
-        for _ in range(self._count):
-            child = self._idle.get()
+        # All are taken before any goes back: the last one that is put there is the next one to be got.
+        children = [self._idle.get() for _ in range(self._count)]
+        for child in children:
             if child is not None:
                 child.close()
             self._idle.put(None)
@@ -200,7 +201,7 @@ class Decoders:
     def _look(self, wanted: Wanted) -> SeenImage:
         lq, size = input_of(wanted)
         try:
-            data = bytes_of(wanted, size)
+            data = bytes_of(wanted, size, wanted.bytes_per_pixel)
         except BadImage as bad:
             return SeenImage(wanted.name, (bad.finding,))
         return self.examine(wanted, data, lq=lq)

@@ -65,6 +65,11 @@ class Wanted:
         """Whether the track takes other files than PNGs."""
         return not all(result.startswith("png") for result in self.results)
 
+    @property
+    def bytes_per_pixel(self) -> int:
+        """That its file may have, beside `SPARE_BYTES`."""
+        return MOST_PER_PIXEL if self.other_formats else 8 if "png16" in self.results else 4
+
 
 @dataclass(frozen=True)
 class SeenImage:
@@ -95,7 +100,7 @@ def look_at(wanted: Wanted, *, keep: bool = False) -> SeenImage:
     """
     given, size = input_of(wanted)
     try:
-        data = bytes_of(wanted, size, MOST_PER_PIXEL if wanted.other_formats else 4)
+        data = bytes_of(wanted, size, wanted.bytes_per_pixel)
         if wanted.other_formats and not data.startswith(SIGNATURE):
             found, wrong = _other_format(wanted, data, size)
         else:

@@ -36,6 +36,15 @@ def test_they_see_what_we_would_see(own, tmp_path):
         own.look([Wanted(path, "a.png", lq)])
 
 
+def test_none_of_several_is_left_when_they_are_closed(tmp_path):
+    several = Decoders()
+    several._count = 2
+    several._idle.queue[:] = [several._starter.submit(several._started).result() for _ in range(2)]
+    processes = [child._process for child in several._idle.queue]
+    several.close()
+    assert all(process.poll() is not None for process in processes)
+
+
 def test_one_that_has_ended_is_no_fault_of_the_next_picture(own, tmp_path):
     path = write_png(tmp_path / "a.png", scene())
     own._count = 1
