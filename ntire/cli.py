@@ -29,6 +29,7 @@ COMMANDS = {
     "cost": "measuring",
     "sheet": "restoring",
     "tracks": "scoring",
+    "data": "data",
     "train": "training",
     "doctor": "doctor",
     "weights": "weights",
