@@ -78,8 +78,8 @@ def enter(
         for one in refused:
             if one.root and os.path.lexists(one.root / MANIFEST):
                 open_submission(one.root)  # lists its mistakes with their lines
-        found = "\n".join(f"{one.path}: {'; '.join(entrance.refused_at(one))}" for one in refused)
-        raise UserError(found + (NO_TRACK if "E205" in found else ""))
+        words = "\n".join(f"{one.path}: {'; '.join(entrance.refused_at(one))}" for one in refused)
+        raise UserError(words + (NO_TRACK if "E205" in words else ""))
     if wanted is None:
         named = {track.name: track for track in all_tracks()}
         names = dict.fromkeys(one.track for one in whole)
