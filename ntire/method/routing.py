@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 
-class Judge(Protocol):
+class TellsDamage(Protocol):
     """What tells kinds of damage apart: a network."""
 
     words: tuple[str, ...]
@@ -29,7 +29,7 @@ class HasRouter(Protocol):
     """A method whose networks follow from what a router sees in the picture; the router can be had without the rest."""
 
     @classmethod
-    def router_from(cls, weights: Path | None, settings: Mapping[str, str]) -> Judge:
+    def router_from(cls, weights: Path | None, settings: Mapping[str, str]) -> TellsDamage:
         """The router, filled from what a run would fill it from, or from what is at hand without `weights`.
 
         Raises UserError for weights that are missing or do not fit, and for settings that are not the router's.
@@ -100,7 +100,7 @@ class Accuracy:
         }
 
 
-def judged(judge: Judge, pictures: Iterable[tuple[str, str, Tensor]]) -> Accuracy:
+def judged(judge: TellsDamage, pictures: Iterable[tuple[str, str, Tensor]]) -> Accuracy:
     """Ask a router about pictures: name, kind, and the picture (3, H, W) in [0, 1] of each."""
     found = []
     for image, kind, picture in pictures:
