@@ -30,6 +30,7 @@ COMMANDS = {
     "sheet": "restoring",
     "route": "routing",
     "tracks": "scoring",
+    "data": "data",
     "train": "training",
     "doctor": "doctor",
     "weights": "weights",
