@@ -28,6 +28,7 @@ COMMANDS = {
     "bench": "measuring",
     "cost": "measuring",
     "sheet": "restoring",
+    "route": "routing",
     "tracks": "scoring",
     "data": "data",
     "train": "training",
