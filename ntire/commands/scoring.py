@@ -133,14 +133,13 @@ def score(
     """Score entries, or all entries of folders, by the rules of their tracks; only those of `track` where one is named.
 
     An entry is a folder or an archive, with a `submission.toml` or a challenge's `readme.txt`, or nothing but pictures; where
-    nothing names a track, pictures are compared by `metrics` alone, by default psnr and ssim.
-    References that are not named are looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and
-    there is no total. An entry that `check` refuses is listed with the codes, not ranked; pictures are decoded in a sandbox.
-    Verdicts of `verify` are looked for in the folder `verdicts`, then beside the entries; with the organiser's `key`, a file,
-    only those count that it signed. What a verdict found the code to cost counts instead of claims; with `measure`, the code
-    of other entries that break no rule is counted and timed in a sandbox, too. `report` gets the images that are done and
-    their number in all. Nothing is written: see `Board.write`. Raises UserError where there are no entries, manifests,
-    metrics, references or weights to score with.
+    nothing names a track, these are compared by `metrics` alone, by default psnr and ssim. References that are not named are
+    looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and there is no total. An entry that `check`
+    refuses is listed with the codes, not ranked; pictures are decoded in a sandbox. Verdicts of `verify` are looked for in the
+    folder `verdicts`, then beside the entries; with the organiser's `key`, a file, only those count that it signed. What a
+    verdict found the code to cost counts instead of claims; with `measure`, the code of other entries that break no rule is
+    counted and timed in a sandbox, too. `report` gets the images that are done and their number in all. Nothing is written:
+    see `Board.write`. Raises UserError where there are no entries, metrics, references or weights to score with.
     """
     from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
@@ -167,8 +166,7 @@ def score(
         scored = _scored(fields, entrance, report)
         where = Path(verdicts) if verdicts else None
         judge = _Judge(entrance, where, secret, references, device, measure, as_published, say)
-        lines = [judge.line(*one) for one in scored]
-        first = entered.by_track[0][0]
+        lines, first = [judge.line(*one) for one in scored], entered.by_track[0][0]
         lines += [refused_line(one.name, first, entrance.refused_at(one)) for one in entered.refused]
         for remark in known.remarks:
             say(remark)
