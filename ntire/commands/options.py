@@ -119,13 +119,13 @@ def command_line(data: Path, folder: Path | None) -> str:
     return " ".join(["ntire", *words])
 
 
-def parsed_folders(given: Iterable[str]) -> dict[str, Path]:
+def parsed_folders(given: Iterable[str], option: str = "--pairs") -> dict[str, Path]:
     """`snowy=DIR` to {"snowy": DIR}."""
     found = {}
     for one in given:
         stage, equals, folder = one.partition("=")
         if not (stage and equals and folder):
-            raise UserError(f"--pairs {one}: expected the name of a stage and a folder, such as snowy=DIR.")
+            raise UserError(f"{option} {one}: expected a name and a path, such as snowy=DIR.")
         found[stage] = Path(folder)
     return found
 

@@ -118,6 +118,9 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
     device = torch.device(options.devices[0])
     if options.max_memory_gb is not None and (device.type == "cpu" or len(options.devices) > 1):
         raise UserError("--max-memory limits what is on one GPU: leave it out, or name one with --device.")
+    if options.max_memory_gb is not None and options.fixed_shapes:
+        asked = " and ".join(f"--{word}" for word in options.inexact if word in ("compile", "cuda-graphs"))
+        raise UserError(f"--max-memory moves weights about, which {asked} cannot follow: leave one of them out.")
     unknown = [name for name, _ in options.settings if name not in method_class.settable]
     if unknown:
         known = "; ".join(f"{name}: {what}" for name, what in method_class.settable.items())
