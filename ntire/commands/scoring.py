@@ -23,6 +23,7 @@ from ntire.commands.screen import (
     progress,
     say,
 )
+from ntire.text import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -373,7 +374,10 @@ def chosen_metrics(track: Track, wanted: Sequence[str]) -> tuple[str, ...]:
     """The metrics of a track, or those that are wanted, in the order of the rules."""
     unknown = [name for name in wanted if name not in track.metrics]
     if unknown:
-        raise UserError(f"track {track.name} has no metric {', '.join(unknown)}; it has: {', '.join(track.metrics)}.")
+        raise UserError(
+            f"track {track.name} has no metric {', '.join(unknown)}; it has: {', '.join(track.metrics)}."
+            f"{nearest(unknown, track.metrics)}"
+        )
     return tuple(name for name in track.metrics if not wanted or name in wanted)
 
 
@@ -427,7 +431,7 @@ def score_command(
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]
     with progress() as bars:
-        task = bars.add_task("scoring")
+        task = bars.add_task("scoring", total=None)
         board = score(
             submissions, track, gt=gt, lq=lq, landmarks=landmarks, detector=detector, metrics=wanted, device=device,
             cache=not no_cache, as_published=as_published, verdicts=folder, key=key, measure=measure, say=say,
@@ -439,7 +443,7 @@ def score_command(
     else:
         print_leaderboard(board.lines)
         out.print(f"tables: {written / 'leaderboard.csv'}, .md, .json, and scores.csv of each entry", markup=False)
-        if wanted:
+        if wanted and all(line.total is None for line in board.lines):
             out.print("only some metrics were asked for: there is no total and no rank")
     if not board.valid:
         raise typer.Exit(1)
@@ -507,4 +511,5 @@ def tracks(
         print_table(
             ["track", "inputs", "metrics", "title"],
             [[track.name, track.inputs, " ".join(track.metrics), track.title] for track in chosen],
+            prose=["metrics", "title"],
         )
