@@ -31,6 +31,7 @@ COMMANDS = {
     "tracks": "scoring",
     "train": "training",
     "doctor": "doctor",
+    "study": "study",
     "weights": "weights",
 }
 """Every command in the order of `--help`, and its module below `ntire.commands`."""

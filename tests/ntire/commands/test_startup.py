@@ -83,7 +83,7 @@ def test_help_lists_every_command_with_its_own_first_sentence(ntire):
     for module in set(cli.COMMANDS.values()):
         __import__(f"ntire.commands.{module}")
     registered = {one.name or one.callback.__name__: one.callback for one in cli.app.registered_commands}
-    assert {*registered, "weights"} == set(cli.COMMANDS)
+    assert {*registered, "study", "weights"} == set(cli.COMMANDS)
     for name, function in registered.items():
         assert cli.docstring(name).split() == function.__doc__.split()
     shown = ntire("--help").out
