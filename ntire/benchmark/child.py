@@ -22,7 +22,7 @@ from ntire.environment import choose_device, environment
 from ntire.files import sha256_of
 from ntire.method import Method, catalogue
 from ntire.picture.image import Pixels
-from ntire.runner.device_worker import Device, RandomTurns, restore_one
+from ntire.runner.device_worker import Device, RandomTurns, peak_on, restore_one
 from ntire.runner.prepare import Options, prepare
 from ntire.sandbox.confinement import confinement
 from ntire.sandbox.limits import Limits, apply_rlimits
@@ -93,7 +93,7 @@ class Timed:
         device = None
         if self.on_gpu:
             # Each image begins by resetting the peak.
-            device = max(self.peak_mb, torch.cuda.max_memory_allocated(self.method.device) / 2**20)
+            device = max(self.peak_mb, peak_on(self.method) / 2**20)
             torch.cuda.reset_peak_memory_stats(self.method.device)
             self.peak_mb = 0.0
         return {"device_mb": device, "host_mb": _resident_peak_mb()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ class Execution:
     """Runs instead of calling the method, as a recorded CUDA graph does."""
     device: torch.device | None = None
     """Where the parts of a method are moved when they are called, if they take turns there."""
+    making_room: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Leaves the device to others meanwhile, if there is a limit on the memory there."""
 
     def through(self, method: Method, lq: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
         """`forward` over (C, H, W), integers or an image, in tiles; `finish` is applied to every piece of the result."""

@@ -198,9 +198,15 @@ def _attempt(network: Callable[[Tensor], Tensor], lq: Tensor, group: Sequence[Ti
     return None
 
 
+NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
+"""How the host, CUDA and its libraries (CUDNN_STATUS_ALLOC_FAILED, CUBLAS_STATUS_ALLOC_FAILED, ...) say so."""
+
+
 def out_of_memory(error: Exception) -> bool:
-    """Whether a device, or the host, had no memory left for a tensor."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether a device, or the host, had no memory left for a tensor or for what a library needs beside."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
 def _halved(side: int, smallest: int, stride: int, shrunk: Callable[[int], None]) -> int:

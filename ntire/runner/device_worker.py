@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,11 +20,11 @@ from ntire.method.face_alignment import Finder, restore_faces
 from ntire.picture import image as images
 from ntire.picture import raw
 from ntire.picture.tiling import out_of_memory
-from ntire.runner.host_device_copy import Arriving, lane_to
+from ntire.runner.host_device_copy import Arriving, lane_to, pinned
 from ntire.runner.memory_plan import Planner
 from ntire.runner.pipeline import Gone, Settled
 from ntire.runner.prepare import Options
-from ntire.runner.speedups import Effect, measure, speed_up
+from ntire.runner.speedups import Effect, Graphed, measure, speed_up, told
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Device:
         speed_up(method, options)
         self.lane = lane_to(method.device)
         self.planner = Planner(method, options)
-        self._entered = False
+        self._entered = self._compared = False
 
     def restore(self, decoded: Decoded) -> Restored | Settled[Result]:
         """Give the orders for one image; on a GPU they are carried out while the next one gets its own."""
@@ -123,13 +123,13 @@ class Device:
             _sow(method.device, seed)
             return some.restore(item.path) if frame is None else some.enhance(as_floats(frame))
 
-        if self.options.inexact and self.effect is None:
-            self.effect = measure(method, self.options, as_floats_by, item.name)
+        notes = planned.notes
+        if self.options.inexact and not self._compared:
+            notes = (*notes, *self._compare(as_floats_by, item.name))
             method.tile = planned.tile
         rounding = images.Rounding(self.options.bits)
         _sow(method.device, seed)
         began = self.lane.mark()
-        notes = planned.notes
         if frame is None:
             restored = method.restore(item.path)
         elif isinstance(frame, Tensor) and self.find is not None:
@@ -149,9 +149,29 @@ class Device:
             width=width,
             tile=method.tile,
             peak_memory_mb=round(self._peak() / 2**20, 1),
-            notes=(*assumed, *notes, *self.planner.learn(planned, method.tile)),
+            notes=(*assumed, *notes, *told(method.execution.network), *self.planner.learn(planned, method.tile)),
         )
         return Restored(result, pixels)
+
+    def _compare(self, restored_by: Callable[[Method], Tensor], image: str) -> tuple[str, ...]:
+        """Measure what speed costs, once; says so where the exact method does not go on the device."""
+        reason = ""
+        try:
+            self.effect = measure(self.method, self.options, restored_by, image)
+        except images.UnreadableImage:
+            raise
+        except UserError as error:
+            reason = str(error)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            reason = why(error)
+        self._compared = True
+        if self.effect is not None:
+            return ()
+        if self.method.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return (f"what {', '.join(self.options.inexact)} changes was not measured: {reason}",)
 
     def unrounded(self, decoded: Decoded) -> Tensor:
         """The image that a run would round: float32, [0, 1], (3, H, W), on the device. Raises what the method raises, and
@@ -172,15 +192,25 @@ class Device:
     def _peak(self) -> int:
         """Bytes: on a GPU of this image, else of the process so far."""
         if self.method.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.method.device)
+            return peak_on(self.method)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def peak_on(method: Method) -> int:
+    """Bytes that were allocated at most on a method's GPU since the peak was last reset, a replayed graph's own included."""
+    peak, network = torch.cuda.max_memory_allocated(method.device), method.execution.network
+    if isinstance(network, Graphed):
+        peak = max(peak, torch.cuda.memory_allocated(method.device) + network.bytes)
+    return peak
 
 
 def restore_one(device: Device, path: Path, fingerprint: str) -> tuple[Result, images.Integers | None]:
     """One picture, outside of a run: what `run` would write for an input of that sha256, which need not be the file's."""
     item = Input(path, path.stem)
     try:
-        frame = device.method.read(path) if type(device.method).restore is Method.restore else None
+        frame = None
+        if type(device.method).restore is Method.restore:
+            frame = pinned(device.method.read(path), device.method.device.type)
     except UserError as error:
         return Result(item.name, "unreadable", fingerprint, problem=str(error)), None
     return finished(device, Decoded(item, fingerprint, frame))
@@ -246,9 +276,11 @@ def why(error: Exception) -> str:
 def _lost(error: Exception) -> bool:
     """Whether a device will not answer again. Such errors of CUDA stick to the process."""
     accelerator: type[Exception] | None = getattr(torch, "AcceleratorError", None)  # since PyTorch 2.8
+    if out_of_memory(error):
+        return False
     if accelerator is not None and isinstance(error, accelerator):
         return True
-    return isinstance(error, RuntimeError) and not out_of_memory(error) and str(error).startswith("CUDA error:")
+    return isinstance(error, RuntimeError) and str(error).startswith("CUDA error:")
 
 
 def _seed_of(decoded: Decoded) -> int:

@@ -98,11 +98,12 @@ class CudaLane(HostLane):
     def download(self, tensors: tuple[Tensor, ...], began: Mark) -> Arriving:
         ended = self.mark()
         self._down.wait_stream(torch.cuda.current_stream(self.device))
-        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        # Whoever waits sleeps: readers and writers of files need the cores.
+        arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         hosts = []
         with torch.cuda.stream(self._down):
             for tensor in tensors:
-                host = torch.empty_like(tensor, device="cpu", pin_memory=True)
+                host = _landing_for(tensor)
                 host.copy_(tensor, non_blocking=True)
                 tensor.record_stream(self._down)
                 hosts.append(host)
@@ -116,8 +117,24 @@ def lane_to(device: torch.device) -> HostLane:
 
 
 def pinned(frame: Frame, kind: str) -> Frame:
-    """A frame in memory from which a device of that kind can copy by itself; PyTorch keeps such memory for the next one."""
-    return on(frame, Tensor.pin_memory) if kind == "cuda" else frame
+    """A frame in memory from which a device of that kind can copy by itself; PyTorch keeps such memory for the next one.
+
+    Where there is no such memory left, the frame as it is: its copy waits, which costs time alone.
+    """
+    if kind != "cuda":
+        return frame
+    try:
+        return on(frame, Tensor.pin_memory)
+    except RuntimeError:
+        return frame
+
+
+def _landing_for(tensor: Tensor) -> Tensor:
+    """Memory on the host for a tensor to arrive in, pinned if there is any."""
+    try:
+        return torch.empty_like(tensor, device="cpu", pin_memory=True)
+    except RuntimeError:
+        return torch.empty_like(tensor, device="cpu")
 
 
 def on(frame: Frame, move: Callable[[Tensor], Tensor]) -> Frame:

@@ -19,6 +19,7 @@ from ntire.method.own_modules import is_private
 from ntire.method.state_dict import fill, fill_from
 from ntire.method.weights_files import digest_of, locate, require, verify
 from ntire.runner.weight_offload import take_turns
+from ntire.text import nearest
 
 DRAWN = ("uniform_", "normal_", "kaiming_uniform_")
 """PyTorch's ways to draw parameters that its layers use and that can be told not to; transformers wraps them."""
@@ -117,10 +118,14 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
     device = torch.device(options.devices[0])
     if options.max_memory_gb is not None and (device.type == "cpu" or len(options.devices) > 1):
         raise UserError("--max-memory limits what is on one GPU: leave it out, or name one with --device.")
+    if options.max_memory_gb is not None and options.fixed_shapes:
+        asked = " and ".join(f"--{word}" for word in options.inexact if word in ("compile", "cuda-graphs"))
+        raise UserError(f"--max-memory moves weights about, which {asked} cannot follow: leave one of them out.")
     unknown = [name for name, _ in options.settings if name not in method_class.settable]
     if unknown:
         known = "; ".join(f"{name}: {what}" for name, what in method_class.settable.items())
-        raise UserError(f"{method_class.team} has no setting {', '.join(unknown)}. It has {known or 'none'}.")
+        near = nearest(unknown, method_class.settable)
+        raise UserError(f"{method_class.team} has no setting {', '.join(unknown)}.{near} It has {known or 'none'}.")
     folder = folder_of(method_class)
     _require(method_class, folder, options)
     with _Undrawn():

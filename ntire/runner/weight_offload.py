@@ -4,6 +4,7 @@ For pipelines of several large networks, of which one works at a time. Weights s
 at most what the limit allows.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,6 +68,14 @@ class PartsInTurn:
         self.present.append(part)
         self.working.append(part)
 
+    @contextlib.contextmanager
+    def making_room(self) -> Iterator[None]:
+        """Take all parts off the device; each comes back when it is called."""
+        for part in self.present:
+            part.unload()
+        self.present.clear()
+        yield
+
     def end(self, part: _Part) -> None:
         """A call of the part is over."""
         self.working.remove(part)
@@ -86,6 +95,7 @@ def take_turns(method: Method, device: torch.device, precision: Precision, limit
     parts = [part for part in parts if part.bytes]
     if sum(part.bytes for part in parts) <= limit:
         method.to(device)
+        method.execution.making_room = partial(_away, method, device)
         return None
     too_large = [f"  {part.name}: {part.bytes / GIGABYTE:.2f} GB" for part in parts if part.bytes > limit]
     if too_large:
@@ -101,7 +111,17 @@ def take_turns(method: Method, device: torch.device, precision: Precision, limit
         part.module.register_forward_pre_hook(partial(_called, turns, part))
         part.module.register_forward_hook(partial(_returned, turns, part), always_call=True)
     method.execution.device = device
+    method.execution.making_room = turns.making_room
     return turns
+
+
+@contextlib.contextmanager
+def _away(method: Method, device: torch.device) -> Iterator[None]:
+    method.to("cpu")
+    try:
+        yield
+    finally:
+        method.to(device)
 
 
 def _called(turns: PartsInTurn, part: _Part, module: nn.Module, inputs: Any) -> None:

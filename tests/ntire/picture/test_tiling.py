@@ -134,7 +134,16 @@ def test_an_identity_network_gives_back_the_image_whatever_the_tiles(blend, size
         assert torch.allclose(restored, lq, atol=1e-6)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), RuntimeError("DefaultCPUAllocator: no memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no memory"),
+        RuntimeError("DefaultCPUAllocator: no memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
+)
 @pytest.mark.parametrize(("blend", "batch"), [(False, 1), (False, 3), (True, 1)])
 @pytest.mark.parametrize("tile", [None, 16])
 def test_memory_that_runs_out_at_any_tile_leaves_no_pixel_wrong(blend, batch, tile, error):

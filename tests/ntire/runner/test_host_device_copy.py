@@ -63,8 +63,10 @@ class Recorder:
         yield
         self.now = before
 
-    def event(self, enable_timing=False):
+    def event(self, enable_timing=False, blocking=False):
         recorder = self
+        # The host waits for arrivals alone, and sleeps meanwhile.
+        assert blocking is not enable_timing
 
         class Event:
             def record(self, stream):
@@ -130,3 +132,23 @@ def test_an_error_of_the_device_shows_where_its_result_is_used(cuda):
     arriving.wait()
     with pytest.raises(RuntimeError, match="CUDA error"):
         arriving.tensors()
+
+
+def test_without_memory_to_pin_pictures_go_the_slow_way(cuda, monkeypatch):
+    def none_left(tensor):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", none_left)
+    assert pinned(FRAME, "cuda") is FRAME
+    own = torch.zeros_like
+
+    def plain_only(tensor, device, pin_memory=False):
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return own(tensor, device=device)
+
+    monkeypatch.setattr(lane.torch, "empty_like", plain_only)
+    way = CudaLane(torch.device("cpu"))
+    arriving = way.download((FRAME,), way.mark())
+    arriving.wait()
+    assert torch.equal(arriving.tensors()[0], FRAME)

@@ -99,6 +99,27 @@ def test_what_fits_is_moved_once_and_half_precision_halves_what_is_needed(pipeli
     assert pipeline.dtype == torch.bfloat16
 
 
+def test_all_parts_make_room_and_come_back_when_they_are_called(pipeline):
+    turns = take_turns(pipeline, META, "fp32", 12_400e-9)
+    pipeline.in_tiles(torch.zeros(3, 4, 4))
+    with pipeline.execution.making_room():
+        assert turns.present == []
+        assert not any(pipeline.on_meta(name) for name in ("first", "second", "third"))
+    pipeline.in_tiles(torch.zeros(3, 4, 4))
+    assert pipeline.seen[-1] == "st"
+
+
+def test_a_method_that_fits_under_the_limit_makes_room_as_a_whole():
+    with torch.device("meta"):
+        method = Pipeline().eval().requires_grad_(False)
+    moves = []
+    method.to = lambda *where, **how: moves.append(where or how)
+    assert take_turns(method, META, "fp32", 1) is None
+    with method.execution.making_room():
+        moves.append("room")
+    assert moves == [{"dtype": torch.float32}, (META,), ("cpu",), "room", (META,)]
+
+
 def test_parts_that_are_too_large_alone_are_all_named(pipeline):
     with pytest.raises(UserError, match=r"(?s)--max-memory 5e-06.*third: .*--precision bf16") as caught:
         take_turns(pipeline, META, "fp32", 5e-6)
