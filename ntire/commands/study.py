@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,11 +14,17 @@ from ntire.commands.options import AsJson, TrackName, app
 from ntire.commands.screen import out, print_json, print_table, progress, say
 
 if TYPE_CHECKING:
+    from ntire.picture.image import Pixels
+    from ntire.scoring.track import Track
     from ntire.study.design import Design
+    from ntire.study.making import Restorations
     from ntire.study.power import Power
 
 study_app = typer.Typer(no_args_is_help=True, help="Let observers judge entries blindly in the browser, and mark them.")
 app.add_typer(study_app, name="study")
+
+LARGEST = (8192, 8192)
+"""Height and width of a stranger's picture, at most."""
 
 Kind = Annotated[
     Literal["pairs", "ranking", "opinion"],
@@ -66,6 +73,7 @@ def study_new(
     from ntire.scoring.track import load_track
 
     rules = load_track(track)
+    from ntire.sandbox.scratch import scratch_folder
     from ntire.study.design import Access, Session
     from ntire.study.making import Wish, make_study
 
@@ -78,10 +86,10 @@ def study_new(
         title=title, track=rules.name, kind=kind, ties=not no_ties, criteria=criteria, regions=_rule(regions), side=crop,
         per_picture=per_picture, pictures=pictures, session=session, access=access, seed=seed,
     )  # fmt: skip
-    with progress() as bars:
+    with progress() as bars, scratch_folder() as scratch:
         task = bars.add_task("cutting pictures")
         design = make_study(
-            folder, _entries(entries, rules.name), lq, gt, wish,
+            folder, _restorations(entries, rules, lq, scratch), lq, gt, wish,
             lambda done, total: bars.update(task, completed=done, total=total),
         )  # fmt: skip
     told = _in_short(folder, design)
@@ -108,23 +116,48 @@ def _told(error: Any) -> str:
     )
 
 
-def _entries(given: Sequence[Path], track: str) -> list[Any]:
-    """The entries of a track, by name. Raises UserError for fewer than two, or several of one name."""
-    from ntire.entry.manifest import find_submissions, open_submission
+def _restorations(given: Sequence[Path], rules: Track, lq: Path, scratch: Path) -> list[Restorations]:
+    """The entries of a track, looked at as strangers' are. Raises UserError for fewer than two that can be shown."""
+    from ntire.commands.entering import enter, uploads_at
+    from ntire.picture.folder import walk
+    from ntire.review.acceptance import Entrance
+    from ntire.review.uploads import with_images_found
+    from ntire.scoring.cache import Cache
+    from ntire.scoring.references import References
+    from ntire.study.making import Restorations
 
-    found = [open_submission(root) for folder in given for root in find_submissions(folder)]
-    others = [one.entry for one in found if one.track != track]
-    if others:
-        say(f"left out, as they are not for track {track}: {', '.join(others)}")
-    found = [one for one in found if one.track == track]
-    names = [one.entry for one in found]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"several entries are called {', '.join(twice)}. Rename their folders.")
-    if len(found) < 2:
-        raise UserError(
-            f"expected two entries of track {track} or more to compare, found {', '.join(names) or 'none'}."
-        )
-    return found
+    with Cache(None) as cache:
+        entrance, references = Entrance(cache), References(lq=lq)
+        entered = enter(uploads_at(given, scratch, rules, references, say), rules, references, (), entrance, say)
+        for one in entered.refused:
+            say(f"not shown: {one.path}: {'; '.join(entrance.refused_at(one))}")
+        ((_, submissions),) = entered.by_track
+        names = {one.name for one in walk(lq).pictures}
+        found = [with_images_found(one, names) for one in submissions]
+        if len(found) < 2:
+            raise UserError(f"expected two entries of track {rules.name} or more, found {found[0].entry} alone.")
+        return [
+            Restorations(
+                one.entry, one.team,
+                {name.rpartition("/")[2]: path for name, path in entrance.pictures(one).items()},
+                functools.partial(_decoded, one.root),
+            )
+            for one in found
+        ]  # fmt: skip
+
+
+def _decoded(root: Path, path: Path) -> Pixels:
+    """A stranger's picture, by the decoders in the sandbox."""
+    from ntire.files import read_regular
+    from ntire.picture.image import UnreadableImage
+    from ntire.review.image_check_workers import decoders
+    from ntire.review.image_checks import MOST_BYTES
+
+    try:
+        data = read_regular(path, MOST_BYTES, root)
+    except OSError as error:
+        raise UnreadableImage(f"{path}: cannot be read: {error.strerror or error}.") from None
+    return decoders().open(path, data, LARGEST)[1]
 
 
 def _in_short(folder: Path, design: Design) -> dict[str, Any]:

@@ -1,17 +1,17 @@
 """`ntire study new`: entries become a folder with a design and pictures that nobody can tell apart by their files."""
 
+import itertools
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ntire import UserError
-from ntire.entry.manifest import Submission
 from ntire.files import writable_folder, write_atomically
 from ntire.picture.folder import walk
-from ntire.picture.image import UnreadableImage
+from ntire.picture.image import Pixels, UnreadableImage
 from ntire.picture.suffixes import PICTURES as READ_AS_PICTURES
 from ntire.picture.suffixes import RAW
 from ntire.study.design import (
@@ -29,7 +29,7 @@ from ntire.study.design import (
     picture_file,
     write_design,
 )
-from ntire.study.pictures import Shown, degraded, fitted, read_shown, write_region
+from ntire.study.pictures import Shown, degraded, fitted, in_8_bits, read_shown, write_region
 from ntire.study.regions import Rule, chosen_by_hand, mixed, places
 
 SECRET = "secret.key"
@@ -58,6 +58,17 @@ class Wish:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Restorations:
+    """An entry: its pictures by the last part of their names, and who decodes them. A stranger's are decoded in a sandbox."""
+
+    name: str
+    team: str
+    pictures: Mapping[str, Path]
+    decode: Callable[[Path], Pixels]
+    """Raises UnreadableImage."""
+
+
 def criteria_of(name: str, kind: Kind) -> tuple[Criterion, ...]:
     """The questions of that name, put as the kind of answer needs it."""
     if kind != "opinion":
@@ -66,7 +77,7 @@ def criteria_of(name: str, kind: Kind) -> tuple[Criterion, ...]:
 
 
 def make_study(
-    out: Path, entries: Sequence[Submission], lq: Path, gt: Path | None, wish: Wish, done: Callable[[int, int], None]
+    out: Path, entries: Sequence[Restorations], lq: Path, gt: Path | None, wish: Wish, done: Callable[[int, int], None]
 ) -> Design:
     """Make a study in a new folder. Raises UserError that lists all pictures which entries lack or have in another size."""
     if (out / STUDY).exists():
@@ -84,14 +95,14 @@ def make_study(
     writable_folder(out / PICTURES)
     regions: list[Region] = []
     for number, name in enumerate(names):
-        shown = _read_all(sources[name], name, wish.track)
+        shown = _read_all(sources[name], name, [one.decode for one in entries], wish.track)
         for top, left, side in _corners(wish, shown[: len(entries)], name, by_hand):
             regions.append(_cut(out, shown, (name, top, left, side), len(regions), len(entries), gt is not None))
         done(number + 1, len(names))
     design = Design(
         title=wish.title, track=wish.track, kind=wish.kind, ties=wish.ties, seed=wish.seed, session=wish.session,
         access=wish.access, criteria=criteria_of(wish.criteria, wish.kind), truth=gt is not None,
-        entries=tuple(Candidate(name=one.entry, team=one.team) for one in entries), regions=tuple(regions),
+        entries=tuple(Candidate(name=one.name, team=one.team) for one in entries), regions=tuple(regions),
     )  # fmt: skip
     write_atomically(out / SECRET, secrets.token_hex(32))
     (out / SECRET).chmod(0o600)
@@ -99,14 +110,14 @@ def make_study(
     return design
 
 
-def _sources(entries: Sequence[Submission], lq: Path, gt: Path | None, wish: Wish) -> dict[str, list[Path]]:
+def _sources(entries: Sequence[Restorations], lq: Path, gt: Path | None, wish: Wish) -> dict[str, list[Path]]:
     """For each input its files: those of the entries, the input, and the truth if there is one."""
-    by_folder = [_by_stem(one.images) for one in entries]
+    by_folder = [one.pictures for one in entries]
     inputs = _by_stem(lq, raw=_is_raw(wish.track))
     if not inputs:
         raise UserError(f"{lq}: expected inputs of track {wish.track}, found no picture.")
     others = [inputs, *([_by_stem(gt)] if gt else [])]
-    titles = [*(one.entry for one in entries), str(lq), str(gt)]
+    titles = [*(one.name for one in entries), str(lq), str(gt)]
     problems = [
         f"{title}: no picture {name}"
         for title, found in zip(titles, [*by_folder, *others], strict=False)
@@ -138,12 +149,12 @@ def _by_stem(folder: Path, raw: bool = False) -> dict[str, Path]:
     return found
 
 
-def _read_all(paths: Sequence[Path], name: str, track: str) -> list[Shown]:
+def _read_all(paths: Sequence[Path], name: str, decode: Sequence[Callable[[Path], Pixels]], track: str) -> list[Shown]:
     """The pictures of one name, all of one size. Raises UserError for what cannot be read or is of another size."""
     pictures, problems = [], []
-    for path in paths:
+    for path, own in itertools.zip_longest(paths, decode):
         try:
-            pictures.append(read_shown(path, _is_raw(track)))
+            pictures.append(in_8_bits(own(path)) if own else read_shown(path, _is_raw(track)))
         except UnreadableImage as error:
             problems.append(str(error))
     if problems:

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from ntire import UserError
 from ntire.files import write_together
-from ntire.picture.image import as_image, as_pixels, encode_png, read_pixels
+from ntire.picture.image import Pixels, as_image, as_pixels, encode_png, read_pixels
 from ntire.picture.suffixes import RAW, VENDOR_RAW
 from ntire.study.design import PICTURES
 
@@ -28,7 +28,11 @@ def read_shown(path: Path, raw: bool = False) -> Shown:
     suffix = path.suffix.lower()
     if raw and (suffix in VENDOR_RAW or suffix in RAW):
         return _developed(path)
-    pixels = read_pixels(path)
+    return in_8_bits(read_pixels(path))
+
+
+def in_8_bits(pixels: Pixels) -> Shown:
+    """Pixels of any depth, rounded once."""
     return (pixels if pixels.dtype == np.uint8 else as_pixels(as_image(pixels))).astype(np.uint8, copy=False)
 
 
