@@ -58,7 +58,7 @@ OPINIONS = {
 }
 
 
-class Candidate(_Part):
+class Participant(_Part):
     """An entry that takes part. Its name never leaves the organiser's folder."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -155,7 +155,7 @@ class Design(_Part):
     criteria: Annotated[tuple[Criterion, ...], Field(min_length=1, max_length=8)]
     truth: bool = False
     """Whether the ground truth may be looked at beside the input."""
-    entries: Annotated[tuple[Candidate, ...], Field(min_length=2, max_length=100)]
+    entries: Annotated[tuple[Participant, ...], Field(min_length=2, max_length=100)]
     regions: Annotated[tuple[Region, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -20,10 +20,10 @@ from ntire.study.design import (
     PICTURES,
     STUDY,
     Access,
-    Candidate,
     Criterion,
     Design,
     Kind,
+    Participant,
     Region,
     Session,
     picture_file,
@@ -102,7 +102,7 @@ def make_study(
     design = Design(
         title=wish.title, track=wish.track, kind=wish.kind, ties=wish.ties, seed=wish.seed, session=wish.session,
         access=wish.access, criteria=criteria_of(wish.criteria, wish.kind), truth=gt is not None,
-        entries=tuple(Candidate(name=one.name, team=one.team) for one in entries), regions=tuple(regions),
+        entries=tuple(Participant(name=one.name, team=one.team) for one in entries), regions=tuple(regions),
     )  # fmt: skip
     write_atomically(out / SECRET, secrets.token_hex(32))
     (out / SECRET).chmod(0o600)

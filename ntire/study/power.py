@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntire.study.davidson import fit
-from ntire.study.design import Candidate, Criterion, Design, Kind, Region, Session
-from ntire.study.simulation import Behaviour, Shown, answers, felt, shown_to
+from ntire.study.design import Criterion, Design, Kind, Participant, Region, Session
+from ntire.study.simulation import Behaviour, Dealt, answers, felt, shown_to
 
 Floats = NDArray[np.float64]
 SETS = 600
@@ -53,7 +53,7 @@ def sketch(kind: Kind, entries: int, regions: int, trials: int, ties: bool = Tru
     return Design(
         title="plan", track="general", kind=kind, ties=ties, size=size,
         session=Session(trials=trials), criteria=(Criterion(name="overall", question="?"),),
-        entries=tuple(Candidate(name=f"{number}", team=f"{number}") for number in range(entries)),
+        entries=tuple(Participant(name=f"{number}", team=f"{number}") for number in range(entries)),
         regions=tuple(Region(picture=f"{n}", top=0, left=0, height=1, width=1, anchor_of=0) for n in range(regions)),
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ def _on_scale(design: Design, difference: float) -> float:
     return difference if design.kind == "opinion" else float(np.log(difference / (1 - difference)))
 
 
-def _differences(design: Design, shown: Shown, how: Behaviour, gap: float, seed: int) -> Floats:
+def _differences(design: Design, shown: Dealt, how: Behaviour, gap: float, seed: int) -> Floats:
     """The estimated difference between the first two entries in each of SETS studies."""
     rng = np.random.default_rng([design.seed, seed])
     count = len(design.entries)
@@ -95,7 +95,7 @@ def _differences(design: Design, shown: Shown, how: Behaviour, gap: float, seed:
     return np.concatenate(parts)
 
 
-def _estimated(design: Design, shown: Shown, given: NDArray[np.int64]) -> Floats:
+def _estimated(design: Design, shown: Dealt, given: NDArray[np.int64]) -> Floats:
     count = len(design.entries)
     if design.kind == "opinion":
         means = [given[:, shown.entries[:, 0] == entry, 0].mean(1) for entry in (0, 1)]

@@ -30,7 +30,7 @@ class Behaviour:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Dealt:
     """What all observers of a study see, one line a trial."""
 
     observer: NDArray[np.int64]
@@ -39,18 +39,18 @@ class Shown:
     """(trials, shown at once)."""
 
 
-def shown_to(design: Design, observers: int) -> Shown:
+def shown_to(design: Design, observers: int) -> Dealt:
     """The hands of the first observers, without repeats and anchors, which tell nothing of the entries."""
     trials = design.session.trials
     cards = [card(design, number) for number in range(observers * trials)]
-    return Shown(
+    return Dealt(
         np.repeat(np.arange(observers), trials),
         np.array([one.region for one in cards]),
         np.array([one.shown for one in cards]),
     )
 
 
-def felt(shown: Shown, how: Behaviour, sets: int, rng: np.random.Generator) -> Floats:
+def felt(shown: Dealt, how: Behaviour, sets: int, rng: np.random.Generator) -> Floats:
     """(sets, trials, shown at once): how good each picture seems to its observer, chance left out."""
     count = len(how.strengths)
     tastes = rng.normal(0, how.taste, (sets, int(shown.observer.max()) + 1, count))
