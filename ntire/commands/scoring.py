@@ -297,7 +297,7 @@ def leaderboard(
     With `published`, the rows of papers that ship with the track stand among them; with `phase3`, a table of marks, the total
     is the final of both phases. Raises UserError if there are no such rows, or the marks do not fit.
     """
-    from ntire.scoring.leaderboard import ranked
+    from ntire.scoring.leaderboard import ranked, why_no_reference
     from ntire.scoring.read_back import lines_of
     from ntire.scoring.track import load_track, published_rows
 
@@ -308,6 +308,8 @@ def leaderboard(
     lines: list[Line] = []
     for path in [*given, *([published_rows(rules)] if published else [])]:
         lines += lines_of(path, rules, say)
+    if why_not := why_no_reference(lines):
+        raise UserError(f"{why_not}. Add its row: its costs are what all others are divided by.")
     if phase3 is None:
         return Board(tuple(ranked(lines)))
     from ntire.scoring.phase3 import read_marks, with_phase3
