@@ -70,6 +70,7 @@ def tiled(
     same_size: bool = False,
     finish: Callable[[Tensor], Tensor] = lambda piece: piece,
     shrunk: Callable[[int], None] = lambda side: None,
+    advanced: Callable[[int, int], None] = lambda done, of: None,
 ) -> Tensor:
     """Run `network` (B, C, H, W) -> (B, 3, H, W) over `lq` (C, H, W) in tiles; returns (3, H, W).
 
@@ -80,7 +81,7 @@ def tiled(
 
     `finish` works on each value alone, such as rounding: it is applied to pieces (3, h, w) before they are put together, or
     to the whole where that is blended. Out of memory, tiles are halved, which `shrunk` hears; OutOfMemoryError is raised
-    when that no longer helps.
+    when that no longer helps. `advanced` hears the tiles that are done, and of how many.
     """
     height, width = lq.shape[-2:]
     lq = pad_reflect(lq, 0, -width % stride, 0, -height % stride)
@@ -88,9 +89,9 @@ def tiled(
     smallest = max(2 * stride, halo // 2)
     if not blend:
         grid = _Grid(tuple(lq.shape[-2:]), halo, stride, smallest, same_size, shrunk)
-        return _exact(network, lq, grid, side, batch, finish)[:, :height, :width]
+        return _exact(network, lq, grid, side, batch, finish, advanced)[:, :height, :width]
     while True:
-        restored = _blended(network, lq, side, halo, stride)
+        restored = _blended(network, lq, side, halo, stride, advanced)
         if restored is not None:
             return finish(restored[:, :height, :width])
         side = _halved(side, smallest, stride, shrunk)
@@ -133,10 +134,12 @@ def _exact(
     side: int,
     batch: int,
     finish: Callable[[Tensor], Tensor],
+    advanced: Callable[[int, int], None],
 ) -> Tensor:
     """Every tile written once, straight into its place."""
     waiting = deque(grid.cut(side))
     restored: Tensor | None = None
+    written = 0
     while waiting:
         group = _alike(waiting, batch)
         pieces = _attempt(network, lq, group)
@@ -156,6 +159,8 @@ def _exact(
                     return done
                 restored = _canvas(done, grid.size)
             restored[:, row.start : row.stop, column.start : column.stop] = done
+        written += len(group)
+        advanced(written, written + len(waiting))
     assert restored is not None
     return restored
 
@@ -218,13 +223,20 @@ def _halved(side: int, smallest: int, stride: int, shrunk: Callable[[int], None]
     return half
 
 
-def _blended(network: Callable[[Tensor], Tensor], lq: Tensor, side: int, halo: int, stride: int) -> Tensor | None:
+def _blended(
+    network: Callable[[Tensor], Tensor],
+    lq: Tensor,
+    side: int,
+    halo: int,
+    stride: int,
+    advanced: Callable[[int, int], None],
+) -> Tensor | None:
     """Tiles mixed over ramps, or None if the memory does not suffice: smaller tiles have other ramps, so all are redone."""
     rows = list(_with_ramps(spans(lq.shape[-2], side, halo, stride), halo))
     columns = list(_with_ramps(spans(lq.shape[-1], side, halo, stride), halo))
     restored: Tensor | None = None
-    for row in rows:
-        for column in columns:
+    for above, row in enumerate(rows):
+        for left, column in enumerate(columns, 1):
             pieces = _attempt(network, lq, [(row.span, column.span)])
             if pieces is None:
                 return None
@@ -234,6 +246,7 @@ def _blended(network: Callable[[Tensor], Tensor], lq: Tensor, side: int, halo: i
                 restored = pieces.new_zeros(pieces.shape[1], *lq.shape[-2:])
             weight = row.weight.to(pieces)[:, None] * column.weight.to(pieces)
             restored[:, row.outside, column.outside] += pieces[0][:, row.inside, column.inside] * weight
+            advanced(above * len(columns) + left, len(rows) * len(columns))
     return restored
 
 

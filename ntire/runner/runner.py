@@ -85,6 +85,19 @@ class Summary:
         }
 
 
+class Watcher:
+    """Hears what a run does while it does it; a plain function hears the results alone."""
+
+    def __call__(self, result: Result, computed: bool) -> None:
+        """An image is done, restored now or by an earlier run."""
+
+    def advanced(self, image: str, done: int, of: int) -> None:
+        """So many tiles of an image are done; called by the threads that restore."""
+
+    def stopping(self) -> None:
+        """Ctrl-C: nothing new begins, what is in work is finished."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What there is to restore, and what lies beside it and is not read, with the reasons."""
@@ -149,7 +162,8 @@ def run(
     """Restore `inputs` into the submission folder `out` for the track of that full name.
 
     What an earlier run finished (same method, weights, settings and input, output still there) is kept. `report` gets
-    every result and whether it was computed now. An input that cannot be restored is a result, not an exception; a disk
+    every result and whether it was computed now; a `Watcher` hears more. An input that cannot be restored is a result, not
+    an exception; a disk
     that cannot be written to raises UserError (exit code 3), and what is finished stays. With `find`, inputs are whole
     pictures: each face that it finds is restored and put back, the rest stays as it is.
     """
@@ -172,6 +186,9 @@ def run(
 
     turns = RandomTurns()
     devices = [Device(copied, options, turns, find) for copied in _copies(method, options)]
+    watcher = report if isinstance(report, Watcher) else Watcher()
+    for device in devices:
+        device.advanced = watcher.advanced
     header = _header(prepared, track) | ({"whole": True} if find else {})
     with Journal(out / JOURNAL, header, fresh=options.fresh) as journal:
         if options.fresh or not (out / MANIFEST).exists():
@@ -188,6 +205,8 @@ def run(
                 for outcome in flow:
                     note(outcome)
             except (KeyboardInterrupt, OSError, DeviceLost) as stopped:
+                if isinstance(stopped, KeyboardInterrupt):
+                    watcher.stopping()
                 _end(flow, note)
                 raise _why_stopped(stopped, out, results.values(), len(inputs)) from stopped
     ordered = tuple(results[item.name] for item in inputs)
