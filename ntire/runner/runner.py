@@ -184,11 +184,8 @@ def run(
         results[result.image] = result
         report(result, computed)
 
-    turns = RandomTurns()
-    devices = [Device(copied, options, turns, find) for copied in _copies(method, options)]
     watcher = report if isinstance(report, Watcher) else Watcher()
-    for device in devices:
-        device.advanced = watcher.advanced
+    devices = _devices(prepared, find, watcher)
     header = _header(prepared, track) | ({"whole": True} if find else {})
     with Journal(out / JOURNAL, header, fresh=options.fresh) as journal:
         if options.fresh or not (out / MANIFEST).exists():
@@ -235,6 +232,16 @@ def _end(flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], Non
 def _threads(cores_each: int) -> int:
     """Threads of a stage that is to have one for so many cores: two at least, as files make them wait, and twelve at most."""
     return min(max((os.cpu_count() or 1) // cores_each, 2), 12)
+
+
+def _devices(prepared: Prepared, find: Finder | None, watcher: Watcher) -> list[Device]:
+    """The devices of a run, each with its copy of the method."""
+    turns = RandomTurns()
+    copies = _copies(prepared.method, prepared.options)
+    devices = [Device(copied, prepared.options, turns, find) for copied in copies]
+    for device in devices:
+        device.advanced = watcher.advanced
+    return devices
 
 
 def _copies(method: Method, options: Options) -> list[Method]:
