@@ -169,7 +169,7 @@ def run(
     """
     began = time.monotonic()
     sweep(writable_folder(writable_folder(out) / IMAGES), below=True)
-    method, options = prepared.method, prepared.options
+    options = prepared.options
     results: dict[str, Result] = {}
     kept, seconds = 0, 0.0
 
@@ -184,15 +184,14 @@ def run(
         results[result.image] = result
         report(result, computed)
 
-    watcher = report if isinstance(report, Watcher) else Watcher()
-    devices = _devices(prepared, find, watcher)
+    devices = _devices(prepared, find, watcher := report if isinstance(report, Watcher) else Watcher())
     header = _header(prepared, track) | ({"whole": True} if find else {})
     with Journal(out / JOURNAL, header, fresh=options.fresh) as journal:
         if options.fresh or not (out / MANIFEST).exists():
             write_manifest(out, _manifest(prepared, track, out.name))
         finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
         stages = (
-            Station("read", [partial(_read, method, finished, out)] * _threads(1)),
+            Station("read", [partial(_read, prepared.method, finished, out)] * _threads(1)),
             Station("restore", [device.restore for device in devices]),
             Station("write", [partial(_write, out)] * _threads(4), ready=_arrived),
         )
@@ -202,9 +201,7 @@ def run(
                 for outcome in flow:
                     note(outcome)
             except (KeyboardInterrupt, OSError, DeviceLost) as stopped:
-                if isinstance(stopped, KeyboardInterrupt):
-                    watcher.stopping()
-                _end(flow, note)
+                _end(flow, note, watcher.stopping if isinstance(stopped, KeyboardInterrupt) else None)
                 raise _why_stopped(stopped, out, results.values(), len(inputs)) from stopped
     ordered = tuple(results[item.name] for item in inputs)
     effect = next((device.effect for device in devices if device.effect), None)
@@ -214,9 +211,13 @@ def run(
     )
 
 
-def _end(flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], None]") -> None:
-    """Begin nothing new, and write what is restored; a second Ctrl-C does not wait for that."""
+def _end(
+    flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], None]", stopping: Callable[[], None] | None
+) -> None:
+    """Begin nothing new, and write what is restored; a second Ctrl-C does not wait for that. `stopping` answers the first."""
     flow.stop()
+    if stopping is not None:
+        stopping()
     # On a full disk the first error is told; what is not in the journal is done again.
     try:
         for outcome in flow:
