@@ -85,32 +85,19 @@ class Method(nn.Module):
         """Everything that is wrong with what the class declares, in words."""
         needed = ("team", "track", "tiling", "halo", "stride")
         missing = [name for name in needed if not hasattr(cls, name)]
-<<<<<<< HEAD
         found = [f"it does not declare {', '.join(missing)}"] if missing else []
         words = [name for name in ("team", "track", "variant") if not isinstance(getattr(cls, name, ""), str)]
         found += [f"{name} is a text, not {getattr(cls, name)!r}" for name in words]
         tiling = getattr(cls, "tiling", "exact")
         if tiling not in ("exact", "method", "global"):
             found.append(f"tiling is exact, method or global, not {tiling!r}")
-        for name, least in (("halo", 0), ("stride", 1)):
+        for name, least in (("halo", 0), ("stride", 1), ("scale", 1)):
             value = getattr(cls, name, least)
             if not isinstance(value, int) or value < least:
                 found.append(f"{name} is a whole number of at least {least}, not {value!r}")
         if not (isinstance(cls.weights, tuple) and all(isinstance(one, Weights) for one in cls.weights)):
             return [*found, "weights is a tuple of Weights: (Weights(...),)"]
         return found + [mistake for one in cls.weights for mistake in one.mistakes]
-=======
-        if missing:
-            raise TypeError(f"{cls.__module__}.{cls.__qualname__} does not declare {', '.join(missing)}")
-        if cls.tiling not in ("exact", "method", "global"):
-            raise TypeError(
-                f"{cls.__module__}.{cls.__qualname__}: tiling is exact, method or global, not {cls.tiling!r}"
-            )
-        if cls.halo < 0 or cls.stride < 1 or not isinstance(cls.scale, int) or cls.scale < 1:
-            raise TypeError(
-                f"{cls.__module__}.{cls.__qualname__}: expected halo >= 0, stride >= 1 and a whole scale >= 1"
-            )
->>>>>>> main
 
     @classmethod
     def lq_channels(cls) -> int:

@@ -92,17 +92,10 @@ def tiled(
     side = max(lq.shape[-2:]) if tile is None else tile
     smallest = max(2 * stride, halo // 2)
     if not blend:
-<<<<<<< HEAD
-        grid = _Grid(tuple(lq.shape[-2:]), halo, stride, smallest, same_size, shrunk)
-        return _exact(network, lq, grid, side, batch, finish, advanced)[:, :height, :width]
-    while True:
-        restored = _blended(network, lq, side, halo, stride, advanced)
-=======
         grid = _Grid(tuple(lq.shape[-2:]), halo, stride, scale, smallest, same_size, shrunk)
-        return _exact(network, lq, grid, side, batch, finish)[:, : scale * height, : scale * width]
+        return _exact(network, lq, grid, side, batch, finish, advanced)[:, : scale * height, : scale * width]
     while True:
-        restored = _blended(network, lq, side, halo, stride, scale)
->>>>>>> main
+        restored = _blended(network, lq, side, halo, stride, scale, advanced)
         if restored is not None:
             return finish(restored[:, : scale * height, : scale * width])
         side = _halved(side, smallest, stride, shrunk)
@@ -170,15 +163,10 @@ def _exact(
                 size = tuple(scale * length for length in grid.size)
                 if done.shape[1:] == size:
                     return done
-<<<<<<< HEAD
-                restored = _canvas(done, grid.size)
-            restored[:, row.start : row.stop, column.start : column.stop] = done
-        written += len(group)
-        advanced(written, written + len(waiting))
-=======
                 restored = _canvas(done, size)
             restored[:, row.writes(scale), column.writes(scale)] = done
->>>>>>> main
+        written += len(group)
+        advanced(written, written + len(waiting))
     assert restored is not None
     return restored
 
@@ -243,30 +231,21 @@ def _halved(side: int, smallest: int, stride: int, shrunk: Callable[[int], None]
 
 
 def _blended(
-<<<<<<< HEAD
     network: Callable[[Tensor], Tensor],
     lq: Tensor,
     side: int,
     halo: int,
     stride: int,
+    scale: int,
     advanced: Callable[[int, int], None],
-=======
-    network: Callable[[Tensor], Tensor], lq: Tensor, side: int, halo: int, stride: int, scale: int
->>>>>>> main
 ) -> Tensor | None:
     """Tiles mixed over ramps, or None if the memory does not suffice: smaller tiles have other ramps, so all are redone."""
     rows = list(_with_ramps(spans(lq.shape[-2], side, halo, stride), halo, scale))
     columns = list(_with_ramps(spans(lq.shape[-1], side, halo, stride), halo, scale))
     restored: Tensor | None = None
-<<<<<<< HEAD
     for above, row in enumerate(rows):
         for left, column in enumerate(columns, 1):
-            pieces = _attempt(network, lq, [(row.span, column.span)])
-=======
-    for row in rows:
-        for column in columns:
             pieces = _attempt(network, lq, [(row.span, column.span)], scale)
->>>>>>> main
             if pieces is None:
                 return None
             if len(rows) == len(columns) == 1:
