@@ -11,7 +11,7 @@ from ntire.entry.measured import held_against
 from ntire.entry.verdict import Standing
 from ntire.scoring.budgets import Spent
 from ntire.scoring.metrics import METRICS
-from ntire.scoring.score import Row, Scored
+from ntire.scoring.score import Row, Scored, subset_values
 from ntire.scoring.statistics import Sample, Uncertainty, mean, order, uncertainties
 from ntire.scoring.track import Gate, Track
 
@@ -97,6 +97,8 @@ def line_of(
     by_subset: dict[str, dict[str, float]] = {}
     if track.average == "subsets":
         by_subset = {name: _means_by_subset(track, expected, name, present=as_published) for name in per_image}
+        of_sets = scored.of_present if as_published else scored.of_set
+        by_subset |= {name: of for name in metrics if (of := subset_values(of_sets, name))}
     if as_published:
         means = {name: _published_mean(track, expected, name) for name in per_image}
         found = {name: value for name, value in means.items() if value is not None} | dict(scored.of_present)
@@ -110,7 +112,7 @@ def line_of(
             if expected and all(name in row.values for row in expected)
         } | dict(scored.of_set)
     gates = tuple(_gate_result(gate, expected, not as_published) for gate in track.gates if gate.metric in metrics)
-    complete = set(metrics) == set(track.metrics)
+    complete = set(metrics) >= set(track.metrics)
     values = {name: [row.values.get(name, math.nan) for row in expected] for name in per_image}
     claims = scored.submission.manifest.claims
     understated, remarks = _beside_claims(claims, verdict)

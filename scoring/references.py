@@ -72,9 +72,8 @@ def expected_images(track: Track, references: References, metrics: Iterable[str]
     for name in names:
         subset = _subset(track, pictures[needed[0]].get(name), references, needed[0])
         subset, face = table.get(name, (subset, None))
-        noise = track.noise_of(subset)
         gt, lq = pictures.get("gt", {}).get(name), pictures.get("lq", inputs).get(name)
-        expected.append(Expected(name, subset, gt, lq, face, noise.multiple if noise else 1))
+        expected.append(Expected(name, subset, gt, lq, face, track.multiple_of(subset)))
     for subset, count in track.subsets.items():
         found = sum(1 for one in expected if one.subset == subset)
         if found != count:
