@@ -1,11 +1,11 @@
 """A track's rules, read from one TOML and checked: nothing about a track is written in code."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -259,6 +259,28 @@ def load_track(name: str) -> Track:
     known = sorted({track.name for track in tracks} | {track.inputs for track in tracks if track.default})
     raise UserError(
         f"unknown track: {name!r}. {meant(name, known)} `ntire tracks` lists all; a track of your own is the path of its TOML."
+    )
+
+
+NO_RULES = "pictures"
+"""What the track of pictures that no rules are for is called."""
+
+
+def without_rules(metrics: Sequence[str]) -> Track:
+    """What any pictures are compared by: the metrics that are asked for, in whatever format, without total, gate or budget.
+
+    Raises UserError for a metric that is not there.
+    """
+    for name in metrics:
+        if name not in METRICS:
+            raise UserError(f"unknown metric: {name!r}. {meant(name, METRICS)}")
+    return Track(
+        name=NO_RULES,
+        title="pictures compared by the metrics that were asked for",
+        inputs="general",
+        results=get_args(Result),
+        metrics=tuple(dict.fromkeys(metrics)),
+        source="no challenge",
     )
 
 

@@ -40,7 +40,7 @@ CALLS = {
     "verify nosuch.zip": 2,
     "score . --track nosuch": 2,
     "leaderboard table.csv --track nosuch": 2,
-    **{f"{command} --team Nobody --track srgb": 2 for command in ("run", "cost", "bench")},
+    **{f"{command} --team Nobody --track srgb": 2 for command in ("run", "cost", "bench", "route")},
     **{f"{command} --team MiAlgo --track srgb --variant nosuch": 2 for command in ("run", "cost", "bench")},
     **{f"{command} --team Copy --track nosuch": 2 for command in ("run", "cost", "bench")},
     "train --team Nobody --track srgb --data .": 2,
