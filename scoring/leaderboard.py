@@ -94,11 +94,7 @@ def line_of(
     expected = [row for row in scored.rows if row.status != "unexpected"]
     bad = [row for row in expected if row.status != "ok"]
     per_image = [name for name in metrics if METRICS[name].over == "image"]
-    by_subset: dict[str, dict[str, float]] = {}
-    if track.average == "subsets":
-        by_subset = {name: _means_by_subset(track, expected, name, present=as_published) for name in per_image}
-        of_sets = scored.of_present if as_published else scored.of_set
-        by_subset |= {name: of for name in metrics if (of := subset_values(of_sets, name))}
+    by_subset = _by_subset(track, scored, expected, metrics, as_published) if track.average == "subsets" else {}
     if as_published:
         means = {name: _published_mean(track, expected, name) for name in per_image}
         found = {name: value for name, value in means.items() if value is not None} | dict(scored.of_present)
@@ -134,6 +130,20 @@ def line_of(
         by_subset=by_subset,
     )
     return replace(line, problems=(*problems_of(line, [] if as_published else bad), *understated, *refused))
+
+
+def _by_subset(
+    track: Track, scored: Scored, expected: Sequence[Row], metrics: Sequence[str], present: bool
+) -> dict[str, dict[str, float]]:
+    """For each metric its means by subset, or what it says of a subset as a whole."""
+    of_sets = scored.of_present if present else scored.of_set
+    return {
+        name: subset_values(of_sets, name)
+        if METRICS[name].over == "set"
+        else _means_by_subset(track, expected, name, present=present)
+        for name in metrics
+        if METRICS[name].over == "image" or subset_values(of_sets, name)
+    }
 
 
 def _beside_claims(claims: Claims, verdict: Standing) -> tuple[list[str], list[str]]:
