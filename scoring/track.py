@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ntire import UserError
 from ntire.files import read_toml
 from ntire.picture.noise_protocol import NoiseProtocol
+from ntire.picture.scale import MOST_SCALE, SCALE_RULE
 from ntire.picture.suffixes import Result
 from ntire.picture.suffixes import in_words as formats_in_words
 from ntire.scoring.budgets import Budgets as Budgets
@@ -131,8 +132,10 @@ class Track(_Rules):
     title: str
     group: str = ""
     """Under which heading it is listed; by default the tracks of the user's own."""
-    inputs: Literal["raw", "srgb", "face", "general"]
+    inputs: Literal["raw", "srgb", "face", "general", "esr"]
     """The kind of method that can run on it."""
+    scale: Annotated[int, Field(ge=1, le=MOST_SCALE)] = 1
+    """How many times as high and as wide as its input a result is."""
     default: bool = False
     """Whether `--track <inputs>` means this one."""
     samples: bool = False
@@ -328,6 +331,7 @@ def in_words(track: Track) -> str:
     lines = [
         f"{track.name}: {track.title}",
         f"input      {track.inputs}",
+        *([f"scale      x{track.scale}: {SCALE_RULE}"] if track.scale > 1 else []),
         f"images     {images or 'all of the references'}; paired {paired}",
         *(["average    of the subsets' means, each counting alike"] if track.average == "subsets" else []),
         f"results    {formats_in_words(track.results)}",
@@ -380,6 +384,7 @@ def _table(tracks: Iterable[Track]) -> str:
     rows = []
     for track in tracks:
         settings = [f"{gate.metric} gate, at most {gate.max_failures} failed images" for gate in track.gates]
+        settings += [f"scale x{track.scale}"] if track.scale > 1 else []
         settings += [_border(track)] if track.border else []
         settings += [f"cut to a multiple of {track.multiple}"] if track.multiple > 1 else []
         settings += [f"noise of sigma {track.noise.sigma:g} added, {track.noise.handed()}"] if track.noise else []
