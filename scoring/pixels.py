@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from ntire.picture.image import Pixels, depth_of, psnr_of
 
-On = Literal["rgb", "ycbcr", "yiq"]
-"""What is compared: all three channels, BT.601 Y with foot- and headroom as MATLAB's rgb2ycbcr, or full-range Y."""
+On = Literal["rgb", "ycbcr", "ycbcr-bgr", "yiq"]
+"""What is compared: all three channels, BT.601 Y with foot- and headroom as MATLAB's rgb2ycbcr, the same of B, G, R taken for
+R, G, B, or full-range Y.
+"""
 Measure = Callable[[Pixels, Pixels], float]
 """Takes RGB (H, W, 3) in levels of 255 twice, the restored image first."""
 
@@ -78,6 +80,19 @@ def ssim_skimage(restored: Pixels, gt: Pixels) -> float:
     return float(similarity)
 
 
+def ssim_skimage_of(on: On, window: int) -> Measure:
+    """The same on luma, with a uniform window of another size."""
+
+    def measure(restored: Pixels, gt: Pixels) -> float:
+        from skimage.metrics import structural_similarity
+
+        _at_least(window, gt)
+        ours, theirs = (_samples(image, on) for image in (restored, gt))
+        return float(structural_similarity(theirs, ours, win_size=window, data_range=255))  # type: ignore[no-untyped-call]
+
+    return measure
+
+
 def _at_least(window: int, image: Pixels) -> None:
     if min(image.shape[:2]) < window:
         height, width = image.shape[:2]
@@ -108,4 +123,6 @@ def _samples(image: Pixels, on: On) -> NDArray[np.float64]:
         return values
     if on == "ycbcr":
         return np.asarray(16 + values @ np.array([65.481, 128.553, 24.966]) / 255)
+    if on == "ycbcr-bgr":
+        return np.asarray(16 + values @ np.array([24.966, 128.553, 65.481]) / 255)
     return np.asarray(values @ np.array([0.299, 0.587, 0.114]))
