@@ -48,7 +48,7 @@ def report(
     """
     if find_spec("jinja2") is None:
         raise UserError("a report needs the package jinja2: pip install 'ntire[report]'.", exit_code=3)
-    from ntire.report.pages import Shown, write_pages
+    from ntire.report.pages import Contents, write_pages
     from ntire.report.pictures import Making, make_pictures
     from ntire.report.results import read_results
     from ntire.sandbox.scratch import scratch_folder
@@ -73,7 +73,7 @@ def report(
         say(f"and {len(remarks) - 5} more remarks, which the report lists")
     named = title or f"Results of {folder.resolve().name.removesuffix('-results')}"
     write_pages(
-        Shown(named, tracks, pictures, chosen, single_file, tuple(remarks)), page if single_file else page.parent
+        Contents(named, tracks, pictures, chosen, single_file, tuple(remarks)), page if single_file else page.parent
     )
     return page
 

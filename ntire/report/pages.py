@@ -40,7 +40,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Contents:
     """All that the templates ask for."""
 
     title: str
@@ -168,7 +168,7 @@ class Shown:
         return "∞" if math.isinf(value) else f"{value:.{track.rules.decimals}f}"
 
 
-def pages_of(shown: Shown) -> dict[str, str]:
+def pages_of(shown: Contents) -> dict[str, str]:
     """Every page by its file's name."""
     environment = _environment()
 
@@ -187,7 +187,7 @@ def pages_of(shown: Shown) -> dict[str, str]:
     return found
 
 
-def write_pages(shown: Shown, out: Path) -> None:
+def write_pages(shown: Contents, out: Path) -> None:
     """Write the pages and what they need into the folder `out`, or all of it into the file `out`."""
     pages = pages_of(shown)
     if shown.one_file:

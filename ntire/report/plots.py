@@ -72,7 +72,7 @@ def strip(values: Mapping[int, Any], own: int, *, higher_is_better: bool, decima
 
 
 @dataclass(frozen=True)
-class Interval:
+class Whisker:
     """A value with its interval."""
 
     at: float
@@ -80,7 +80,7 @@ class Interval:
     high: float
 
 
-def intervals(lines: Sequence[Mapping[str, Any]], width: float = 160.0) -> dict[str, Interval]:
+def intervals(lines: Sequence[Mapping[str, Any]], width: float = 160.0) -> dict[str, Whisker]:
     """The totals of ranked lines with their 95 % intervals, by entry, on one axis."""
     known = [line for line in lines if line.get("uncertainty") and isinstance(line["total"], int | float)]
     ends = finite([end for line in known for end in line["uncertainty"]["total"]])
@@ -88,17 +88,17 @@ def intervals(lines: Sequence[Mapping[str, Any]], width: float = 160.0) -> dict[
         return {}
     scale = Scale(min(ends), max(ends), width)
     return {
-        line["entry"]: Interval(scale(line["total"]), *(scale(end) for end in line["uncertainty"]["total"]))
+        line["entry"]: Whisker(scale(line["total"]), *(scale(end) for end in line["uncertainty"]["total"]))
         for line in known
     }
 
 
-def rank_ranges(lines: Sequence[Mapping[str, Any]], width: float = 72.0) -> dict[str, Interval]:
+def rank_ranges(lines: Sequence[Mapping[str, Any]], width: float = 72.0) -> dict[str, Whisker]:
     """Ranks and the ranges that they may have, by entry; the first is to the left, as one reads."""
     known = [line for line in lines if line.get("uncertainty") and line["rank"] is not None]
     scale = Scale(1, max((line["rank"] for line in known), default=1), width)
     return {
-        line["entry"]: Interval(scale(line["rank"]), *(scale(end) for end in line["uncertainty"]["rank"]))
+        line["entry"]: Whisker(scale(line["rank"]), *(scale(end) for end in line["uncertainty"]["rank"]))
         for line in known
     }
 
