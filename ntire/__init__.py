@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from ntire.commands.pictures import load, restore
     from ntire.commands.restoring import run
     from ntire.commands.reviewing import check, verify
+    from ntire.commands.routing import route
     from ntire.commands.scoring import leaderboard, score
     from ntire.method import Cost, Method, Weights
 
 __version__ = "0.1.0"
 __all__ = [
-    "Cost", "Method", "UserError", "Weights", "__version__", "check", "cost", "leaderboard", "load", "restore", "run", "score",
-    "verify",
+    "Cost", "Method", "UserError", "Weights", "__version__", "check", "cost", "leaderboard", "load", "restore", "route", "run",
+    "score", "verify",
 ]  # fmt: skip
 
 _PUBLIC = {
@@ -34,6 +35,7 @@ _PUBLIC = {
     "leaderboard": "commands.scoring",
     "load": "commands.pictures",
     "restore": "commands.pictures",
+    "route": "commands.routing",
     "run": "commands.restoring",
     "score": "commands.scoring",
     "verify": "commands.reviewing",

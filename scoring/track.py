@@ -1,11 +1,11 @@
 """A track's rules, read from one TOML and checked: nothing about a track is written in code."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +16,7 @@ from ntire.picture.suffixes import Result
 from ntire.picture.suffixes import in_words as formats_in_words
 from ntire.scoring.budgets import Budgets as Budgets
 from ntire.scoring.budgets import Positive
+from ntire.scoring.dataset import DATA_SETS, DataSet
 from ntire.scoring.metrics import DEPTH_RULE, METRICS
 from ntire.text import markdown_table, meant
 
@@ -142,6 +143,10 @@ class Track(_Rules):
     noise: Noise | None = None
     noises: dict[str, Noise] = {}
     """By subset, for subsets whose inputs are clean."""
+    data: dict[str, str | DataSet] = {}
+    """By subset the data set that it is played on: the name of one that ships, or one of the track's own; `all` where the
+    track has no subsets.
+    """
     published: str = ""
     """The table of published rows, where it is another than the track's name."""
     metrics: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -181,6 +186,12 @@ class Track(_Rules):
         for name in self.noises:
             if name not in self.subsets:
                 raise ValueError(f"noises: {name!r} is not among the subsets")
+        known = self.subsets or {"all": 0}
+        for name, one in self.data.items():
+            if name not in known:
+                raise ValueError(f"data: {name!r} is not among the subsets")
+            if isinstance(one, str) and not (DATA_SETS / f"{one}.toml").is_file():
+                raise ValueError(f"data: there is no data set {one!r} in {DATA_SETS}")
         if not self.verified and not self.remark:
             raise ValueError("a track that is not verified needs a remark that says why")
         return self
@@ -188,6 +199,11 @@ class Track(_Rules):
     def noise_of(self, subset: str) -> Noise | None:
         """The noise that is added to the clean pictures of a subset, if any."""
         return self.noises.get(subset, self.noise)
+
+    def multiple_of(self, subset: str) -> int:
+        """To sides of which multiple pictures and truth of a subset are cut."""
+        noise = self.noise_of(subset)
+        return noise.multiple if noise else 1
 
     @property
     def count(self) -> int | None:
@@ -221,6 +237,28 @@ def load_track(name: str) -> Track:
     known = sorted({track.name for track in tracks} | {track.inputs for track in tracks if track.default})
     raise UserError(
         f"unknown track: {name!r}. {meant(name, known)} `ntire tracks` lists all; a track of your own is the path of its TOML."
+    )
+
+
+NO_RULES = "pictures"
+"""What the track of pictures that no rules are for is called."""
+
+
+def without_rules(metrics: Sequence[str]) -> Track:
+    """What any pictures are compared by: the metrics that are asked for, in whatever format, without total, gate or budget.
+
+    Raises UserError for a metric that is not there.
+    """
+    for name in metrics:
+        if name not in METRICS:
+            raise UserError(f"unknown metric: {name!r}. {meant(name, METRICS)}")
+    return Track(
+        name=NO_RULES,
+        title="pictures compared by the metrics that were asked for",
+        inputs="general",
+        results=get_args(Result),
+        metrics=tuple(dict.fromkeys(metrics)),
+        source="no challenge",
     )
 
 

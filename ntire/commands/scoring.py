@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ntire import UserError
+from ntire.commands.entering import enter, uploads_at
 from ntire.commands.options import AsJson, Device, Key, Out, TrackName, app
 from ntire.commands.restoring import paths_of
 from ntire.commands.screen import (
@@ -22,6 +23,7 @@ from ntire.commands.screen import (
     progress,
     say,
 )
+from ntire.text import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,44 +133,46 @@ def score(
 ) -> Board:
     """Score entries, or all entries of folders, by the rules of their tracks; only those of `track` where one is named.
 
-    References that are not named are looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and
-    there is no total. An entry that `check` refuses is listed with the codes, not ranked; pictures are decoded in a sandbox.
-    Verdicts of `verify` are looked for in the folder `verdicts`, then beside the entries; with the organiser's `key`, a file,
-    only those count that it signed. What a verdict found the code to cost counts instead of claims; with `measure`, the code
-    of other entries that break no rule is counted and timed in a sandbox, too. `report` gets the images that are done and
-    their number in all. Nothing is written: see `Board.write`. Raises UserError where there are no entries, manifests,
-    metrics, references or weights to score with.
+    An entry is a folder or an archive, with a `submission.toml` or a challenge's `readme.txt`, or nothing but pictures; where
+    nothing names a track, these are compared by `metrics` alone, by default psnr and ssim. References that are not named are
+    looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and there is no total. An entry that `check`
+    refuses is listed with the codes, not ranked; pictures are decoded in a sandbox. Verdicts of `verify` are looked for in the
+    folder `verdicts`, then beside the entries; with the organiser's `key`, a file, only those count that it signed. What a
+    verdict found the code to cost counts instead of claims; with `measure`, the code of other entries that break no rule is
+    counted and timed in a sandbox, too. `report` gets the images that are done and their number in all. Nothing is written:
+    see `Board.write`. Raises UserError where there are no entries, metrics, references or weights to score with.
     """
-    from ntire.entry.results import entry_name, results_folder, results_of_entry
     from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
     from ntire.review.acceptance import Entrance
+    from ntire.sandbox.scratch import scratch_folder
     from ntire.scoring.cache import Cache, default_path
     from ntire.scoring.leaderboard import ranked, refused_line
     from ntire.scoring.references import References
     from ntire.scoring.score import Scorer
+    from ntire.scoring.track import load_track
 
     given, references = paths_of(entries), References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
     device, secret = choose_device(device), read_key(Path(key)) if key else None
-    with Cache(default_path() if cache else None) as known:
+    wanted = load_track(str(track)) if track else None
+    with Cache(default_path() if cache else None) as known, scratch_folder() as scratch:
         entrance = Entrance(known)
-        by_track, broken = _by_track(given, str(track) if track else None, entrance, say)
-        _refuse(by_track, references, metrics)
-        scorers = [Scorer(one_track, chosen_metrics(one_track, metrics), device, known) for one_track, _ in by_track]
+        entered = enter(uploads_at(given, scratch, wanted, references, say), wanted, references, metrics, entrance, say)
+        _refuse(entered.by_track, references, metrics)
+        scorers = [Scorer(rules, chosen_metrics(rules, metrics), device, known) for rules, _ in entered.by_track]
         fields = [
-            _Field(scorer, of, expected_of(scorer, references, say, detector))
-            for scorer, (_, of) in zip(scorers, by_track, strict=True)
+            _field(scorer, of, expected_of(scorer, references, say, detector), say)
+            for scorer, (_, of) in zip(scorers, entered.by_track, strict=True)
         ]
         scored = _scored(fields, entrance, report)
         where = Path(verdicts) if verdicts else None
         judge = _Judge(entrance, where, secret, references, device, measure, as_published, say)
-        lines = [judge.line(*one) for one in scored]
-        lines += [refused_line(entry_name(root), by_track[0][0], entrance.refused_at(root)) for root in broken]
+        lines, first = [judge.line(*one) for one in scored], entered.by_track[0][0]
+        lines += [refused_line(one.name, first, entrance.refused_at(one)) for one in entered.refused]
         for remark in known.remarks:
             say(remark)
     lines = [replace(line, notes=(*line.notes, *_not_proven(line.versions))) for line in lines]
-    folder = results_of_entry(given[0]) if _is_entry(given[0]) else results_folder(given[0])
-    return Board(tuple(ranked(lines)), tuple((one, names) for _, one, names in scored), folder, known.observed)
+    return Board(tuple(ranked(lines)), tuple((one, names) for _, one, names in scored), entered.results, known.observed)
 
 
 def _not_proven(identities: Mapping[str, str]) -> tuple[str, ...]:
@@ -212,10 +216,17 @@ def _scored(
     ]
 
 
-def _is_entry(folder: Path) -> bool:
-    from ntire.entry.manifest import find_submissions
+def _field(scorer: Scorer, entries: Sequence[Submission], images: Sequence[Expected], say: Say) -> _Field:
+    """Entries of a track with their folders of images, which uploads without a manifest do not name."""
+    from ntire.entry.manifest import IMAGES
+    from ntire.review.uploads import with_images_found
 
-    return find_submissions(folder) == [folder]
+    names = {one.name for one in images}
+    found = [with_images_found(one, names) for one in entries]
+    for one in found:
+        if one.pictures not in (IMAGES, ""):
+            say(f"{one.entry}: its images are those in {one.pictures}/")
+    return _Field(scorer, found, images)
 
 
 @dataclass(frozen=True)
@@ -237,14 +248,15 @@ class _Judge:
 
         refused = self.entrance.refusals(scored)
         standing = self._standing(scored.submission, scorer.track, refused)
-        return line_of(
+        made = line_of(
             scored, scorer.track, metrics, scorer.identities(),
             as_published=self.as_published, verdict=standing, refused=refused,
         )  # fmt: skip
+        return replace(made, notes=(*made.notes, *self.entrance.remarks_on(scored.submission)))
 
     def _standing(self, submission: Submission, track: Track, refused: Sequence[str]) -> Standing:
         """The verdict on it; where that says nothing of cost and it is asked for, its code is counted and timed now."""
-        found = _standing(submission.root, self.verdicts, self.key)
+        found = _standing(submission, self.verdicts, self.key)
         if not self.measure or found.measured is not None or refused:
             return found
         from ntire.commands.measured_figures import WITHOUT, figures_of_entry, given_to_code, paths_below, source_of
@@ -261,49 +273,15 @@ class _Judge:
         return replace(found, measured=measured)
 
 
-def _standing(root: Path, given: Path | None, key: bytes | None) -> Standing:
-    """The verdict on an entry in the folder given, else in the results folder beside the entries."""
-    from ntire.entry.results import entry_name, place_of, results_of_entry
+def _standing(submission: Submission, given: Path | None, key: bytes | None) -> Standing:
+    """The verdict on an entry in the folder given, else in the results folders beside it or its folder."""
+    from ntire.entry.results import place_of, places_of_entry
     from ntire.entry.verdict import VERIFICATION, standing_of
 
-    places = [place_of(one, entry_name(root)) / VERIFICATION for one in (given, results_of_entry(root)) if one]
+    folders = [*([given] if given else []), *places_of_entry(submission.place)]
+    places = [place_of(one, submission.entry) / VERIFICATION for one in folders]
     found = next((place for place in places if os.path.lexists(place)), places[-1])
-    return standing_of(found, root, key)
-
-
-def _by_track(
-    given: Sequence[Path], track_name: str | None, entrance: Entrance, say: Say
-) -> tuple[list[tuple[Track, list[Submission]]], list[Path]]:
-    """Entries by track, and the folders of those whose manifest is broken; with a name, only those of that track, which may
-    be a TOML's.
-    """
-    from ntire.entry.manifest import Submission, find_submissions, open_submission
-    from ntire.entry.results import entry_name
-    from ntire.scoring.track import load_track
-
-    roots = [root for folder in given for root in find_submissions(folder)]
-    names = [entry_name(root) for root in roots]
-    if len({*names}) < len(names):
-        twice = sorted(name for name in {*names} if names.count(name) > 1)
-        raise UserError(f"several entries are called {', '.join(twice)}. Rename their folders.")
-    wanted = load_track(track_name) if track_name else None
-    manifests = {root: entrance.enter(root, wanted) for root in roots}
-    whole = [Submission(root, manifest) for root, manifest in manifests.items() if manifest is not None]
-    broken = [root for root, manifest in manifests.items() if manifest is None]
-    if not whole:
-        for root in broken:
-            open_submission(root)
-        raise UserError("\n".join(f"{root}: {'; '.join(entrance.refused_at(root))}" for root in broken))
-    if wanted is None:
-        tracks = {name: load_track(name) for name in dict.fromkeys(one.track for one in whole)}
-        return [(track, [one for one in whole if one.track == name]) for name, track in tracks.items()], broken
-    entries = [one for one in whole if one.track == wanted.name]
-    others = [one.entry for one in whole if one.track != wanted.name]
-    if not entries:
-        raise UserError(f"no entry for track {wanted.name} in {', '.join(map(str, given))}.")
-    if others:
-        say(f"left out, as they are not for track {wanted.name}: {', '.join(others)}")
-    return [(wanted, entries)], broken
+    return standing_of(found, submission.root, key)
 
 
 def leaderboard(
@@ -396,19 +374,28 @@ def chosen_metrics(track: Track, wanted: Sequence[str]) -> tuple[str, ...]:
     """The metrics of a track, or those that are wanted, in the order of the rules."""
     unknown = [name for name in wanted if name not in track.metrics]
     if unknown:
-        raise UserError(f"track {track.name} has no metric {', '.join(unknown)}; it has: {', '.join(track.metrics)}.")
+        raise UserError(
+            f"track {track.name} has no metric {', '.join(unknown)}; it has: {', '.join(track.metrics)}."
+            f"{nearest(unknown, track.metrics)}"
+        )
     return tuple(name for name in track.metrics if not wanted or name in wanted)
 
 
 @app.command(
     "score",
     epilog="Examples: [bold]ntire score submissions/[/]; "
-    "[bold]ntire score submissions/MiAlgo-srgb --gt clean/ --metrics psnr-y[/]; "
-    "[bold]ntire score teams/ --track face-2025 --lq test/ --landmarks test_face.csv[/]",
+    "[bold]ntire score uploads/ --track face-2025 --lq test/[/]; "
+    "[bold]ntire score restored/ --gt clean/ --metrics psnr,ssim[/]; "
+    "[bold]ntire score team.zip --track face-2025 --lq test/ --landmarks test_face.csv[/]",
 )
 def score_command(
-    submissions: Annotated[list[Path], typer.Argument(help="Entries, or folders of entries.")],
-    track: Annotated[str | None, typer.Option(help="Only entries of this track.")] = None,
+    submissions: Annotated[
+        list[Path],
+        typer.Argument(help="Entries (folders, .zip, .tar, .tar.gz; pictures alone will do), or folders of them."),
+    ],
+    track: Annotated[
+        str | None, typer.Option(help="The track of entries that do not name one; only entries of this track.")
+    ] = None,
     gt: Annotated[Path | None, typer.Option(help="Folder of ground truth. Default: $NTIRE_DATA/<track>/gt.")] = None,
     lq: Annotated[Path | None, typer.Option(help="Folder of inputs. Default: $NTIRE_DATA/<track>/lq.")] = None,
     landmarks: Annotated[
@@ -444,7 +431,7 @@ def score_command(
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]
     with progress() as bars:
-        task = bars.add_task("scoring")
+        task = bars.add_task("scoring", total=None)
         board = score(
             submissions, track, gt=gt, lq=lq, landmarks=landmarks, detector=detector, metrics=wanted, device=device,
             cache=not no_cache, as_published=as_published, verdicts=folder, key=key, measure=measure, say=say,
@@ -456,7 +443,7 @@ def score_command(
     else:
         print_leaderboard(board.lines)
         out.print(f"tables: {written / 'leaderboard.csv'}, .md, .json, and scores.csv of each entry", markup=False)
-        if wanted:
+        if wanted and all(line.total is None for line in board.lines):
             out.print("only some metrics were asked for: there is no total and no rank")
     if not board.valid:
         raise typer.Exit(1)
@@ -524,4 +511,5 @@ def tracks(
         print_table(
             ["track", "inputs", "metrics", "title"],
             [[track.name, track.inputs, " ".join(track.metrics), track.title] for track in chosen],
+            prose=["metrics", "title"],
         )

@@ -34,7 +34,7 @@ CODES = {
     "E204": Code("wrong or missing value in the manifest", "Give a value as the table in submissions/README.md says."),
     "E205": Code("unknown track", "Use a full name from `ntire tracks`, or name the track with --track."),
     "E206": Code("entry is for another track", "Correct the manifest, or check it for its own track."),
-    "W207": Code("readme.txt instead of a manifest", "Tolerated; `ntire score` needs a submission.toml."),
+    "W207": Code("readme.txt instead of a manifest", "Tolerated."),
     "E208": Code("readme.txt lacks a line", "Write the four lines that the challenges ask for."),
     "E301": Code("image missing", "Add it: a missing image counts as the worst, not as absent."),
     "E302": Code("unexpected file among the images", "Take it out, or give it the name of its input."),

@@ -19,6 +19,7 @@ from ntire.method.own_modules import is_private
 from ntire.method.state_dict import fill, fill_from
 from ntire.method.weights_files import digest_of, locate, require, verify
 from ntire.runner.weight_offload import take_turns
+from ntire.text import nearest
 
 DRAWN = ("uniform_", "normal_", "kaiming_uniform_")
 """PyTorch's ways to draw parameters that its layers use and that can be told not to; transformers wraps them."""
@@ -123,7 +124,8 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
     unknown = [name for name, _ in options.settings if name not in method_class.settable]
     if unknown:
         known = "; ".join(f"{name}: {what}" for name, what in method_class.settable.items())
-        raise UserError(f"{method_class.team} has no setting {', '.join(unknown)}. It has {known or 'none'}.")
+        near = nearest(unknown, method_class.settable)
+        raise UserError(f"{method_class.team} has no setting {', '.join(unknown)}.{near} It has {known or 'none'}.")
     folder = folder_of(method_class)
     _require(method_class, folder, options)
     with _Undrawn():

@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from ntire import UserError
 from ntire.files import sha256_of
 from ntire.method import Cost, Method
-from ntire.method.state_dict import fill
+from ntire.method.state_dict import fill, read_state_dict
 from ntire.picture.weather import Weather
 from ntire.teams.parts.adapters import OwnConv, mix
 from ntire.teams.parts.clip_text import TOKENS
@@ -107,6 +107,8 @@ class UirLora(Method):
     bf16_psnr_db = 30.0
     words: ClassVar[tuple[str, ...]] = WORDS
     """What the adapters are called and the picture is compared with; a subclass may add its own."""
+    router_size: ClassVar[tuple[int, ...]] = ()
+    """Width and layers of the router's tower, where they are not those of CLIP ViT-B/32."""
     caveats = (
         "No weights are public: training begins from a folder with SD-Turbo and CLIP, `ntire train --weights FOLDER --stage "
         "noisy`, and goes on to another degradation with --weights FILE.",
@@ -226,6 +228,30 @@ class UirLora(Method):
             seed = int(sha256_of(picture.cpu().numpy().tobytes())[:15], 16)
             return {self.words[int(torch.randint(len(self.words), (), generator=Generator().manual_seed(seed)))]: 1.0}
         return self.router.weights(picture, int(self.top), printed=self.similarity == "printed")
+
+    @classmethod
+    def router_from(cls, weights: Path | None, settings: Mapping[str, str]) -> Router:
+        """The router alone: of a file of this method's weights, of the CLIP in a folder, or of that in Hugging Face's cache.
+
+        Raises UserError for settings other than the router's, and for weights that are missing or do not fit.
+        """
+        correction = settings.get("correction", cls.correction)
+        if (strange := set(settings) - {"correction"}) or correction not in CHOICES["correction"]:
+            given = ", ".join(f"{name}={settings[name]}" for name in sorted(strange or settings))
+            raise UserError(f"{given}: the router has the setting correction, of {', '.join(CHOICES['correction'])}.")
+        router = Router(cls.words, *cls.router_size)
+        router.correction = correction  # type: ignore[assignment]
+        if weights is not None and not weights.is_dir():
+            fill(router, read_state_dict(weights, "router."), weights)
+        elif clip := find_clip(weights or Path()):
+            router.fill_from(clip)
+        else:
+            raise UserError(
+                f"{weights or Path() / 'clip'}: found no CLIP there, nor {CLIP.file} in the cache of Hugging Face. Name a file "
+                f"of {cls.team}'s weights, or a folder with CLIP in `clip`: --weights.",
+                exit_code=3,
+            )
+        return router.requires_grad_(False)
 
     def begin_stage(self, name: str) -> None:
         """Train the adapter that the stage is called after."""

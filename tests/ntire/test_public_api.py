@@ -13,7 +13,7 @@ from ntire import UserError
 from ntire.picture.image import read_pixels
 from tests.made import scene, write_png
 
-FUNCTIONS = ("check", "cost", "leaderboard", "load", "restore", "run", "score", "verify")
+FUNCTIONS = ("check", "cost", "leaderboard", "load", "restore", "route", "run", "score", "verify")
 HEAVY = ("torch", "numpy", "pandas", "cv2", "pyiqa", "typer", "rich", "pydantic")
 EVERY_MODULE = f"""
 import importlib, inspect, pkgutil, ntire

@@ -159,9 +159,9 @@ def test_a_folder_with_a_method_runs_like_a_team(ntire, plugin, pair):
         (["run", "--team", "Copy", "--track", "srgb", "lq", "--device", "tpu"], 2, "--device tpu"),
         (["run", "--team", "MiAlgo", "--track", "srgb", "lq", "--weights", "lq/a.png"], 2, "not a whole weights file"),
         (["run", "--team", "Copy"], 2, "Missing option"),
-        (["score", "nowhere"], 2, "no such folder"),
-        (["score", "empty"], 2, "found none"),
-        (["score", "lq"], 2, "expected entries"),
+        (["score", "nowhere"], 2, "no such file or folder"),
+        (["score", "empty"], 2, "found nothing"),
+        (["score", "lq"], 2, "Name the track with --track"),
         (["tracks", "rwa"], 2, "unknown track"),
         (["train", "--team", "Copy", "--track", "srgb", "--data", "lq"], 2, "has no recipe"),
         (

@@ -40,7 +40,7 @@ CALLS = {
     "verify nosuch.zip": 2,
     "score . --track nosuch": 2,
     "leaderboard table.csv --track nosuch": 2,
-    **{f"{command} --team Nobody --track srgb": 2 for command in ("run", "cost", "bench")},
+    **{f"{command} --team Nobody --track srgb": 2 for command in ("run", "cost", "bench", "route")},
     **{f"{command} --team MiAlgo --track srgb --variant nosuch": 2 for command in ("run", "cost", "bench")},
     **{f"{command} --team Copy --track nosuch": 2 for command in ("run", "cost", "bench")},
     "train --team Nobody --track srgb --data .": 2,
@@ -83,7 +83,8 @@ def test_help_lists_every_command_with_its_own_first_sentence(ntire):
     for module in set(cli.COMMANDS.values()):
         __import__(f"ntire.commands.{module}")
     registered = {one.name or one.callback.__name__: one.callback for one in cli.app.registered_commands}
-    assert {*registered, "weights"} == set(cli.COMMANDS)
+    groups = {one.name for one in cli.app.registered_groups}
+    assert {*registered, *groups} == set(cli.COMMANDS)
     for name, function in registered.items():
         assert cli.docstring(name).split() == function.__doc__.split()
     shown = ntire("--help").out
