@@ -42,7 +42,7 @@ def _features(luma: Tensor, block: int) -> Tensor:
     """Of each block of (H, W): shape and scale of its values, and four numbers of its products with each neighbour, (N, 18)."""
     found = []
     for band in _bands(luma, block):
-        blocks = band.unflatten(1, (-1, block)).transpose(0, 1)
+        blocks = band.reshape(block, -1, block).transpose(0, 1)
         shape, left, right = _asymmetric(blocks)
         columns = [shape, (left + right) / 2]
         for shift in NEIGHBOURS:
@@ -64,7 +64,8 @@ def _bands(luma: Tensor, block: int) -> Iterator[Tensor]:
         area = pad(luma[None, None, first:last], around, mode="replicate")[0, 0]
         mean, square = _blurred(area), _blurred(area * area)
         contrast = ((square - mean * mean).abs() + torch.finfo(luma.dtype).eps).sqrt()
-        yield from ((luma[top:bottom] - mean) / (contrast + 1)).split(block)
+        plain = (luma[top:bottom] - mean) / (contrast + 1)
+        yield from plain.reshape(-1, block, width)
 
 
 def _blurred(area: Tensor) -> Tensor:
@@ -127,7 +128,8 @@ def _half(luma: Tensor) -> Tensor:
         length = small.shape[axis] // 2
         # Beyond the border the picture is seen in a mirror on the edge of its last pixel.
         ends = (small.narrow(axis, 0, 3).flip(axis), small, small.narrow(axis, 2 * length - 3, 3).flip(axis))
-        pairs = torch.cat(ends, dim=axis).unflatten(axis, (-1, 2))
+        seen = torch.cat(ends, dim=axis)
+        pairs = seen.reshape(*seen.shape[:axis], -1, 2, *seen.shape[axis + 1 :])
         total: Tensor | None = None
         for number, weight in enumerate(weights):
             taken = pairs.select(axis + 1, number % 2).narrow(axis, number // 2, length) * weight

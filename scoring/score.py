@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from ntire.entry.manifest import Submission
+from ntire.environment import usable_cores
 from ntire.files import sha256_of
 from ntire.method.weights_files import require, verify
 from ntire.picture.header import result_of
@@ -177,7 +178,7 @@ class Scorer:
         restored = [_submitted(source.pictures(submission), self.track) for submission in submissions]
         rows: list[list[Row]] = [[] for _ in submissions]
         features: list[dict[str, list[Vector]]] = [{} for _ in submissions]
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(usable_cores() + 2) as pool:
             for chunk, references in _groups(self.track, expected, pool):
                 for number, (submission, (pictures, twice)) in enumerate(zip(submissions, restored, strict=True)):
                     open_one = partial(_checked, source, submission, pictures, twice)
