@@ -35,6 +35,7 @@ COMMANDS = {
     "data": "data",
     "train": "training",
     "doctor": "doctor",
+    "study": "study",
     "weights": "weights",
 }
 """Every command in the order of `--help`, and its module below `ntire.commands`."""
