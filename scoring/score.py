@@ -17,6 +17,7 @@ from ntire.files import sha256_of
 from ntire.method.weights_files import require, verify
 from ntire.picture.header import result_of
 from ntire.picture.image import Header, Pixels, UnreadableImage, cut_to_multiple, decode, header_of, read_bytes
+from ntire.picture.scale import expected_in_words, found_in_words, result_size
 from ntire.picture.suffixes import Result, in_words
 from ntire.scoring.cache import Cache, key_of
 from ntire.scoring.identity import Face
@@ -76,11 +77,14 @@ class ScoredPicture:
     pixels: Pixels | None = None
     multiple: int = 1
     """Cut to sides of a multiple of it before anything else."""
+    corner: tuple[int, int] | None = None
+    """Height and width of the part at the top left that is the picture, where not all of it is."""
 
     def open(self) -> Pixels:
         """Decode it, once. Raises UnreadableImage."""
         if self.pixels is None:
-            self.pixels = cut_to_multiple(levels(self.decode()), self.multiple)
+            height, width = self.corner or (None, None)
+            self.pixels = cut_to_multiple(levels(self.decode())[:height, :width], self.multiple)
         return self.pixels
 
     def view(self, border: int, reference: "ScoredPicture | None" = None) -> View:
@@ -107,6 +111,8 @@ class AskedFor:
     """Formats that the track takes."""
     lq: ScoredPicture | None = None
     """The input that it is made from, where that is known."""
+    scale: int = 1
+    """How many times as large as its input it has to be."""
 
     def refuse(self, header: Header) -> RefusedPicture | None:
         """What its header says that it should not."""
@@ -115,8 +121,10 @@ class AskedFor:
             found = f"{header.format} {header.mode} of {'floats' if header.floating else f'{header.bits} bits'}"
             return RefusedPicture("wrong format", f"expected {wanted}, found {found}", "E305")
         if (header.height, header.width) != self.size:
-            expected = f"{self.size[0]} x {self.size[1]} as in its reference"
-            return RefusedPicture("wrong size", f"expected {expected}, found {header.height} x {header.width}", "E304")
+            lq = self.size[0] // self.scale, self.size[1] // self.scale
+            expected = expected_in_words(lq, self.scale).replace("as its input", "as in its reference")
+            found = found_in_words((header.height, header.width), lq, self.scale)
+            return RefusedPicture("wrong size", f"expected {expected}, found {found}", "E304")
         return None
 
 
@@ -259,6 +267,7 @@ class Scorer:
             points = repr(image.landmarks)
             return key_of(*common, image.sha256, points), key_of(*common, reference.sha256, points)
         beside = f"{reference.sha256} / {reference.multiple}" if reference else ""
+        beside += f" / {reference.corner}" if reference and reference.corner else ""
         return key_of(*common, image.sha256, beside), ""
 
     def _observe(
@@ -355,9 +364,17 @@ def _references(track: Track, one: Expected) -> _References:
         raise ValueError(f"{one.name} has no reference")
     # Where the track adds the noise itself, the clean picture is what an entry must not be equal to.
     given = lq or (gt if track.noise_of(one.subset) else None)
-    height, width = (side - side % one.multiple for side in (sized[1].height, sized[1].width))
-    asked = AskedFor((height, width), track.results, given[0] if given else None)
-    pixels = sum(one[1].height * one[1].width * (3 if one[1].bits <= 8 else 12) for one in (gt, lq, sized) if one)
+    if track.scale > 1:
+        size = result_size(track.scale, header_size(lq), header_size(gt))
+        if gt is not None and header_size(gt) != size:
+            gt[0].corner = size
+    else:
+        height, width = (side - side % one.multiple for side in (sized[1].height, sized[1].width))
+        size = height, width
+    asked = AskedFor(size, track.results, given[0] if given else None, track.scale)
+    held = [(one[1].height * one[1].width, one[1].bits) for one in (gt, lq) if one]
+    held.append((size[0] * size[1], sized[1].bits))
+    pixels = sum(area * (3 if bits <= 8 else 12) for area, bits in held)
     return _References(gt[0] if gt else None, lq[0] if lq else None, asked, pixels)
 
 
@@ -376,6 +393,11 @@ def _groups(
                 references.append(reference)
                 size += reference.bytes
             yield group, references
+
+
+def header_size(opened: tuple[ScoredPicture, Header] | None) -> tuple[int, int] | None:
+    """Height and width of a reference, if there is one."""
+    return (opened[1].height, opened[1].width) if opened else None
 
 
 def _opened(path: Path, landmarks: Face | None = None, multiple: int = 1) -> tuple[ScoredPicture, Header]:

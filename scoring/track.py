@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ntire import UserError
 from ntire.files import read_toml
 from ntire.picture.noise_protocol import NoiseProtocol
+from ntire.picture.scale import MOST_SCALE, SCALE_RULE
 from ntire.picture.suffixes import Result
 from ntire.picture.suffixes import in_words as formats_in_words
 from ntire.scoring.budgets import Budgets as Budgets
@@ -124,8 +125,10 @@ class Track(_Rules):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     title: str
-    inputs: Literal["raw", "srgb", "face", "general"]
+    inputs: Literal["raw", "srgb", "face", "general", "esr"]
     """The kind of method that can run on it."""
+    scale: Annotated[int, Field(ge=1, le=MOST_SCALE)] = 1
+    """How many times as high and as wide as its input a result is."""
     default: bool = False
     """Whether `--track <inputs>` means this one."""
     samples: bool = False
@@ -296,6 +299,7 @@ def in_words(track: Track) -> str:
     lines = [
         f"{track.name}: {track.title}",
         f"input      {track.inputs}",
+        *([f"scale      x{track.scale}: {SCALE_RULE}"] if track.scale > 1 else []),
         f"images     {images or 'all of the references'}; paired {paired}",
         *(["average    of the subsets' means, each counting alike"] if track.average == "subsets" else []),
         f"results    {formats_in_words(track.results)}",
@@ -337,6 +341,7 @@ def markdown() -> str:
     rows = []
     for track in all_tracks():
         settings = [f"{gate.metric} gate, at most {gate.max_failures} failed images" for gate in track.gates]
+        settings += [f"scale x{track.scale}"] if track.scale > 1 else []
         settings += [f"{track.border} px border cut"] if track.border else []
         settings += [f"noise of sigma {track.noise.sigma:g} added, {track.noise.handed()}"] if track.noise else []
         settings += [f"average of {len(track.subsets)} subsets"] if track.average == "subsets" else []

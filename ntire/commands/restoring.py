@@ -206,7 +206,7 @@ def _run_in_sandbox(
                 why = f"{refused.code} {refused.problem}: {refused.found}. {refused.do}" if refused else "not loaded"
                 raise UserError(f"{team}: {why}", exit_code=1)
             method = as_method(submitted, submitted.facts, Path(team), scratch)
-            refuse_other_inputs(team, method.track, track)
+            refuse_other_inputs(team, method.track, track, method.scale)
             track, inputs, not_read = inputs_of_track(track, given, method.track, limit, say)
             target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
             report = watch(f"{method.team} {track.name}", len(inputs))
@@ -250,17 +250,22 @@ def chosen_method(team: str | Path, track: Track, variant: str | None, *, trust:
     method = (
         catalogue.load(Path(team)) if catalogue.is_folder(team) else catalogue.find(str(team), track.inputs, variant)
     )
-    refuse_other_inputs(team, method.track, track)
+    refuse_other_inputs(team, method.track, track, method.scale)
     return method
 
 
-def refuse_other_inputs(team: str | Path, kind: str, track: Track) -> None:
-    """Raise UserError for a method that is not for the inputs of a track."""
+def refuse_other_inputs(team: str | Path, kind: str, track: Track, scale: int) -> None:
+    """Raise UserError for a method that is not for the inputs of a track, or that makes pictures of another scale."""
     from ntire.method import catalogue
 
     if kind not in catalogue.serving(track.inputs):
         raise UserError(
             f"{team}: its method is for {kind} inputs, track {track.name} has {track.inputs}. Use --track {kind}."
+        )
+    if scale != track.scale:
+        raise UserError(
+            f"{team}: expected a method of scale {track.scale}, as track {track.name} has it, found one of scale {scale}. "
+            f"Take another method or --variant, or a track of scale {scale} (`ntire tracks` lists all)."
         )
 
 

@@ -335,7 +335,7 @@ def references_of(track: Track, given: References) -> References:
 def expected_of(scorer: Scorer, given: References, say: Say, detector: DetectorName = "retinaface") -> list[Expected]:
     """The images that every entry must have. Raises UserError for references that are not there."""
     from ntire.picture.folder import in_lines, walk
-    from ntire.scoring.references import expected_images
+    from ntire.scoring.references import cut_truths, expected_images
 
     track = scorer.track
     references = references_of(track, given)
@@ -347,7 +347,12 @@ def expected_of(scorer: Scorer, given: References, say: Say, detector: DetectorN
     if "adaface" in metrics and references.landmarks is None and references.lq is not None:
         found = _found_landmarks(track, references.lq, scorer.device, detector, say)
         references = replace(references, landmarks=found)
-    return expected_images(track, references, metrics)
+    expected = expected_images(track, references, metrics)
+    cut = cut_truths(track, expected)
+    if cut:
+        some = f"{', '.join(cut[:3])}{', ...' if len(cut) > 3 else ''}"
+        say(f"{len(cut)} ground truth(s) cut at the right and at the bottom to x{track.scale} of the input: {some}")
+    return expected
 
 
 def _found_landmarks(track: Track, lq: Path, device: str, name: DetectorName, say: Say) -> Path:

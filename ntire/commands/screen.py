@@ -172,7 +172,8 @@ def print_cost(found: dict[str, Any]) -> None:
         if claimed[key] is not None:
             words += f"   claimed {claimed[key]:>18,}   difference {off[key]:+.2%}"
         out.print(words, markup=False)
-    out.print(f"for an image of {found['at'][0]} x {found['at'][1]}; 1 multiply-add is 2 FLOPs", markup=False)
+    larger = f", which becomes {found['output_at'][0]} x {found['output_at'][1]}" if found["scale"] > 1 else ""
+    out.print(f"for an image of {found['at'][0]} x {found['at'][1]}{larger}; 1 multiply-add is 2 FLOPs", markup=False)
     seen, own, written = found["counters"], found["parameters"], found["activations"]
     made = {name: macs for name, macs in seen.items() if macs is not None}
     apart = " = " if len({*made.values()}) == 1 else ", "

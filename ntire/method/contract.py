@@ -29,15 +29,17 @@ or a raw frame on the raw track."""
 class Method(nn.Module):
     """A team's method: a subclass in `teams/<track>/<team>.py`, or in a submission's `method/method.py`.
 
-    `forward(lq)` is the networks and nothing else, (B, C, H, W) -> (B, 3, H, W): C is 3, values [0, 1]; on the raw
-    track C is 1, a white-balanced linear RGGB mosaic in [0, 1], and the result is sRGB-encoded camera RGB at the size
-    of the mosaic. `restore(path)` is the contract that everything else builds on.
+    `forward(lq)` is the networks and nothing else, (B, C, H, W) -> (B, 3, s H, s W) with s the `scale`: C is 3, values
+    [0, 1]; on the raw track C is 1, a white-balanced linear RGGB mosaic in [0, 1], and the result is sRGB-encoded camera RGB
+    at the size of the mosaic. `restore(path)` is the contract that everything else builds on.
     """
 
     team: ClassVar[str]
     """As the report spells it."""
     track: ClassVar[str]
-    """The folder below `teams/`: raw, srgb, face or general."""
+    """The folder below `teams/`: raw, srgb, face, general or esr."""
+    scale: ClassVar[int] = 1
+    """How many times as high and as wide as its input the result is."""
     variant: ClassVar[str] = ""
     """Tells several methods of one team and track apart, such as "phase3"."""
     cite: ClassVar[str]
@@ -50,9 +52,10 @@ class Method(nn.Module):
     """`exact`: local, any tiling gives the same pixels; `method`: tiles are part of the method, which does them itself;
     `global`: an output pixel depends on the whole image, tiles are an approximation."""
     halo: ClassVar[int]
-    """Pixels of input around an output pixel that can change it (for `global`: the overlap of tiles)."""
+    """Pixels of input around an output pixel, or around what becomes it and its neighbours, that can change it (for `global`:
+    the overlap of tiles)."""
     stride: ClassVar[int]
-    """Origins and sizes of tiles sit on this grid."""
+    """Origins and sizes of tiles sit on this grid of input pixels."""
     channels: ClassVar[int | None] = None
     """What `forward` takes, if not the track's usual: 3 on the raw track for a network on the plainly rendered frame."""
     bf16_psnr_db: ClassVar[float] = 45.0
@@ -81,8 +84,10 @@ class Method(nn.Module):
             raise TypeError(
                 f"{cls.__module__}.{cls.__qualname__}: tiling is exact, method or global, not {cls.tiling!r}"
             )
-        if cls.halo < 0 or cls.stride < 1:
-            raise TypeError(f"{cls.__module__}.{cls.__qualname__}: expected halo >= 0 and stride >= 1")
+        if cls.halo < 0 or cls.stride < 1 or not isinstance(cls.scale, int) or cls.scale < 1:
+            raise TypeError(
+                f"{cls.__module__}.{cls.__qualname__}: expected halo >= 0, stride >= 1 and a whole scale >= 1"
+            )
 
     @classmethod
     def lq_channels(cls) -> int:
@@ -111,7 +116,7 @@ class Method(nn.Module):
         return next((parameter.dtype for parameter in self.parameters()), torch.float32)
 
     def forward(self, lq: Tensor) -> Tensor:
-        """The networks, (B, C, H, W) -> (B, 3, H, W)."""
+        """The networks, (B, C, H, W) -> (B, 3, s H, s W)."""
         raise NotImplementedError
 
     def as_claimed(self, lq: Tensor) -> Tensor:
@@ -142,20 +147,20 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def enhance(self, frame: Frame) -> Tensor:
-        """A raw frame, or an image (3, H, W) in [0, 1], to the restored image: RGB, float32, [0, 1], (3, H, W), on the method's
-        device.
+        """A raw frame, or an image (3, H, W) in [0, 1], to the restored image: RGB, float32, [0, 1], (3, s H, s W), on the
+        method's device.
         """
         return _enhanced(self, frame, lambda restored: restored.clamp(0, 1))
 
     def restore(self, path: Path) -> Tensor:
-        """The restored image of the picture or raw frame in `path`: RGB, float32, [0, 1], (3, H, W).
+        """The restored image of the picture or raw frame in `path`: RGB, float32, [0, 1], (3, s H, s W).
 
         Raises UnreadableImage for a file that cannot be read.
         """
         return self.enhance(as_floats(self.read(path)))
 
     def in_tiles(self, lq: Tensor) -> Tensor:
-        """Run `forward` over (C, H, W) in tiles of `self.tile`; returns float32 (3, H, W)."""
+        """Run `forward` over (C, H, W) in tiles of `self.tile`; returns float32 (3, s H, s W)."""
         return self.execution.through(self, lq, Tensor.float)
 
 
@@ -174,7 +179,9 @@ def _enhanced(method: Method, frame: Frame, finish: Callable[[Tensor], Tensor]) 
         ccm = frame.ccm
         mosaic, (top, left) = balanced_rggb(frame)
         lq = mosaic if method.lq_channels() == 1 else srgb_encode(demosaic(mosaic))
-        return _through(method, lq, lambda camera: finish(correct_colours(camera, ccm)))[:, top:, left:]
+        return _through(method, lq, lambda camera: finish(correct_colours(camera, ccm)))[
+            :, method.scale * top :, method.scale * left :
+        ]
     return _through(method, frame, finish)
 
 

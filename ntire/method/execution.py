@@ -51,6 +51,7 @@ class Execution:
             tile=None if method.tiling == "method" else self.tile,
             halo=method.halo,
             stride=method.stride,
+            scale=method.scale,
             blend=method.tiling == "global",
             batch=self.batch,
             same_size=self.same_size,

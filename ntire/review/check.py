@@ -7,6 +7,7 @@ is run only in a sandbox, only where one is named, and only to see that it impor
 import math
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,10 +25,11 @@ from ntire.entry.verdict import VERIFICATION
 from ntire.environment import usable_cores
 from ntire.files import line_of, open_regular, read_regular
 from ntire.picture.folder import in_lines, passed_over
+from ntire.picture.scale import factor
 from ntire.picture.suffixes import Result
 from ntire.review.code_checks import CODE, METHOD, look_at_method
 from ntire.review.image_check_workers import MOST_WORKERS, decoders
-from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, is_picture, size_in
+from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, input_of, is_picture, size_in
 from ntire.review.submitted_method import SubmittedMethod, clean_tree, size_of
 from ntire.runner.runner import look_for_inputs
 from ntire.sandbox.child import Backend
@@ -359,13 +361,13 @@ class _Entry:
         return noise.multiple if noise else 1
 
     def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[SeenImage]:
-        raw = self.track is not None and self.track.inputs == "raw"
+        raw, scale = self.track is not None and self.track.inputs == "raw", self.track.scale if self.track else 1
         pairs = [(name, inputs.get(key)) for key, names in images.items() for name in names]
         if raw:
             # The user's own frames: what they are read with has no place where strangers' pictures are.
             sizes = _in_threads(lambda pair: size_of(pair[1], "raw") if pair[1] else None, pairs)
             wanted = [
-                Wanted(self.root / name, name, size=size, results=self._results(), root=self.root)
+                Wanted(self.root / name, name, size=size, scale=scale, results=self._results(), root=self.root)
                 for (name, _), size in zip(pairs, sizes, strict=True)
             ]
         else:
@@ -373,12 +375,28 @@ class _Entry:
             wanted = [
                 Wanted(self.root / name, name, size=_cut(lq, multiple), results=self._results(), root=self.root)
                 if lq and (multiple := self._multiple(key)) > 1
-                else Wanted(self.root / name, name, lq, results=self._results(), root=self.root)
+                else Wanted(self.root / name, name, lq, scale=scale, results=self._results(), root=self.root)
                 for key, (name, lq) in zip(keys, pairs, strict=True)
             ]
         seen = decoders().look(wanted)
         self.findings += [finding for one in seen for finding in one.findings]
+        self._scales(wanted, seen)
         return seen
+
+    def _scales(self, wanted: Sequence[Wanted], seen: Sequence[SeenImage]) -> None:
+        """Several scales in one folder are a mistake of the whole entry, which a line for each image would hide."""
+        if self.track is None or self.track.scale == 1:
+            return
+        scale = self.track.scale
+        pairs = [(input_of(asked)[1], one.size) for asked, one in zip(wanted, seen, strict=True)]
+        scales = Counter(
+            times
+            for size, found in pairs
+            if size and found and (times := factor(found, (size[0] // scale, size[1] // scale)))
+        )
+        if len(scales) > 1:
+            found = ", ".join(f"{count} of x{times}" for times, count in scales.most_common())
+            self._add("E316", IMAGES, f"images of one scale, x{scale}", found)
 
     def copies(self, seen: Sequence[SeenImage], sizes: set[tuple[int, int]]) -> None:
         """Finished images that lie elsewhere in the entry: what code shows instead of what it computes."""

@@ -26,6 +26,7 @@ from ntire.entry.findings import Finding
 from ntire.environment import usable_cores
 from ntire.files import read_regular
 from ntire.picture.image import Header, Integers, Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.picture.scale import enlarged
 from ntire.review.image_checks import (
     MOST_BYTES,
     BadImage,
@@ -81,7 +82,9 @@ def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], Pixels | None]:
             return {"header": asdict(header_of(path, data))}, decode(path, data)
         lq, size = request["lq"], request["size"]
         results = tuple(request["results"])
-        wanted = Wanted(path, request["name"], Path(lq) if lq else None, tuple(size) if size else None, results)
+        wanted = Wanted(
+            path, request["name"], Path(lq) if lq else None, tuple(size) if size else None, request["scale"], results
+        )
         seen = look_at(wanted, keep=request["keep"])
     except UserError as error:
         return {"mistake": str(error)}, None
@@ -149,8 +152,11 @@ class Decoders:
 
     def examine(self, wanted: Wanted, data: bytes, *, lq: bytes | None = None, keep: bool = False) -> SeenImage:
         """What is wrong with a picture whose bytes were read, and of its input; `keep` gives the pixels."""
-        request = {"op": "look", "name": wanted.name, "size": wanted.size, "results": wanted.results, "keep": keep}
-        height, width = wanted.size or (0, 0)
+        request = {
+            "op": "look", "name": wanted.name, "size": wanted.size, "scale": wanted.scale, "results": wanted.results,
+            "keep": keep,
+        }  # fmt: skip
+        height, width = enlarged(wanted.size or (0, 0), wanted.scale)
         beside = (wanted.lq.name, lq) if wanted.lq is not None and lq is not None else None
         answer, samples = self._ask(request, data, beside, 3 * height * width if keep else 0)
         if "mistake" in answer:
