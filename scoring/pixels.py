@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from ntire.picture.image import Pixels, depth_of, psnr_of
 
-On = Literal["rgb", "ycbcr", "yiq"]
-"""What is compared: all three channels, BT.601 Y with foot- and headroom as MATLAB's rgb2ycbcr, or full-range Y."""
+On = Literal["rgb", "ycbcr", "ycbcr-bgr", "yiq"]
+"""What is compared: all three channels, BT.601 Y with foot- and headroom as MATLAB's rgb2ycbcr, the same of B, G, R taken for
+R, G, B, or full-range Y.
+"""
 MATLAB = np.array([65.481, 128.553, 24.966])
-LUMA = {"ycbcr": MATLAB / 255, "yiq": np.array([0.299, 0.587, 0.114])}
+LUMA = {"ycbcr": MATLAB / 255, "ycbcr-bgr": MATLAB[::-1] / 255, "yiq": np.array([0.299, 0.587, 0.114])}
 """How red, green and blue are weighed in it."""
 STRIP_PIXELS = 1 << 15
 Measure = Callable[[Pixels, Pixels], float]
@@ -120,6 +122,19 @@ def ssim_skimage(restored: Pixels, gt: Pixels) -> float:
     return total / (len(gt) - 6)
 
 
+def ssim_skimage_of(on: On, window: int) -> Measure:
+    """The same on luma, with a uniform window of another size."""
+
+    def measure(restored: Pixels, gt: Pixels) -> float:
+        from skimage.metrics import structural_similarity
+
+        _at_least(window, gt)
+        ours, theirs = (_samples(image, on) for image in (restored, gt))
+        return float(structural_similarity(theirs, ours, win_size=window, data_range=255))  # type: ignore[no-untyped-call]
+
+    return measure
+
+
 def _at_least(window: int, image: Pixels) -> None:
     if min(image.shape[:2]) < window:
         height, width = image.shape[:2]
@@ -160,4 +175,6 @@ def _samples(image: Pixels, on: On) -> NDArray[np.float64]:
     if on == "rgb":
         return values
     # In this order of operations: luma that lies between two levels is rounded by its last bit.
-    return np.asarray(16 + values @ MATLAB / 255 if on == "ycbcr" else values @ LUMA["yiq"])
+    if on == "yiq":
+        return np.asarray(values @ LUMA["yiq"])
+    return np.asarray(16 + values @ np.ascontiguousarray(MATLAB if on == "ycbcr" else MATLAB[::-1]) / 255)

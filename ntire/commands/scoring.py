@@ -289,25 +289,28 @@ def leaderboard(
     *,
     track: str | Path,
     published: bool = False,
+    table: str = "",
     phase3: str | Path | None = None,
     say: Say = lambda line: None,
 ) -> Board:
     """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched.
 
-    With `published`, the rows of papers that ship with the track stand among them; with `phase3`, a table of marks, the total
+    With `published`, the rows of papers that ship with the track stand among them, with `table`, such as "MIRAGE table 1",
+    those of one table alone; with `phase3`, a table of marks, the total
     is the final of both phases. Raises UserError if there are no such rows, or the marks do not fit.
     """
     from ntire.scoring.leaderboard import ranked
-    from ntire.scoring.read_back import lines_of
-    from ntire.scoring.track import load_track, published_rows
+    from ntire.scoring.read_back import lines_of, published_lines
+    from ntire.scoring.track import load_track
 
-    given = paths_of(tables)
+    given, published = paths_of(tables), published or bool(table)
     if not given and not published:
         raise UserError("name the tables to rank, or ask for the --published rows of the track.")
     rules = load_track(str(track))
     lines: list[Line] = []
-    for path in [*given, *([published_rows(rules)] if published else [])]:
+    for path in given:
         lines += lines_of(path, rules, say)
+    lines += published_lines(rules, table, say) if published else []
     if phase3 is None:
         return Board(tuple(ranked(lines)))
     from ntire.scoring.phase3 import read_marks, with_phase3
@@ -376,14 +379,16 @@ def _found_landmarks(track: Track, lq: Path, device: str, name: DetectorName, sa
 
 
 def chosen_metrics(track: Track, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The metrics of a track, or those that are wanted, in the order of the rules."""
-    unknown = [name for name in wanted if name not in track.metrics]
+    """The metrics of a track, or those that are wanted, in the order of the rules; "all" are also those beside its table."""
+    if "all" in wanted:
+        return track.known_metrics
+    unknown = [name for name in wanted if name not in track.known_metrics]
     if unknown:
         raise UserError(
-            f"track {track.name} has no metric {', '.join(unknown)}; it has: {', '.join(track.metrics)}."
-            f"{nearest(unknown, track.metrics)}"
+            f"track {track.name} has no metric {', '.join(unknown)}; it has: {', '.join(track.known_metrics)}."
+            f"{nearest(unknown, track.known_metrics)}"
         )
-    return tuple(name for name in track.metrics if not wanted or name in wanted)
+    return tuple(name for name in track.known_metrics if name in (wanted or track.metrics))
 
 
 @app.command(
@@ -413,7 +418,10 @@ def score_command(
         ),
     ] = "retinaface",
     folder: Out = None,
-    metrics: Annotated[str, typer.Option(help="Only these, separated by commas; then there is no total.")] = "",
+    metrics: Annotated[
+        str,
+        typer.Option(help="Only these, separated by commas, or all; without one of the track's own there is no total."),
+    ] = "",
     device: Device = "auto",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute every metric again.")] = False,
     as_published: Annotated[
@@ -472,6 +480,7 @@ def leaderboard_command(
     published: Annotated[
         bool, typer.Option("--published", help="Also list the results published for this track.")
     ] = False,
+    table: Annotated[str, typer.Option(help='Only the published rows of one table, such as "MIRAGE table 1".')] = "",
     phase3: Annotated[
         Path | None, typer.Option(help="CSV with the phase 3 marks for the final score: team, user_study, efficiency.")
     ] = None,
@@ -480,11 +489,11 @@ def leaderboard_command(
     """Rank scores or published means by a track's rules; no image is touched."""
     from ntire.scoring.track import load_track
 
-    if tables or published:
+    if tables or published or table:
         load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.scoring.tables import as_json as lines_as_json
 
-    board = leaderboard(tables or [], track=track, published=published, phase3=phase3, say=say)
+    board = leaderboard(tables or [], track=track, published=published, table=table, phase3=phase3, say=say)
     if file:
         board.write(file.parent, file.stem)
     if as_json:
@@ -502,7 +511,7 @@ def tracks(
     ] = False,
 ) -> None:
     """List the tracks, or print the rules of one in words."""
-    from ntire.scoring.track import all_tracks, in_words, load_track, markdown
+    from ntire.scoring.track import all_tracks, grouped, in_words, load_track, markdown
 
     if as_markdown:
         out.print(markdown(), markup=False, soft_wrap=True)
@@ -513,8 +522,10 @@ def tracks(
     elif name is not None:
         out.print(in_words(chosen[0]), markup=False)
     else:
-        print_table(
-            ["track", "inputs", "metrics", "title"],
-            [[track.name, track.inputs, " ".join(track.metrics), track.title] for track in chosen],
-            prose=["metrics", "title"],
-        )
+        for group, of in grouped(chosen).items():
+            out.print(f"\n{group}", markup=False, style="bold")
+            print_table(
+                ["track", "metrics", "title"],
+                [[one.name, " ".join(one.metrics), one.title] for one in of],
+                prose=["metrics", "title"],
+            )

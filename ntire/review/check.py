@@ -356,9 +356,8 @@ class _Entry:
         return self.track.results if self.track is not None else ("png8",)
 
     def _multiple(self, key: str) -> int:
-        """Where the track adds the noise itself: what the clean picture is cut to a multiple of before."""
-        noise = self.track.noise_of(key.partition("/")[0]) if self.track is not None else None
-        return noise.multiple if noise else 1
+        """What the track cuts inputs and truth to a multiple of."""
+        return self.track.multiple_of(key.partition("/")[0]) if self.track is not None else 1
 
     def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[SeenImage]:
         raw, scale = self.track is not None and self.track.inputs == "raw", self.track.scale if self.track else 1

@@ -22,7 +22,7 @@ def distorted(picture, sigma=8.0, seed=0):
     return (picture + noise).round().clip(0, 255).astype(np.uint8)
 
 
-PIXELS = ("psnr", "psnr-y", "ssim", "ssim-y", "ssim-rgb", "ssim-skimage")
+PIXELS = ("psnr", "psnr-y", "psnr-y-bgr", "ssim", "ssim-y", "ssim-y-bgr", "ssim-rgb", "ssim-skimage")
 
 
 def measure(name, restored, gt):
@@ -82,6 +82,15 @@ def test_luma_weighs_red_green_and_blue_as_matlab_does(channel, weight):
     restored = gt.copy()
     restored[..., channel] = 100
     assert measure("psnr-y", restored, gt) == pytest.approx(20 * math.log10(255 / (weight * 100 / 255)), abs=1e-2)
+
+
+def test_weather_is_measured_on_a_luma_with_red_and_blue_exchanged_as_its_program_reads_them():
+    gt, weights = scene(31, 45), np.array([65.481, 128.553, 24.966]) / 255
+    restored = distorted(gt)
+    bgr = [(image[..., ::-1] @ weights + 16) / 255 for image in (gt, restored)]
+    expected = structural_similarity(*bgr, win_size=11, data_range=1)
+    assert measure("psnr-y-bgr", restored, gt) == pytest.approx(peak_signal_noise_ratio(*bgr, data_range=1), abs=1e-6)
+    assert measure("ssim-y-bgr", restored, gt) == pytest.approx(expected, abs=1e-6)
 
 
 def test_luma_psnr_is_the_rgb_error_seen_through_the_matlab_luma():
