@@ -5,7 +5,6 @@ copies; what comes back is lines of JSON and plain samples, read as one reads a 
 
 import atexit
 import json
-import os
 import queue
 import resource
 import secrets
@@ -24,6 +23,7 @@ import numpy as np
 
 from ntire import UserError
 from ntire.entry.findings import Finding
+from ntire.environment import usable_cores
 from ntire.files import read_regular
 from ntire.picture.image import Header, Integers, Pixels, UnreadableImage, decode, header_of, read_bytes
 from ntire.picture.preview import Preview, in_8_bits, shrunk
@@ -45,6 +45,8 @@ from ntire.sandbox.limits import Limits, apply_rlimits
 from ntire.sandbox.scratch import scratch_folder
 from ntire.text import printable
 
+MOST_WORKERS = 16
+"""Processes that look at pictures, each of which takes half a second to start."""
 LIMITS = Limits(seconds=120.0, memory_bytes=3 << 30, processes=64, files=256, file_bytes=0)
 """A picture of 130 megapixels and its input take 2 GiB while they are compared."""
 DIGITS = 64
@@ -105,7 +107,7 @@ def decoders() -> "Decoders":
 
 
 class Decoders:
-    """As many such processes as there are processors, up to four, each started when it is first needed."""
+    """As many such processes as there are processors to use, up to MOST_WORKERS, each started when it is first needed."""
 
     def __init__(self, backend: Backend | None = None) -> None:
         """`backend` is by default what works here, and no sandbox where none does; it is chosen when it is needed."""
@@ -115,7 +117,7 @@ class Decoders:
         self._exchange = self._scratch.enter_context(scratch_folder()) / "in"
         self._exchange.mkdir(mode=0o755)
         self._exchange.parent.chmod(0o755)
-        self._count = min(4, os.cpu_count() or 1)
+        self._count = min(MOST_WORKERS, usable_cores())
         # A sandbox ends with the thread that started it, so that one has to stay.
         self._starter = ThreadPoolExecutor(1)
         # The last one that answered goes first: a few pictures need no second process.
