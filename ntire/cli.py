@@ -31,6 +31,7 @@ COMMANDS = {
     "bench": "measuring",
     "cost": "measuring",
     "sheet": "restoring",
+    "report": "reporting",
     "route": "routing",
     "tracks": "scoring",
     "data": "data",

@@ -7,7 +7,6 @@ import contextlib
 import copy
 import dataclasses
 import errno
-import os
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +21,7 @@ import torch
 from ntire import UserError, __version__
 from ntire.entry.journal import Journal
 from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, write_manifest
-from ntire.environment import environment
+from ntire.environment import environment, usable_cores
 from ntire.files import sha256_of, sweep, writable_folder, write_atomically
 from ntire.method import Method
 from ntire.method.face_alignment import Finder
@@ -232,7 +231,7 @@ def _end(
 
 def _threads(cores_each: int) -> int:
     """Threads of a stage that is to have one for so many cores: two at least, as files make them wait, and twelve at most."""
-    return min(max((os.cpu_count() or 1) // cores_each, 2), 12)
+    return min(max(usable_cores() // cores_each, 2), 12)
 
 
 def _devices(prepared: Prepared, find: Finder | None, watcher: Watcher) -> list[Device]:
