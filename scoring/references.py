@@ -73,9 +73,8 @@ def expected_images(track: Track, references: References, metrics: Iterable[str]
     for name in names:
         subset = _subset(track, pictures[needed[0]].get(name), references, needed[0])
         subset, face = table.get(name, (subset, None))
-        noise = track.noise_of(subset)
         gt, lq = pictures.get("gt", {}).get(name), pictures.get("lq", inputs).get(name)
-        expected.append(Expected(name, subset, gt, lq, face, noise.multiple if noise else 1))
+        expected.append(Expected(name, subset, gt, lq, face, track.multiple_of(subset)))
     if track.scale > 1:
         problems += [problem for one in expected if (problem := _wrong_scale(track, one))]
     for subset, count in track.subsets.items():
