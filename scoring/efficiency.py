@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ntire.entry.manifest import Claims
 from ntire.entry.measured import Measured
-from ntire.entry.measured_files import Figures
+from ntire.entry.measured_files import MeasuredFigures
 from ntire.scoring.budgets import Name, Positive, Size
 
 Function = Literal["linear", "ratio", "exp"]
@@ -124,7 +124,7 @@ class MeanAtGate:
 
 
 @dataclass(frozen=True)
-class Cost:
+class EntryCost:
     """One cost of an entry."""
 
     name: Name
@@ -139,8 +139,8 @@ def costs_of(
     runtime_at: Size | None,
     claims: Claims,
     measured: Measured | None,
-    files: Figures,
-) -> tuple[Cost, ...]:
+    files: MeasuredFigures,
+) -> tuple[EntryCost, ...]:
     """The costs that a track asks for: what the organisers' files say, else what `verify` measured, else what is claimed.
 
     `at` is the size that multiply-adds and memory are for, `runtime_at` that of runtimes (None: the inputs as they are).
@@ -157,12 +157,12 @@ def costs_of(
     return tuple(_first(name, files.of(name, at, runtime_at), found.get(name), claimed[name]) for name in wanted)
 
 
-def _first(name: Name, of_file: tuple[float, str] | None, measured: float | None, claimed: float | None) -> Cost:
+def _first(name: Name, of_file: tuple[float, str] | None, measured: float | None, claimed: float | None) -> EntryCost:
     if of_file is not None:
-        return Cost(name, *of_file)
+        return EntryCost(name, *of_file)
     if measured is not None:
-        return Cost(name, measured, "measured")
-    return Cost(name, claimed, "" if claimed is None else "claimed")
+        return EntryCost(name, measured, "measured")
+    return EntryCost(name, claimed, "" if claimed is None else "claimed")
 
 
 def cost_total(terms: Sequence[CostTerm], own: Mapping[str, float], reference: Mapping[str, float]) -> float | None:
@@ -183,7 +183,7 @@ def lacking_of_reference(terms: Sequence[CostTerm], reference: Mapping[str, floa
     return [name for name in needed if not reference.get(name, 0.0) > 0]
 
 
-def as_json(costs: Sequence[Cost], means: Sequence[MeanAtGate]) -> dict[str, Any]:
+def as_json(costs: Sequence[EntryCost], means: Sequence[MeanAtGate]) -> dict[str, Any]:
     """Costs with their sources, and means at gates with their margins."""
     return {
         "costs": {one.name: {"value": one.value, "source": one.source} for one in costs},

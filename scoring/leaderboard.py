@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import Claims
 from ntire.entry.measured import held_against
-from ntire.entry.measured_files import Figures
+from ntire.entry.measured_files import MeasuredFigures
 from ntire.entry.verdict import Standing
 from ntire.scoring.budgets import Name, Spent
-from ntire.scoring.efficiency import NAMES, Cost, MeanAtGate, costs_of, lacking, lacking_of_reference
+from ntire.scoring.efficiency import NAMES, EntryCost, MeanAtGate, costs_of, lacking, lacking_of_reference
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row, Scored, subset_values
 from ntire.scoring.statistics import Sample, Uncertainty, mean, order, uncertainties
 from ntire.scoring.track import Gate, Track, score_by
 
 UNVERIFIED = Standing()
-NO_FIGURES = Figures()
+NO_FIGURES = MeasuredFigures()
 BINS = (-math.inf, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, math.inf)
 """Edges of the histogram of margins."""
 
@@ -78,7 +78,7 @@ class Line:
     uncertainty: Uncertainty | None = None
     by_subset: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """For each metric its means by subset, on tracks where the subsets count alike."""
-    costs: tuple[Cost, ...] = ()
+    costs: tuple[EntryCost, ...] = ()
     """What the track's cost terms ask for."""
     rankings: Mapping[str, SubRank] = field(default_factory=dict)
     """How it stands in the track's further rankings, by their names."""
@@ -111,7 +111,7 @@ def line_of(
     as_published: bool = False,
     verdict: Standing = UNVERIFIED,
     refused: Sequence[str] = (),
-    figures: Figures = NO_FIGURES,
+    figures: MeasuredFigures = NO_FIGURES,
 ) -> Line:
     """Average a submission's rows and hold it against the track's gates and budgets.
 

@@ -16,7 +16,7 @@ from ntire.entry.manifest import MANIFEST, Manifest, Submission
 from ntire.entry.measured_files import figures_beside
 from ntire.files import read_toml
 from ntire.scoring.budgets import Name
-from ntire.scoring.efficiency import Cost
+from ntire.scoring.efficiency import EntryCost
 from ntire.scoring.leaderboard import GateResult, Line, line_of, notes_at_gates, problems_of, wanted_costs
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row, Scored, Status
@@ -223,12 +223,12 @@ def _line(row: Mapping[str, str], cells: Mapping[str, float], track: Track) -> L
     )
 
 
-def _cost(name: Name, row: Mapping[str, str], cells: Mapping[str, float]) -> Cost:
+def _cost(name: Name, row: Mapping[str, str], cells: Mapping[str, float]) -> EntryCost:
     """A cost with the source that our own tables state."""
     column = next((one for one in _columns_of(name) if one in cells), None)
     if column is None:
-        return Cost(name, None, "")
-    return Cost(name, cells[column], row.get(f"{column}_source") or "table")
+        return EntryCost(name, None, "")
+    return EntryCost(name, cells[column], row.get(f"{column}_source") or "table")
 
 
 def _listed(cell: str) -> tuple[str, ...]:

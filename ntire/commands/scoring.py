@@ -290,6 +290,7 @@ class _Judge:
 
     def line(self, scorer: Scorer, scored: Scored, metrics: Sequence[str]) -> Line:
         """Its line on the leaderboard, not ranked yet."""
+        from ntire.commands.measured_figures import kept_figures
         from ntire.scoring.leaderboard import line_of
 
         refused = self.entrance.refusals(scored)
@@ -297,6 +298,7 @@ class _Judge:
         made = line_of(
             scored, scorer.track, metrics, scorer.identities(),
             as_published=self.as_published, verdict=standing, refused=refused,
+            figures=kept_figures(scored.submission, self.verdicts),
         )  # fmt: skip
         return replace(made, notes=(*made.notes, *self.entrance.remarks_on(scored.submission)))
 

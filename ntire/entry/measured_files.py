@@ -50,8 +50,8 @@ Form = TypeVar("Form", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Figures by name, size and file."""
+class MeasuredFigures:
+    """MeasuredFigures by name, size and file."""
 
     found: tuple[tuple[str, Size | None, float, str], ...] = field(default=())
 
@@ -61,7 +61,7 @@ class Figures:
         return next((one[2:] for one in self.found if one[:2] == (name, wanted)), None)
 
 
-def figures_beside(folder: Path) -> Figures:
+def figures_beside(folder: Path) -> MeasuredFigures:
     """The figures in a folder of results; none where there are no such files. Raises UserError for a file of another form."""
     found: list[tuple[str, Size | None, float, str]] = []
     cost = _read(folder / COST, _Cost)
@@ -75,7 +75,7 @@ def figures_beside(folder: Path) -> Figures:
         sizes = set(bench.inputs)
         found.append(("runtime_ms", None, value, BENCH))
         found += [("runtime_ms", size, value, BENCH) for size in sizes if len(sizes) == 1]
-    return Figures(tuple(found))
+    return MeasuredFigures(tuple(found))
 
 
 def _read(path: Path, form: type[Form]) -> Form | None:

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from ntire.scoring.efficiency import CostTerm, MeanAtGate, MeanGate
 from ntire.scoring.leaderboard import line_of, ranked
 from ntire.scoring.score import Row, Scored
 from ntire.scoring.track import Ranking, Term, Track, load_track, published_rows
+from tests.made import scene, write_png
 
 RANKS = ("22", "01", "16", "18", "15", "00", "20", "17", "10", "04", "05", "11", "06", "12")
 """Entries of 2026 by the report, without those that the gate refuses."""
@@ -115,8 +117,6 @@ TRACK = Track(
 def scored(entry, psnr, claims):
     rows = tuple(Row(name, name, "ok", {"psnr": value}) for name, value in psnr.items())
     manifest = Manifest(team=entry, track="t", date="2026-01-01", claims=claims)
-    from pathlib import Path
-
     return Scored(Submission(Path(entry), manifest), rows, {}, {})
 
 
@@ -239,3 +239,43 @@ def test_an_entry_is_named_by_its_own_name_before_its_team():
         replace(line("Base", **{**BASE, "runtime_ms": 1.0}), entry="other"),
     ]
     assert {one.entry: one.total for one in ranked(two)} == {"Base": 5.5, "other": 5.05}
+
+
+RULES = """
+name = "mine"
+title = "Mine"
+inputs = "esr"
+scale = 4
+average = "subsets"
+subsets = { a = 1, b = 1 }
+metrics = ["psnr"]
+better = "lower"
+reference = "Base"
+costs = [{ cost = "runtime_ms", function = "exp" }]
+mean_gates = [{ name = "q", metric = "psnr", least = { a = 20.0, b = 20.0 } }]
+source = "tests"
+"""
+
+
+def test_score_takes_what_bench_measured_from_beside_the_results(ntire, tmp_path):
+    (tmp_path / "mine.toml").write_text(RULES)
+    for number, subset in enumerate("ab"):
+        write_png(tmp_path / "gt" / subset / "x.png", scene(40, 48, seed=number))
+        for entry in ("Base", "Fast"):
+            write_png(tmp_path / "entries" / entry / "images" / subset / "x.png", scene(40, 48, seed=number) // 2 * 2)
+    for entry, claimed in (("Base", 10.0), ("Fast", 5.0)):
+        manifest = f'team = "{entry}"\ntrack = "mine"\ndate = 2026-01-01\n[claims]\nruntime_ms = {claimed}\n'
+        (tmp_path / "entries" / entry / "submission.toml").write_text(manifest)
+    (tmp_path / "out" / "Fast").mkdir(parents=True)
+    bench = {"end_to_end": {"median_ms": 40.0, "mean_ms": 44.0}}
+    (tmp_path / "out" / "Fast" / "bench.json").write_text(json.dumps(bench))
+    asked = ("score", tmp_path / "entries", "--track", tmp_path / "mine.toml", "--gt", tmp_path / "gt")
+    ran = ntire(*asked, "-o", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    rows = {
+        row["entry"]: row for row in csv.DictReader((tmp_path / "out" / "leaderboard.csv").read_text().splitlines())
+    }
+    assert (rows["Base"]["rank"], rows["Base"]["cost/runtime_ms_source"]) == ("1", "claimed")
+    assert (rows["Fast"]["rank"], rows["Fast"]["cost/runtime_ms_source"]) == ("2", "bench.json")
+    assert float(rows["Fast"]["total"]) == pytest.approx(math.exp(2 * 40 / 10))
+    assert float(rows["Fast"]["q/a_margin"]) > 0
