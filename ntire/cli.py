@@ -29,7 +29,7 @@ COMMANDS = {
     "pack": "reviewing",
     "bench": "measuring",
     "cost": "measuring",
-    "sheet": "restoring",
+    "sheet": "sheets",
     "report": "reporting",
     "route": "routing",
     "tracks": "scoring",
