@@ -20,7 +20,7 @@ from ntire.commands.screen import (
     say,
     watch_pictures,
 )
-from ntire.text import printable
+from ntire.text import nearest, printable
 
 if TYPE_CHECKING:
     from ntire.method import Method, Precision
@@ -274,6 +274,11 @@ def refuse_other_inputs(team: str | Path, kind: str, track: Track, scale: int) -
     """Raise UserError for a method that is not for the inputs of a track, or that makes pictures of another scale."""
     from ntire.method import catalogue
 
+    if kind not in catalogue.folders():
+        kinds = catalogue.folders()
+        raise UserError(
+            f"{team}: its class says track = {kind!r}, expected a kind of input: {', '.join(kinds)}.{nearest([kind], kinds)}"
+        )
     if kind not in catalogue.serving(track.inputs):
         raise UserError(
             f"{team}: its method is for {kind} inputs, track {track.name} has {track.inputs}. Use --track {kind}."
