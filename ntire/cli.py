@@ -3,6 +3,7 @@
 import ast
 import errno
 import importlib
+import re
 import sys
 import traceback
 import warnings
@@ -15,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from ntire import UserError, __version__
 from ntire.commands.options import app
 from ntire.sandbox.scratch import end_by_signals
+from ntire.text import nearest
 
 COMMANDS = {
     "demo": "demo",
@@ -25,14 +27,17 @@ COMMANDS = {
     "check": "reviewing",
     "verify": "reviewing",
     "pack": "reviewing",
+    "new-method": "new_method",
     "bench": "measuring",
     "cost": "measuring",
     "sheet": "restoring",
+    "report": "reporting",
     "route": "routing",
     "tracks": "scoring",
     "data": "data",
     "train": "training",
     "doctor": "doctor",
+    "study": "study",
     "weights": "weights",
 }
 """Every command in the order of `--help`, and its module below `ntire.commands`."""
@@ -53,21 +58,75 @@ class OnDemand(TyperGroup):
             again = typer.main.get_command(app)
             assert isinstance(again, OnDemand)
             self.imported = again.imported
+            _may_be_quiet(self.imported[cmd_name])
         return self.imported.get(cmd_name)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The app's help, with the first paragraph of each command's docstring."""
+        self._describe(ctx)
+        super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """The commands that begin so."""
+        self._describe(ctx)
+        return super().shell_complete(ctx, incomplete)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a value that is none of an option's choices is asked about."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            wrong = re.search(r"'(.*?)' is not one of (.*)", error.message)
+            if wrong:
+                error.message += nearest([wrong[1]], re.findall(r"'(.*?)'", wrong[2]))
+            raise
+
+    def _describe(self, ctx: Any) -> None:
+        """Take what the source says of each command for the command."""
         listed = {name: TyperCommand(name, help=text) for name in COMMANDS if (text := docstring(name)) is not None}
         self.imported = listed | {name: self.get_command(ctx, name) for name in COMMANDS if name not in listed}
-        super().format_help(ctx, formatter)
+
+
+def _hush(quiet: bool) -> None:
+    if quiet:
+        from ntire.commands.screen import be_quiet
+
+        be_quiet()
+
+
+_quiet = typer.Typer(add_completion=False)
+"""Of a command that does nothing, the option that all share is taken."""
+
+
+@_quiet.command()
+def _nothing(
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            callback=_hush,
+            expose_value=False,
+            help="Print only results and errors: no progress, no remarks.",
+        ),
+    ] = False,
+) -> None:
+    """Never called."""
+
+
+def _may_be_quiet(command: Any) -> None:
+    """Let a command, or each of a group, take `--quiet`."""
+    for one in getattr(command, "commands", {"": command}).values():
+        one.params += typer.main.get_command(_quiet).params
 
 
 def docstring(command: str) -> str | None:
     """What a command's function says of itself, read without importing it; None for a group of commands."""
     found = None
+    function = command.replace("-", "_")
     source = Path(__file__).with_name("commands") / f"{COMMANDS[command]}.py"
     for node in ast.parse(source.read_bytes()).body:
-        if isinstance(node, ast.FunctionDef) and node.name in (command, f"{command}_command"):
+        if isinstance(node, ast.FunctionDef) and node.name in (function, f"{function}_command"):
             found = ast.get_docstring(node)  # a public function of the same name stands above its command
     return found
 
@@ -103,10 +162,10 @@ def main() -> NoReturn:
 def _print_error(message: str) -> None:
     from rich.markup import escape
 
-    from ntire.commands.screen import log
+    from ntire.commands.screen import errors
     from ntire.text import printable
 
-    log.print(f"[bold red]error:[/] {escape(printable(message))}", soft_wrap=True)
+    errors.print(f"[bold red]error:[/] {escape(printable(message))}", soft_wrap=True)
 
 
 @app.callback(cls=OnDemand, invoke_without_command=True)

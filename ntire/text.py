@@ -16,9 +16,16 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.
 def meant(name: str, names: Iterable[str]) -> str:
     """The nearest of the names as a question, "Did you mean a or b?", or all of them where none is near."""
     known = list(dict.fromkeys(filter(None, names)))
-    lowered = {one.lower(): one for one in known}
-    near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
-    return f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known) or 'none'}."
+    return nearest([name], known).lstrip() or f"There are: {', '.join(known) or 'none'}."
+
+
+def nearest(names: Iterable[str], known: Iterable[str]) -> str:
+    """What may be meant by some names, as a question behind a sentence, " Did you mean a or b?"; empty where none is near."""
+    lowered = {one.lower(): one for one in known if one}
+    found = [
+        lowered[match] for name in names for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)
+    ]
+    return f" Did you mean {' or '.join(dict.fromkeys(found))}?" if found else ""
 
 
 def printable(text: str) -> str:

@@ -9,6 +9,7 @@ from ntire import UserError
 from ntire.scoring.leaderboard import Line, ranked
 from ntire.scoring.spreadsheet import read_table
 from ntire.scoring.track import Final, Track
+from ntire.text import nearest
 
 Marks = Mapping[str, Mapping[str, float]]
 """For each entry or team its mark in each input of phase 3."""
@@ -51,7 +52,8 @@ def with_phase3(lines: Sequence[Line], marks: Marks) -> list[Line]:
     """
     names = {name for line in lines for name in (line.entry, line.team)}
     if strangers := [name for name in marks if name not in names]:
-        raise UserError(f"marks of {', '.join(strangers)}, who are not among {', '.join(sorted(names))}.")
+        near = nearest(strangers, sorted(names))
+        raise UserError(f"marks of {', '.join(strangers)}, who are not among {', '.join(sorted(names))}.{near}")
     return ranked([_with_marks(line, marks) for line in lines])
 
 

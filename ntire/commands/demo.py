@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ntire.commands.options import Device, app
+from ntire.commands.options import AsJson, Device, app
 from ntire.commands.restoring import plan, run_job
 from ntire.commands.scoring import score
 from ntire.commands.screen import (
     out,
+    print_json,
     print_leaderboard,
     progress,
     say,
@@ -50,6 +51,7 @@ def run_demo(out: Path, options: Options, report: Callable[[str], Watch], say: S
 def demo(
     folder: Annotated[Path, typer.Option("-o", "--out", help="Where to write.")] = Path("ntire-demo"),
     device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Restore a small built-in sample set with two methods per track, score them and print the leaderboard."""
     from ntire.environment import choose_device
@@ -59,6 +61,11 @@ def demo(
         scored = run_demo(
             folder, Options(device=choose_device(device)), lambda title: watch_pictures(bars, title, None), say
         )
+    if as_json:
+        from ntire.scoring.tables import as_json as lines_as_json
+
+        print_json(lines_as_json(scored.lines))
+        return
     print_leaderboard(scored.lines)
     out.print(
         f"pictures side by side: {folder / 'contact-sheet.png'}\ntables: {folder / 'leaderboard.csv'}, .md, .json"

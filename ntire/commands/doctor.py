@@ -34,6 +34,7 @@ def doctor(
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
-        print_table(["check", "state", "found"], [[check.name, check.state, check.found] for check in checks])
+        rows = [[check.name, check.state, check.found] for check in checks]
+        print_table(["check", "state", "found"], rows, prose=["check", "found"])
     if any(check.state == "broken" for check in checks):
         raise typer.Exit(3)

@@ -38,6 +38,7 @@ from ntire.commands.screen import (
     progress,
     say,
 )
+from ntire.text import meant, nearest
 
 if TYPE_CHECKING:
     from ntire.benchmark.child import Setup
@@ -59,7 +60,9 @@ def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -
 
     unknown = [name for name in names if name not in random_weights.NAMES]
     if unknown:
-        raise UserError(f"no metric {', '.join(unknown)} to measure; there are: {', '.join(random_weights.NAMES)}.")
+        known = ", ".join(random_weights.NAMES)
+        near = nearest(unknown, random_weights.NAMES)
+        raise UserError(f"no metric {', '.join(unknown)} to measure; there are: {known}.{near}")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -276,7 +279,7 @@ def cost(
         with foreign_tree(team) as (backend, code, scratch):
             found = cost_in_sandbox(Sandbox(backend, code, scratch), *sizes)
         found["counted_by"] = "the code itself, in a sandbox: figures that it could have written by hand"
-        refuse_other_inputs(team, found["track"], rules)
+        refuse_other_inputs(team, found["track"], rules, found["scale"])
     else:
         from ntire.benchmark.cost import cost_in_full
         from ntire.method.settings import configured
@@ -380,6 +383,7 @@ def _bench_scorer(metrics: str, images: int, entries: int, rounds: int, as_json:
             [part.name, f"{part.plain_s:.2f}", f"{part.ours_s:.2f}", f"{part.ratio:.2f} x", f"{part.difference:.1e}"]
             for part in report.parts
         ],
+        prose=["plain loop, CPU s", "ntire, CPU s", "largest difference"],
     )
     out.print(
         f"{report.entries} entries of {report.images} images, median of {report.rounds} rounds; "
@@ -427,8 +431,8 @@ def _print_fidelity(track: str | None, team: str | None, *, as_json: bool, as_ma
 
     chosen = [one for one in passages() if track in (None, one.track) and team in (None, one.team)]
     if not chosen:
-        known = ", ".join(f"{one.team} ({one.track})" for one in passages())
-        raise UserError(f"there is no table of statements for {team or track}; there are: {known}.")
+        known = [name for one in passages() for name in ((one.team,) if team else (one.track,))]
+        raise UserError(f"there is no table of statements for {team or track}. {meant(team or track or '', known)}")
     if as_json:
         print_json([asdict(one) for one in chosen])
     elif as_markdown:
@@ -439,7 +443,8 @@ def _print_fidelity(track: str | None, team: str | None, *, as_json: bool, as_ma
                     for row in one.statements]  # fmt: skip
             summary = ", ".join(f"{count} {status}" for status, count in counts(one.statements).items() if count)
             out.print(f"\n{one.team} {one.track}: {one.source}; {summary}", markup=False)
-            print_table(["sentences", "statement", "status", "code"], rows)
+            header = ["sentences", "statement", "status", "code"]
+            print_table(header, rows, prose=["sentences", "statement", "status"])
 
 
 @app.command(
@@ -479,7 +484,8 @@ def teams(
     if as_json:
         print_json(found)
         return
-    print_table(COLUMNS, [in_short(row) for row in found])
+    spare = ["how the claim is read", "at", "claim", "weights"]
+    print_table(COLUMNS, [in_short(row) for row in found], prose=[*spare, "claim"], spare=spare)
     for line in dict.fromkeys(f"{row['team']} {row['track']}: {caveat}" for row in found for caveat in row["caveats"]):
         out.print(line, markup=False)
     for one in unpublished(track):

@@ -18,7 +18,6 @@ EPILOG = (
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     epilog=EPILOG,
@@ -26,15 +25,56 @@ app = typer.Typer(
 )
 
 
-Team = Annotated[str, typer.Option("--team", help="A team's name, or a folder with a method.py: ./NAME.")]
+def team_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What the shell offers for `--team`: the teams of the track that stands before it, else all."""
+    from ntire.method.catalogue import listed, serving
+    from ntire.scoring.track import load_track
+
+    try:
+        kinds: tuple[str | None, ...] = (
+            serving(load_track(ctx.params["track"]).inputs) if ctx.params.get("track") else (None,)
+        )
+    except UserError:
+        kinds = (None,)
+    names = sorted({method.team for kind in kinds for method in listed(kind)})
+    return [name for name in names if name.lower().startswith(incomplete.lower())]
 
 
-TrackName = Annotated[
-    str, typer.Option("--track", help="Track: raw, srgb, a full name as in `ntire tracks`, or the path of a TOML.")
+def track_names(incomplete: str) -> list[str]:
+    """What the shell offers for `--track`."""
+    from ntire.scoring.track import all_tracks
+
+    names = sorted({name for track in all_tracks() for name in (track.name, track.inputs)})
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def variant_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What the shell offers for `--variant`: those of the team that stands before it."""
+    from ntire.method.catalogue import listed
+
+    team = ctx.params.get("team")
+    return sorted({one.variant for one in listed() if one.team == team and one.variant.startswith(incomplete)} - {""})
+
+
+Team = Annotated[
+    str,
+    typer.Option("--team", autocompletion=team_names, help="A team's name, or a folder with a method.py: ./NAME."),
 ]
 
 
-Variant = Annotated[str | None, typer.Option(help="Variant of the team's method. Default: the first.")]
+TrackName = Annotated[
+    str,
+    typer.Option(
+        "--track",
+        autocompletion=track_names,
+        help="Track: raw, srgb, a full name as in `ntire tracks`, or the path of a TOML.",
+    ),
+]
+
+
+Variant = Annotated[
+    str | None, typer.Option(autocompletion=variant_names, help="Variant of the team's method. Default: the first.")
+]
 
 
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="Output folder.")]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ntire import UserError
+from ntire.commands.entering import enter, uploads_at
 from ntire.commands.options import AsJson, Device, Key, Out, TrackName, app
 from ntire.commands.restoring import paths_of
 from ntire.commands.screen import (
@@ -22,6 +23,7 @@ from ntire.commands.screen import (
     progress,
     say,
 )
+from ntire.text import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
     from ntire.entry.manifest import Submission
     from ntire.entry.verdict import Standing
     from ntire.review.acceptance import Entrance
+    from ntire.scoring.cache import Cache
     from ntire.scoring.detect import DetectorName
     from ntire.scoring.leaderboard import Line
     from ntire.scoring.references import Expected, References
     from ntire.scoring.score import Scored, Scorer
+    from ntire.scoring.sources import Sources
     from ntire.scoring.track import Track
 
 
@@ -52,6 +56,8 @@ class Board:
     """Where the tables belong: beside the entries, never in one."""
     observed: int = 0
     """Observations that had to be made; the others were in the cache."""
+    sources: Sources | None = None
+    """What was compared and where it lies; None for a ranking of tables."""
 
     @property
     def valid(self) -> bool:
@@ -87,7 +93,9 @@ class Board:
         from ntire.entry.results import place_of
         from ntire.files import writable_folder, write_together
         from ntire.scoring.read_back import ENTRY
+        from ntire.scoring.sources import SOURCES
         from ntire.scoring.tables import leaderboard_files, scores_text
+        from ntire.text import printable_json
 
         target = self.folder if folder is None else Path(folder)
         places = [place_of(target, one.submission.entry) for one, _ in self.scored]
@@ -99,6 +107,8 @@ class Board:
             writable_folder(place)
             files[place / SCORES] = scores_text(one.rows, one.of_set, metrics)
             files[place / ENTRY] = as_toml(one.submission.manifest)
+        if self.sources is not None:
+            files[target / SOURCES] = printable_json(self.sources.seen_from(target).model_dump(mode="json")) + "\n"
         write_together({**files, **leaderboard_files(target, self.lines, name)})
         return target
 
@@ -131,44 +141,43 @@ def score(
 ) -> Board:
     """Score entries, or all entries of folders, by the rules of their tracks; only those of `track` where one is named.
 
-    References that are not named are looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and
-    there is no total. An entry that `check` refuses is listed with the codes, not ranked; pictures are decoded in a sandbox.
-    Verdicts of `verify` are looked for in the folder `verdicts`, then beside the entries; with the organiser's `key`, a file,
-    only those count that it signed. What a verdict found the code to cost counts instead of claims; with `measure`, the code
-    of other entries that break no rule is counted and timed in a sandbox, too. `report` gets the images that are done and
-    their number in all. Nothing is written: see `Board.write`. Raises UserError where there are no entries, manifests,
-    metrics, references or weights to score with.
+    An entry is a folder or an archive, with a `submission.toml` or a challenge's `readme.txt`, or nothing but pictures; where
+    nothing names a track, these are compared by `metrics` alone, by default psnr and ssim. References that are not named are
+    looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and there is no total. An entry that `check`
+    refuses is listed with the codes, not ranked; pictures are decoded in a sandbox. Verdicts of `verify` are looked for in the
+    folder `verdicts`, then beside the entries; with the organiser's `key`, a file, only those count that it signed. What a
+    verdict found the code to cost counts instead of claims; with `measure`, the code of other entries that break no rule is
+    counted and timed in a sandbox, too. `report` gets the images that are done and their number in all. Nothing is written:
+    see `Board.write`. Raises UserError where there are no entries, metrics, references or weights to score with.
     """
-    from ntire.entry.results import entry_name, results_folder, results_of_entry
     from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
     from ntire.review.acceptance import Entrance
+    from ntire.sandbox.scratch import scratch_folder
     from ntire.scoring.cache import Cache, default_path
     from ntire.scoring.leaderboard import ranked, refused_line
     from ntire.scoring.references import References
-    from ntire.scoring.score import Scorer
+    from ntire.scoring.track import load_track
 
-    given, references = paths_of(entries), References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
+    references = References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
     device, secret = choose_device(device), read_key(Path(key)) if key else None
-    with Cache(default_path() if cache else None) as known:
+    wanted = load_track(str(track)) if track else None
+    with Cache(default_path() if cache else None) as known, scratch_folder() as scratch:
         entrance = Entrance(known)
-        by_track, broken = _by_track(given, str(track) if track else None, entrance, say)
-        _refuse(by_track, references, metrics)
-        scorers = [Scorer(one_track, chosen_metrics(one_track, metrics), device, known) for one_track, _ in by_track]
-        fields = [
-            _Field(scorer, of, expected_of(scorer, references, say, detector))
-            for scorer, (_, of) in zip(scorers, by_track, strict=True)
-        ]
+        entered = enter(
+            uploads_at(paths_of(entries), scratch, wanted, references, say), wanted, references, metrics, entrance, say
+        )
+        fields = _fields(entered.by_track, references, metrics, (device, known), detector, say)
         scored = _scored(fields, entrance, report)
-        where = Path(verdicts) if verdicts else None
-        judge = _Judge(entrance, where, secret, references, device, measure, as_published, say)
-        lines = [judge.line(*one) for one in scored]
-        lines += [refused_line(entry_name(root), by_track[0][0], entrance.refused_at(root)) for root in broken]
+        places = Path(verdicts) if verdicts else None
+        judge = _Judge(entrance, places, secret, references, device, measure, as_published, say)
+        lines, first = [judge.line(*one) for one in scored], entered.by_track[0][0]
+        lines += [refused_line(one.name, first, entrance.refused_at(one)) for one in entered.refused]
         for remark in known.remarks:
             say(remark)
     lines = [replace(line, notes=(*line.notes, *_not_proven(line.versions))) for line in lines]
-    folder = results_of_entry(given[0]) if _is_entry(given[0]) else results_folder(given[0])
-    return Board(tuple(ranked(lines)), tuple((one, names) for _, one, names in scored), folder, known.observed)
+    pairs = tuple((one, names) for _, one, names in scored)
+    return Board(tuple(ranked(lines)), pairs, entered.results, known.observed, _sources(fields))
 
 
 def _not_proven(identities: Mapping[str, str]) -> tuple[str, ...]:
@@ -199,6 +208,28 @@ class _Field:
     images: Sequence[Expected]
 
 
+def _sources(fields: Sequence[_Field]) -> Sources:
+    """Where all that was compared lies."""
+    from ntire.scoring.sources import ComparedImage, ScoredTrack, Sources
+
+    def text(path: Path | None) -> str | None:
+        return str(path) if path else None
+
+    return Sources(
+        tracks=tuple(
+            ScoredTrack(
+                rules=field.scorer.track,
+                images=tuple(
+                    ComparedImage(name=one.name, subset=one.subset, gt=text(one.gt), lq=text(one.lq))
+                    for one in field.images
+                ),
+                entries={one.entry: str(one.place) for one in field.entries},
+            )
+            for field in fields
+        )
+    )
+
+
 def _scored(
     fields: Sequence[_Field], entrance: Entrance, report: Callable[[int, int], None]
 ) -> list[tuple[Scorer, Scored, tuple[str, ...]]]:
@@ -212,10 +243,36 @@ def _scored(
     ]
 
 
-def _is_entry(folder: Path) -> bool:
-    from ntire.entry.manifest import find_submissions
+def _fields(
+    by_track: Sequence[tuple[Track, Sequence[Submission]]],
+    references: References,
+    metrics: Sequence[str],
+    where: tuple[str, Cache],
+    detector: DetectorName,
+    say: Say,
+) -> list[_Field]:
+    """What is to be scored; `where` are device and cache. What is missing for any track is told before the first image."""
+    from ntire.scoring.score import Scorer
 
-    return find_submissions(folder) == [folder]
+    _refuse(by_track, references, metrics)
+    scorers = [Scorer(track, chosen_metrics(track, metrics), *where) for track, _ in by_track]
+    return [
+        _field(scorer, entries, expected_of(scorer, references, say, detector), say)
+        for scorer, (_, entries) in zip(scorers, by_track, strict=True)
+    ]
+
+
+def _field(scorer: Scorer, entries: Sequence[Submission], images: Sequence[Expected], say: Say) -> _Field:
+    """Entries of a track with their folders of images, which uploads without a manifest do not name."""
+    from ntire.entry.manifest import IMAGES
+    from ntire.review.uploads import with_images_found
+
+    names = {one.name for one in images}
+    found = [with_images_found(one, names) for one in entries]
+    for one in found:
+        if one.pictures not in (IMAGES, ""):
+            say(f"{one.entry}: its images are those in {one.pictures}/")
+    return _Field(scorer, found, images)
 
 
 @dataclass(frozen=True)
@@ -237,14 +294,15 @@ class _Judge:
 
         refused = self.entrance.refusals(scored)
         standing = self._standing(scored.submission, scorer.track, refused)
-        return line_of(
+        made = line_of(
             scored, scorer.track, metrics, scorer.identities(),
             as_published=self.as_published, verdict=standing, refused=refused,
         )  # fmt: skip
+        return replace(made, notes=(*made.notes, *self.entrance.remarks_on(scored.submission)))
 
     def _standing(self, submission: Submission, track: Track, refused: Sequence[str]) -> Standing:
         """The verdict on it; where that says nothing of cost and it is asked for, its code is counted and timed now."""
-        found = _standing(submission.root, self.verdicts, self.key)
+        found = _standing(submission, self.verdicts, self.key)
         if not self.measure or found.measured is not None or refused:
             return found
         from ntire.commands.measured_figures import WITHOUT, figures_of_entry, given_to_code, paths_below, source_of
@@ -261,49 +319,15 @@ class _Judge:
         return replace(found, measured=measured)
 
 
-def _standing(root: Path, given: Path | None, key: bytes | None) -> Standing:
-    """The verdict on an entry in the folder given, else in the results folder beside the entries."""
-    from ntire.entry.results import entry_name, place_of, results_of_entry
+def _standing(submission: Submission, given: Path | None, key: bytes | None) -> Standing:
+    """The verdict on an entry in the folder given, else in the results folders beside it or its folder."""
+    from ntire.entry.results import place_of, places_of_entry
     from ntire.entry.verdict import VERIFICATION, standing_of
 
-    places = [place_of(one, entry_name(root)) / VERIFICATION for one in (given, results_of_entry(root)) if one]
+    folders = [*([given] if given else []), *places_of_entry(submission.place)]
+    places = [place_of(one, submission.entry) / VERIFICATION for one in folders]
     found = next((place for place in places if os.path.lexists(place)), places[-1])
-    return standing_of(found, root, key)
-
-
-def _by_track(
-    given: Sequence[Path], track_name: str | None, entrance: Entrance, say: Say
-) -> tuple[list[tuple[Track, list[Submission]]], list[Path]]:
-    """Entries by track, and the folders of those whose manifest is broken; with a name, only those of that track, which may
-    be a TOML's.
-    """
-    from ntire.entry.manifest import Submission, find_submissions, open_submission
-    from ntire.entry.results import entry_name
-    from ntire.scoring.track import load_track
-
-    roots = [root for folder in given for root in find_submissions(folder)]
-    names = [entry_name(root) for root in roots]
-    if len({*names}) < len(names):
-        twice = sorted(name for name in {*names} if names.count(name) > 1)
-        raise UserError(f"several entries are called {', '.join(twice)}. Rename their folders.")
-    wanted = load_track(track_name) if track_name else None
-    manifests = {root: entrance.enter(root, wanted) for root in roots}
-    whole = [Submission(root, manifest) for root, manifest in manifests.items() if manifest is not None]
-    broken = [root for root, manifest in manifests.items() if manifest is None]
-    if not whole:
-        for root in broken:
-            open_submission(root)
-        raise UserError("\n".join(f"{root}: {'; '.join(entrance.refused_at(root))}" for root in broken))
-    if wanted is None:
-        tracks = {name: load_track(name) for name in dict.fromkeys(one.track for one in whole)}
-        return [(track, [one for one in whole if one.track == name]) for name, track in tracks.items()], broken
-    entries = [one for one in whole if one.track == wanted.name]
-    others = [one.entry for one in whole if one.track != wanted.name]
-    if not entries:
-        raise UserError(f"no entry for track {wanted.name} in {', '.join(map(str, given))}.")
-    if others:
-        say(f"left out, as they are not for track {wanted.name}: {', '.join(others)}")
-    return [(wanted, entries)], broken
+    return standing_of(found, submission.root, key)
 
 
 def leaderboard(
@@ -311,25 +335,28 @@ def leaderboard(
     *,
     track: str | Path,
     published: bool = False,
+    table: str = "",
     phase3: str | Path | None = None,
     say: Say = lambda line: None,
 ) -> Board:
     """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched.
 
-    With `published`, the rows of papers that ship with the track stand among them; with `phase3`, a table of marks, the total
+    With `published`, the rows of papers that ship with the track stand among them, with `table`, such as "MIRAGE table 1",
+    those of one table alone; with `phase3`, a table of marks, the total
     is the final of both phases. Raises UserError if there are no such rows, or the marks do not fit.
     """
     from ntire.scoring.leaderboard import ranked
-    from ntire.scoring.read_back import lines_of
-    from ntire.scoring.track import load_track, published_rows
+    from ntire.scoring.read_back import lines_of, published_lines
+    from ntire.scoring.track import load_track
 
-    given = paths_of(tables)
+    given, published = paths_of(tables), published or bool(table)
     if not given and not published:
         raise UserError("name the tables to rank, or ask for the --published rows of the track.")
     rules = load_track(str(track))
     lines: list[Line] = []
-    for path in [*given, *([published_rows(rules)] if published else [])]:
+    for path in given:
         lines += lines_of(path, rules, say)
+    lines += published_lines(rules, table, say) if published else []
     if phase3 is None:
         return Board(tuple(ranked(lines)))
     from ntire.scoring.phase3 import read_marks, with_phase3
@@ -357,7 +384,7 @@ def references_of(track: Track, given: References) -> References:
 def expected_of(scorer: Scorer, given: References, say: Say, detector: DetectorName = "retinaface") -> list[Expected]:
     """The images that every entry must have. Raises UserError for references that are not there."""
     from ntire.picture.folder import in_lines, walk
-    from ntire.scoring.references import expected_images
+    from ntire.scoring.references import cut_truths, expected_images
 
     track = scorer.track
     references = references_of(track, given)
@@ -369,7 +396,12 @@ def expected_of(scorer: Scorer, given: References, say: Say, detector: DetectorN
     if "adaface" in metrics and references.landmarks is None and references.lq is not None:
         found = _found_landmarks(track, references.lq, scorer.device, detector, say)
         references = replace(references, landmarks=found)
-    return expected_images(track, references, metrics)
+    expected = expected_images(track, references, metrics)
+    cut = cut_truths(track, expected)
+    if cut:
+        some = f"{', '.join(cut[:3])}{', ...' if len(cut) > 3 else ''}"
+        say(f"{len(cut)} ground truth(s) cut at the right and at the bottom to x{track.scale} of the input: {some}")
+    return expected
 
 
 def _found_landmarks(track: Track, lq: Path, device: str, name: DetectorName, say: Say) -> Path:
@@ -393,22 +425,33 @@ def _found_landmarks(track: Track, lq: Path, device: str, name: DetectorName, sa
 
 
 def chosen_metrics(track: Track, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The metrics of a track, or those that are wanted, in the order of the rules."""
-    unknown = [name for name in wanted if name not in track.metrics]
+    """The metrics of a track, or those that are wanted, in the order of the rules; "all" are also those beside its table."""
+    if "all" in wanted:
+        return track.known_metrics
+    unknown = [name for name in wanted if name not in track.known_metrics]
     if unknown:
-        raise UserError(f"track {track.name} has no metric {', '.join(unknown)}; it has: {', '.join(track.metrics)}.")
-    return tuple(name for name in track.metrics if not wanted or name in wanted)
+        raise UserError(
+            f"track {track.name} has no metric {', '.join(unknown)}; it has: {', '.join(track.known_metrics)}."
+            f"{nearest(unknown, track.known_metrics)}"
+        )
+    return tuple(name for name in track.known_metrics if name in (wanted or track.metrics))
 
 
 @app.command(
     "score",
     epilog="Examples: [bold]ntire score submissions/[/]; "
-    "[bold]ntire score submissions/MiAlgo-srgb --gt clean/ --metrics psnr-y[/]; "
-    "[bold]ntire score teams/ --track face-2025 --lq test/ --landmarks test_face.csv[/]",
+    "[bold]ntire score uploads/ --track face-2025 --lq test/[/]; "
+    "[bold]ntire score restored/ --gt clean/ --metrics psnr,ssim[/]; "
+    "[bold]ntire score team.zip --track face-2025 --lq test/ --landmarks test_face.csv[/]",
 )
 def score_command(
-    submissions: Annotated[list[Path], typer.Argument(help="Entries, or folders of entries.")],
-    track: Annotated[str | None, typer.Option(help="Only entries of this track.")] = None,
+    submissions: Annotated[
+        list[Path],
+        typer.Argument(help="Entries (folders, .zip, .tar, .tar.gz; pictures alone will do), or folders of them."),
+    ],
+    track: Annotated[
+        str | None, typer.Option(help="The track of entries that do not name one; only entries of this track.")
+    ] = None,
     gt: Annotated[Path | None, typer.Option(help="Folder of ground truth. Default: $NTIRE_DATA/<track>/gt.")] = None,
     lq: Annotated[Path | None, typer.Option(help="Folder of inputs. Default: $NTIRE_DATA/<track>/lq.")] = None,
     landmarks: Annotated[
@@ -421,7 +464,10 @@ def score_command(
         ),
     ] = "retinaface",
     folder: Out = None,
-    metrics: Annotated[str, typer.Option(help="Only these, separated by commas; then there is no total.")] = "",
+    metrics: Annotated[
+        str,
+        typer.Option(help="Only these, separated by commas, or all; without one of the track's own there is no total."),
+    ] = "",
     device: Device = "auto",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute every metric again.")] = False,
     as_published: Annotated[
@@ -444,7 +490,7 @@ def score_command(
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]
     with progress() as bars:
-        task = bars.add_task("scoring")
+        task = bars.add_task("scoring", total=None)
         board = score(
             submissions, track, gt=gt, lq=lq, landmarks=landmarks, detector=detector, metrics=wanted, device=device,
             cache=not no_cache, as_published=as_published, verdicts=folder, key=key, measure=measure, say=say,
@@ -456,7 +502,7 @@ def score_command(
     else:
         print_leaderboard(board.lines)
         out.print(f"tables: {written / 'leaderboard.csv'}, .md, .json, and scores.csv of each entry", markup=False)
-        if wanted:
+        if wanted and all(line.total is None for line in board.lines):
             out.print("only some metrics were asked for: there is no total and no rank")
     if not board.valid:
         raise typer.Exit(1)
@@ -480,6 +526,7 @@ def leaderboard_command(
     published: Annotated[
         bool, typer.Option("--published", help="Also list the results published for this track.")
     ] = False,
+    table: Annotated[str, typer.Option(help='Only the published rows of one table, such as "MIRAGE table 1".')] = "",
     phase3: Annotated[
         Path | None, typer.Option(help="CSV with the phase 3 marks for the final score: team, user_study, efficiency.")
     ] = None,
@@ -488,11 +535,11 @@ def leaderboard_command(
     """Rank scores or published means by a track's rules; no image is touched."""
     from ntire.scoring.track import load_track
 
-    if tables or published:
+    if tables or published or table:
         load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.scoring.tables import as_json as lines_as_json
 
-    board = leaderboard(tables or [], track=track, published=published, phase3=phase3, say=say)
+    board = leaderboard(tables or [], track=track, published=published, table=table, phase3=phase3, say=say)
     if file:
         board.write(file.parent, file.stem)
     if as_json:
@@ -510,7 +557,7 @@ def tracks(
     ] = False,
 ) -> None:
     """List the tracks, or print the rules of one in words."""
-    from ntire.scoring.track import all_tracks, in_words, load_track, markdown
+    from ntire.scoring.track import all_tracks, grouped, in_words, load_track, markdown
 
     if as_markdown:
         out.print(markdown(), markup=False, soft_wrap=True)
@@ -521,7 +568,10 @@ def tracks(
     elif name is not None:
         out.print(in_words(chosen[0]), markup=False)
     else:
-        print_table(
-            ["track", "inputs", "metrics", "title"],
-            [[track.name, track.inputs, " ".join(track.metrics), track.title] for track in chosen],
-        )
+        for group, of in grouped(chosen).items():
+            out.print(f"\n{group}", markup=False, style="bold")
+            print_table(
+                ["track", "metrics", "title"],
+                [[one.name, " ".join(one.metrics), one.title] for one in of],
+                prose=["metrics", "title"],
+            )

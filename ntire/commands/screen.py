@@ -9,23 +9,47 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
+from ntire.commands.table import between_words
 from ntire.text import printable, printable_json
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from ntire.benchmark.protocol import BenchReport
     from ntire.entry.findings import Finding
     from ntire.review.check import Report
     from ntire.review.verify import Verification
-    from ntire.runner.runner import Result, Summary
+    from ntire.runner.runner import Result, Summary, Watcher
     from ntire.scoring.leaderboard import Line
     from ntire.training.loop import Step
 
-# A pipe has no width: lines are wrapped only where a person would see them wrapped.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
-log = Console(stderr=True, highlight=False)
+
+class Screen(Console):
+    """A console that breaks lines between words only: what is one word (a number, a path, a hash) can be read and copied."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """As rich's, but for where the lines of a text break."""
+        if len(objects) == 1 and isinstance(objects[0], str | Text) and not how.get("soft_wrap"):
+            text = objects[0] if isinstance(objects[0], Text) else Text(objects[0])
+            if isinstance(objects[0], str) and how.get("markup", True):
+                text = Text.from_markup(objects[0])
+            objects, how = (between_words(text, self.width),), how | {"soft_wrap": True}
+        super().print(*objects, **how)
+
+
+NO_WIDTH = 1_000_000
+"""Of a pipe: lines are wrapped only where a person would see them wrapped."""
+out = Screen(highlight=False, width=None if sys.stdout.isatty() else NO_WIDTH)
+log = Screen(stderr=True, highlight=False)
+errors = Screen(stderr=True, highlight=False)
+"""For what `--quiet` does not hush."""
+
+
+def be_quiet() -> None:
+    """No progress and no remarks from now on: only results and errors."""
+    log.quiet = True
 
 
 def say(line: str) -> None:
@@ -36,13 +60,22 @@ def print_json(value: Any) -> None:
     typer.echo(printable_json(value, indent=2, allow_nan=False))
 
 
-def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.table import Table
+def print_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, prose: Sequence[str] = (), spare: Sequence[str] = ()
+) -> None:
+    """A table that fits the terminal; see `ntire.commands.table.laid_out`."""
+    from ntire.commands import table
 
-    table = Table(*header, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row))
-    out.print(table)
+    piped = out.width >= NO_WIDTH
+    shown = table.laid_out(header, rows, None if piped else out.width, prose=prose, spare=spare)
+    with out.capture() as captured:
+        for part in shown.parts:
+            out.print(part, soft_wrap=isinstance(part, Text))
+    # Cells are filled up with blanks, which nobody sees and a long cell makes many of.
+    lines = captured.get().splitlines()
+    out.file.write("".join(f"{line.rstrip() if piped else line}\n" for line in lines))
+    if shown.left_out:
+        out.print(f"no room for: {', '.join(shown.left_out)}. A wider terminal or --json shows all.", markup=False)
 
 
 @contextmanager
@@ -66,14 +99,15 @@ def progress() -> "Iterator[Progress]":
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=log,
-        disable=not log.is_terminal,
+        disable=log.quiet or not log.is_terminal,
     )
     try:
         with bars:
             yield bars
     except KeyboardInterrupt as stopped:
         there = str(stopped) or "what is finished stays"
-        say(f"stopped. {there[0].upper()}{there[1:]}. Run the same command again to go on.")
+        words = f"stopped. {there[0].upper()}{there[1:]}. Run the same command again to go on."
+        errors.print(printable(words), markup=False, soft_wrap=True)
         if isinstance(stopped, LeftAtOnce):
             sys.stdout.flush()
             # Threads that still compute would bring a dying interpreter down.
@@ -81,22 +115,35 @@ def progress() -> "Iterator[Progress]":
         raise typer.Exit(130) from None
 
 
-def watch_pictures(bars: "Progress", title: str, total: int | None) -> "Callable[[Result, bool], None]":
-    """A bar on a terminal, one plain line an image elsewhere."""
-    task = bars.add_task(escape(title), total=total)
+def watch_pictures(bars: "Progress", title: str, total: int | None) -> "Watcher":
+    """A bar on a terminal and one for each picture in work, one plain line an image elsewhere."""
+    from ntire.runner.runner import Watcher
 
-    def report(result: "Result", computed: bool) -> None:
-        bars.advance(task)
-        seconds = f"{result.seconds:.2f} s" if result.seconds is not None else ""
-        line = (
-            f"{title}: {result.image} {result.status if computed else 'kept'} {seconds} {result.problem or ''}".rstrip()
-        )
-        if not log.is_terminal or result.status != "done":
-            say(line)
-        if computed and result.notes:
-            say(f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}")
+    class OnScreen(Watcher):
+        def __init__(self) -> None:
+            self.whole = bars.add_task(escape(title), total=total)
+            self.in_work: dict[str, TaskID] = {}
 
-    return report
+        def __call__(self, result: "Result", computed: bool) -> None:
+            bars.advance(self.whole)
+            if result.image in self.in_work:
+                bars.remove_task(self.in_work.pop(result.image))
+            seconds = f"{result.seconds:.2f} s" if result.seconds is not None else ""
+            how = result.status if computed else "kept"
+            if not log.is_terminal or result.status != "done":
+                say(f"{title}: {result.image} {how} {seconds} {result.problem or ''}".rstrip())
+            if computed and result.notes:
+                say(f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}")
+
+        def advanced(self, image: str, done: int, of: int) -> None:
+            if image not in self.in_work:
+                self.in_work[image] = bars.add_task(f"  {escape(printable(image))}, tiles")
+            bars.update(self.in_work[image], completed=done, total=of)
+
+        def stopping(self) -> None:
+            say("finishing what is in work; press Ctrl-C again to stop now")
+
+    return OnScreen()
 
 
 def print_summary(summary: "Summary") -> None:
@@ -113,7 +160,7 @@ def print_summary(summary: "Summary") -> None:
         out.print(str(summary.effect), markup=False)
     if summary.failed:
         rows = [[one.image, one.status, one.problem or ""] for one in summary.failed]
-        print_table(["image", "status", "problem"], rows)
+        print_table(["image", "status", "problem"], rows, prose=["problem"])
 
 
 def watch_training(bars: "Progress") -> "Callable[[Step], None]":
@@ -138,7 +185,8 @@ def print_cost(found: dict[str, Any]) -> None:
         if claimed[key] is not None:
             words += f"   claimed {claimed[key]:>18,}   difference {off[key]:+.2%}"
         out.print(words, markup=False)
-    out.print(f"for an image of {found['at'][0]} x {found['at'][1]}; 1 multiply-add is 2 FLOPs", markup=False)
+    larger = f", which becomes {found['output_at'][0]} x {found['output_at'][1]}" if found["scale"] > 1 else ""
+    out.print(f"for an image of {found['at'][0]} x {found['at'][1]}{larger}; 1 multiply-add is 2 FLOPs", markup=False)
     seen, own, written = found["counters"], found["parameters"], found["activations"]
     made = {name: macs for name, macs in seen.items() if macs is not None}
     apart = " = " if len({*made.values()}) == 1 else ", "
@@ -199,7 +247,8 @@ def print_bench(report: "BenchReport") -> None:
                     side.name, what, f"{found.median_ms:.2f}", f"{found.low_ms:.2f} .. {found.high_ms:.2f}",
                     f"{found.p90_ms:.2f}", f"{found.mean_ms:.2f}", f"{low:.2f} .. {high:.2f}", str(found.calls),
                 ])  # fmt: skip
-    print_table(["method", "", "median ms", "95 %", "p90", "mean", "quartiles", "calls"], rows)
+    header = ["method", "", "median ms", "95 %", "p90", "mean", "quartiles", "calls"]
+    print_table(header, rows, spare=["quartiles", "mean"])
     rows = []
     for side in filter(None, (report.side, report.against)):
         for phase, peaks in side.peaks.items():
@@ -209,7 +258,8 @@ def print_bench(report: "BenchReport") -> None:
             )
             host = f"{peaks['host_mb'] or 0:.0f} MB"
             rows.append([side.name, phase, took, host, "" if on_device is None else f"{on_device:.0f} MB"])
-    print_table(["method", "phase", "took", "host memory, peak", "device memory, peak"], rows)
+    header = ["method", "phase", "took", "host memory, peak", "device memory, peak"]
+    print_table(header, rows, prose=header[3:])
     if report.against and report.cpu_ratio and report.wall_ratio:
         for what, ratio in (("CPU time", report.cpu_ratio), ("wall time", report.wall_ratio)):
             out.print(
@@ -233,7 +283,8 @@ def print_bench(report: "BenchReport") -> None:
 def print_findings(findings: "Sequence[Finding]") -> None:
     if findings:
         rows = [[one.code, one.problem, one.file, one.expected, one.found] for one in findings]
-        print_table(["code", "problem", "file", "expected", "found"], rows)
+        header = ["code", "problem", "file", "expected", "found"]
+        print_table(header, rows, prose=["problem", "expected", "found"])
         for code, do in dict.fromkeys((one.code, one.do) for one in findings):
             out.print(f"{code}: {do}", markup=False)
 
@@ -257,7 +308,8 @@ def print_verification(found: "Verification") -> None:
         for one in found.images
     ]  # fmt: skip
     if rows:
-        print_table(["image", "status", "largest", "mean", "PSNR, dB", "pixels", "seconds", "problem"], rows)
+        header = ["image", "status", "largest", "mean", "PSNR, dB", "pixels", "seconds", "problem"]
+        print_table(header, rows, prose=["problem"], spare=["seconds", "mean"])
     for probe in found.probes:
         state = {True: "passed", False: "FAILED", None: "open"}[probe.passed]
         out.print(f"{probe.name:28} {state:8} {printable(probe.found)}", markup=False)
@@ -299,6 +351,9 @@ def print_verification(found: "Verification") -> None:
 def print_leaderboard(lines: "Sequence[Line]") -> None:
     from ntire.scoring.tables import cells, legend
 
-    print_table(*cells(lines))
+    header, rows = cells(lines)
+    subsets = list(dict.fromkeys(one for line in lines for one in line.track.subsets))
+    # The track and the names of teams are told by the entries where all are alike.
+    print_table(header, rows, prose=["remarks", "failed"], spare=["track", "95 %", "ranks", *subsets, "team"])
     for one in legend(lines):
         out.print(one, markup=False)

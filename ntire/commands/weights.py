@@ -16,6 +16,7 @@ from ntire.commands.screen import (
     print_table,
     progress,
 )
+from ntire.text import nearest
 
 if TYPE_CHECKING:
     from ntire.method.method_table import Declared
@@ -40,7 +41,7 @@ def declared_weights(names: Sequence[str], track_name: str | None) -> list[Decla
     found = weights_of_methods(catalogue.serving(track.inputs) if track else None)
     found += [
         Declared(name, f"metric {name}", weights, *locate(weights, None))
-        for name in (track.metrics if track else METRICS)
+        for name in (track.known_metrics if track else METRICS)
         for weights in METRICS[name].weights
     ]
     if track is None:
@@ -50,7 +51,8 @@ def declared_weights(names: Sequence[str], track_name: str | None) -> list[Decla
     unknown = sorted(set(names) - known)
     if unknown:
         raise UserError(
-            f"no weights are declared under {', '.join(unknown)}. `ntire weights list` shows all teams, metrics and files."
+            f"no weights are declared under {', '.join(unknown)}.{nearest(unknown, sorted(known))} "
+            "`ntire weights list` shows all teams, metrics and files."
         )
     wanted = [one for one in found if not names or one.weights.file in names or one.name in names]
     # One file may fill several parts of a method.
@@ -70,21 +72,24 @@ def weights_list(names: Names = None, track: OfTrack = None, as_json: AsJson = F
         print_json(rows)
         return
     columns = ["for", "file", "state", "provenance", "license", "size_mb", "sha256", "path"]
-    print_table(columns, [[str(row[column]) if row[column] is not None else "" for column in columns] for row in rows])
+    cells = [[str(row[column]) if row[column] is not None else "" for column in columns] for row in rows]
+    # Who asks for some of them wants to see all that there is to copy.
+    spare = [] if names or track else ["path", "sha256", "license", "provenance"]
+    print_table(columns, cells, prose=["for", "license"], spare=spare)
     if names or track:
         for path, one in {one.path: one for one in found if one.state == "missing"}.items():
             out.print("\n  ".join([str(path), *ways_to_get(one.weights)]), markup=False, soft_wrap=True)
 
 
 @weights_app.command("fetch", epilog="Example: [bold]ntire weights fetch MiAlgo[/]; resumes an interrupted download")
-def weights_fetch(names: Names = None, track: OfTrack = None) -> None:
+def weights_fetch(names: Names = None, track: OfTrack = None, as_json: AsJson = False) -> None:
     """Download missing files into the cache and check their hashes."""
     from ntire.method.weights_files import fetch
 
     missing = {one.path: one for one in declared_weights(names or [], track) if one.state == "missing"}
-    if not missing:
+    if not missing and not as_json:
         out.print("nothing to fetch: every declared file is here")
-    problems = []
+    problems, fetched = [], []
     with progress() as bars:
         for one in missing.values():
             task = bars.add_task(one.weights.file, total=one.weights.size)
@@ -93,27 +98,35 @@ def weights_fetch(names: Names = None, track: OfTrack = None) -> None:
                 bars.update(task, completed=have, total=total)
 
             try:
-                log.print(f"fetched {fetch(one.weights, report)}", markup=False)
+                fetched.append(str(fetch(one.weights, report)))
+                log.print(f"fetched {fetched[-1]}", markup=False, soft_wrap=True)
             except UserError as error:
                 problems.append(str(error))
+    if as_json:
+        print_json({"fetched": fetched, "problems": problems})
     if problems:
         raise UserError("\n".join(problems), exit_code=3)
 
 
 @weights_app.command("verify", epilog="Example: [bold]ntire weights verify[/]")
-def weights_verify(names: Names = None, track: OfTrack = None) -> None:
+def weights_verify(names: Names = None, track: OfTrack = None, as_json: AsJson = False) -> None:
     """Check the sha256 of every installed file; exit code 3 if one is damaged."""
     from ntire.method.weights_files import verify
 
-    problems = []
+    rows, problems = [], []
     for one in {one.path: one for one in declared_weights(names or [], track)}.values():
-        if one.state == "missing":
-            out.print(f"missing   {one.weights.file}", markup=False)
-            continue
+        state = "missing" if one.state == "missing" else "ok" if one.weights.sha256 else "no hash"
         try:
-            verify(one.weights, one.path)
-            out.print(f"{'ok' if one.weights.sha256 else 'no hash':9} {one.path}", markup=False)
+            if one.state != "missing":
+                verify(one.weights, one.path)
         except UserError as error:
             problems.append(str(error))
+            state = "damaged"
+        rows.append([state, one.weights.file, str(one.path)])
+    header = ["state", "file", "path"]
+    if as_json:
+        print_json([dict(zip(header, row, strict=True)) for row in rows])
+    else:
+        print_table(header, rows, spare=header[2:])
     if problems:
         raise UserError("\n".join(problems), exit_code=3)

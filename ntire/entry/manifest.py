@@ -45,7 +45,7 @@ class WeightsUsed(_Section):
     file: str
     sha256: str
     license: str | None = None
-    provenance: Literal["official", "retrained"] | None = None
+    provenance: Literal["official", "retrained", "own"] | None = None
     note: str | None = None
     """What was chosen in it, such as averaged weights of several."""
 
@@ -92,11 +92,20 @@ class Submission:
 
     root: Path
     manifest: Manifest
+    handed_in: Path | None = None
+    """The folder or archive that it came as, where its files are read from another place."""
+    pictures: str = IMAGES
+    """Where its images are, relative to `root`; empty for `root` itself."""
+
+    @property
+    def place(self) -> Path:
+        """The folder or archive that a user knows it by."""
+        return self.handed_in or self.root
 
     @property
     def entry(self) -> str:
         """Its name on the leaderboard: the folder's, so that no two entries of one folder share it."""
-        return entry_name(self.root)
+        return entry_name(self.place)
 
     @property
     def team(self) -> str:
@@ -109,7 +118,7 @@ class Submission:
     @property
     def images(self) -> Path:
         """The folder of restored images."""
-        return self.root / IMAGES
+        return self.root / self.pictures
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
@@ -133,18 +142,6 @@ def open_submission(root: Path) -> Submission:
     if not (root / IMAGES).is_dir():
         raise UserError(f"{root}: expected restored images in {IMAGES}/, found no such folder.")
     return Submission(root, read_toml(manifest, Manifest, root))
-
-
-def find_submissions(folder: Path) -> list[Path]:
-    """The entry that `folder` is, or the entries in it, by name. Raises UserError if there are none."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: expected an entry or a folder of entries, found no such folder.")
-    if (folder / MANIFEST).is_file():
-        return [folder]
-    entries = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
-    if not entries:
-        raise UserError(f"{folder}: expected entries, folders with a {MANIFEST}; found none. `ntire run` makes one.")
-    return entries
 
 
 def content_of(root: Path) -> str:

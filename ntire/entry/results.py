@@ -16,15 +16,27 @@ def results_folder(entries: Path) -> Path:
 
 
 def results_of_entry(entry: Path) -> Path:
-    """The same for a folder or archive that is an entry: beside the folder that it lies in, or beside itself where nothing
-    can be written there.
+    """The same for a folder or archive that is an entry: beside the folder that it lies in with others.
+
+    Beside itself where that would be outside of the working directory that a user looks at, or cannot be written to.
     """
+    beside, own = places_of_entry(entry)
+    parent, here = _named(entry).parent, Path.cwd()
+    writable = os.access(beside if beside.is_dir() else beside.parent, os.W_OK)
+    return beside if parent.name and writable and not here.is_relative_to(parent) else own
+
+
+def places_of_entry(entry: Path) -> tuple[Path, Path]:
+    """Where results of an entry may have gone: beside the folder that it lies in, and beside itself."""
     entry = _named(entry)
-    for place in (entry.parent, entry.with_name(entry_name(entry))):
-        found = results_folder(place)
-        if place.name and os.access(found if found.is_dir() else found.parent, os.W_OK):
-            return found
-    return results_folder(entry)
+    own = results_folder(entry.with_name(entry_name(entry)))
+    return (results_folder(entry.parent) if entry.parent.name else own), own
+
+
+def is_results(folder: Path) -> bool:
+    """Whether a folder is such a one, and no entry."""
+    tables = all((folder / f"{TABLES}{suffix}").is_file() for suffix in ("csv", "md", "json"))
+    return tables or (folder.name.endswith(SUFFIX) and any(folder.glob("*/verification.json")))
 
 
 def entry_name(entry: Path) -> str:

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from ntire import UserError
 from ntire.method.schedule import COSINE, Curve
+from ntire.text import nearest
 
 OwnLoss = Literal["own", "generation", "orthogonality", "importance"]
 """Losses that a method computes itself, from its features, weights or gradients."""
@@ -174,8 +175,11 @@ class Recipe:
 
     def _refuse_unknown(self, unknown: list[str]) -> None:
         if unknown:
-            known = ", ".join(self._places())
-            raise UserError(f"the recipe has no stage {', '.join(sorted(set(unknown)))}; it has: {known}.")
+            known = self._places()
+            near = nearest(unknown, known)
+            raise UserError(
+                f"the recipe has no stage {', '.join(sorted(set(unknown)))}; it has: {', '.join(known)}.{near}"
+            )
 
     def scaled(
         self,
@@ -201,6 +205,7 @@ class Recipe:
         if strange:
             raise UserError(
                 f"the recipe has no loss {', '.join(sorted(strange))}; it has: {', '.join(sorted(self.losses))}."
+                f"{nearest(sorted(strange), sorted(self.losses))}"
             )
         kept = [replace(stage, losses={k: v for k, v in stage.losses.items() if k not in without}) for stage in kept]
         empty = [stage.name for stage in kept if not stage.losses]

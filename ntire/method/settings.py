@@ -6,6 +6,7 @@ from typing import Any
 
 from ntire import UserError
 from ntire.method.contract import Method
+from ntire.text import nearest
 
 
 def configured(method: type[Method], settings: Mapping[str, str]) -> type[Method]:
@@ -16,7 +17,8 @@ def configured(method: type[Method], settings: Mapping[str, str]) -> type[Method
     unknown = [name for name in settings if name not in method.settable]
     if unknown:
         known = "; ".join(f"{name}: {what}" for name, what in method.settable.items())
-        raise UserError(f"{method.team} has no setting {', '.join(unknown)}. It has {known or 'none'}.")
+        near = nearest(unknown, method.settable)
+        raise UserError(f"{method.team} has no setting {', '.join(unknown)}.{near} It has {known or 'none'}.")
     taken = inspect.signature(method).parameters
     given = {name: _like(taken[name].default, name, value) for name, value in settings.items() if name in taken}
     if not given:

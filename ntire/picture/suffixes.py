@@ -48,7 +48,7 @@ def why_not(suffix: str, suffixes: Collection[str] = PICTURES) -> str | None:
     return f"{kind}; save it as PNG to have it read" if kind else "no picture by its name"
 
 
-Result = Literal["png8", "png16", "tiff8", "tiff16", "tiff-float", "npy"]
+Result = Literal["png8", "png16", "tiff8", "tiff16", "tiff-float", "npy", "jpeg8", "webp8", "bmp8"]
 RESULTS: dict[Result, str] = {
     "png8": "an 8-bit RGB PNG",
     "png16": "a 16-bit RGB PNG",
@@ -56,6 +56,9 @@ RESULTS: dict[Result, str] = {
     "tiff16": "a 16-bit RGB TIFF",
     "tiff-float": "an RGB TIFF of floats",
     "npy": "a NumPy array (H, W, 3)",
+    "jpeg8": "an RGB JPEG",
+    "webp8": "an RGB WebP",
+    "bmp8": "an 8-bit RGB BMP",
 }
 """What a track may take for a result, in words."""
 

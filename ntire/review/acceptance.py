@@ -12,16 +12,17 @@ import numpy as np
 from ntire import UserError, __version__
 from ntire.entry.archive import ArchiveLimits
 from ntire.entry.findings import Finding
-from ntire.entry.manifest import Manifest, Submission
+from ntire.entry.manifest import Submission
 from ntire.files import sha256_of
 from ntire.picture.folder import passed_over
 from ntire.picture.image import SUFFIXES, UnreadableImage
 from ntire.review.check import copies_in, examine
 from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import BadImage, SeenImage, Wanted, bytes_of, constant
+from ntire.review.uploads import Upload
 from ntire.scoring.cache import Cache, key_of
 from ntire.scoring.score import AskedFor, RefusedPicture, Scored, ScoredPicture, Status
-from ntire.scoring.track import Track
+from ntire.scoring.track import NO_RULES, Track
 
 BASELINE = "Copy"
 """The team whose images are its inputs, and which says so."""
@@ -34,6 +35,8 @@ STATUS: dict[str, Status] = {
 """Of an image with such a finding; "unreadable" for the others."""
 TOLERATED = frozenset({"E310", "E311"})
 """The image has values all the same, which show what is wrong with it; the entry is not ranked."""
+FORMALITIES = frozenset({"E201", "E208"})
+"""What `check` refuses before an upload and no organiser drops an entry for: its pictures are there and can be compared."""
 NAMED = 3
 """Files that are named for each code."""
 
@@ -47,33 +50,50 @@ class Entrance:
         self._lock = threading.Lock()
         self._found: dict[Path, list[Finding]] = defaultdict(list)
 
-    def enter(self, root: Path, track: Track | None) -> Manifest | None:
-        """Look at everything in an entry but its pictures; its manifest, if that is in order."""
-        try:
-            manifest, found = examine(root, track)
-        except UserError as error:
-            manifest, found = None, (Finding("E101", "", "a folder that can be read", str(error)),)
-        self._found[root] = list(found)
-        return manifest
+    def enter(self, upload: Upload, track: Track | None) -> Submission | None:
+        """Look at everything in an upload but its pictures; the entry that it is, if it can be scored."""
+        manifest, found = None, upload.findings
+        if upload.root is not None:
+            try:
+                manifest, seen = examine(upload.root, track, upload.name)
+                found += seen
+            except UserError as error:
+                found += (Finding("E101", "", "a folder that can be read", str(error)),)
+        if manifest is None or any(one.code == "E205" for one in found):
+            self._found[upload.path] = list(found)
+            return None
+        assert upload.root is not None
+        self._found[upload.root] = list(found)
+        return Submission(upload.root, manifest, None if upload.root == upload.path else upload.path)
 
     def refusals(self, scored: Scored) -> tuple[str, ...]:
         """Each rule that a scored entry breaks, with its code and the files; without those that its rows tell."""
         root = scored.submission.root
-        self._found[root] += copies_in(root)
+        self._found[root] += copies_in(root, scored.submission.pictures)
         names = [row.image for row in scored.rows if row.status == "unexpected"]
         self._found[root] += [Finding("E302", name, "images of the track's inputs", "no such input") for name in names]
         told = {row.code for row in scored.rows if row.status not in ("ok", "unexpected")}
         excused = {"E311"} if scored.submission.team == BASELINE else set()
         return self._refused_at(root, told | excused)
 
-    def refused_at(self, root: Path) -> tuple[str, ...]:
-        """Each rule that an entry breaks, with its code and the files."""
-        return self._refused_at(root, set())
+    def refused_at(self, upload: Upload) -> tuple[str, ...]:
+        """Each rule that an upload breaks which cannot be scored, with its code and the files."""
+        return self._refused_at(upload.path, set())
+
+    def remarks_on(self, submission: Submission) -> tuple[str, ...]:
+        """What `check` asks for beyond the pictures, and an entry that is scored lacks."""
+        if submission.track == NO_RULES:
+            return ()
+        lacking: dict[str, list[str]] = defaultdict(list)
+        for one in self._found[submission.root]:
+            if one.code in FORMALITIES:
+                lacking[f"{one.code} {one.problem}"].append(one.expected.removeprefix("a line on "))
+        return tuple(f"{words} ({', '.join(dict.fromkeys(expected))})" for words, expected in lacking.items())
 
     def _refused_at(self, root: Path, without: set[str]) -> tuple[str, ...]:
         files: dict[str, list[str]] = defaultdict(list)
         for one in sorted(set(self._found[root]), key=lambda one: (one.code, one.file)):
-            if one.breaks_a_rule and one.code not in without:
+            if one.breaks_a_rule and one.code not in without and one.code not in FORMALITIES:
                 files[f"{one.code} {one.problem}"].append(one.file or one.found)
         return tuple(
             f"{words} ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
@@ -83,7 +103,8 @@ class Entrance:
     def pictures(self, submission: Submission) -> dict[str, Path]:
         """See `ntire.scoring.score.Source`: also what only looks like a picture by its name, which is refused when opened."""
         found: dict[str, Path] = {}
-        for path in _listed(submission.images):
+        code = submission.root / "method"
+        for path in _listed(submission.images, code):
             name = path.relative_to(submission.images).with_suffix("").as_posix()
             if name not in found or path.suffix.lower() == ".png":
                 found[name] = path
@@ -91,7 +112,9 @@ class Entrance:
 
     def open(self, submission: Submission, path: Path, asked: AskedFor) -> ScoredPicture | RefusedPicture:
         """See `Source`."""
-        wanted = Wanted(path, path.relative_to(submission.root).as_posix(), size=asked.size, root=submission.root)
+        lq = asked.size[0] // asked.scale, asked.size[1] // asked.scale
+        name = path.relative_to(submission.root).as_posix()
+        wanted = Wanted(path, name, size=lq, scale=asked.scale, root=submission.root)
         plain = tuple(asked.results) == ("png8",)
         try:
             data = bytes_of(wanted, asked.size, 4 if plain else 16)
@@ -99,7 +122,9 @@ class Entrance:
             return self._refused(submission, bad.finding)
         sha256 = sha256_of(data)
         decode = partial(decoders().decode, path, data)
-        key = key_of("accepted", __version__, sha256, repr(asked.size), asked.lq.sha256 if asked.lq else "")
+        key = key_of(
+            "accepted", __version__, sha256, repr((asked.size, asked.scale)), asked.lq.sha256 if asked.lq else ""
+        )
         if plain and self._cache.get([key]):
             return ScoredPicture(path, sha256, decode)
         if not plain:
@@ -149,8 +174,11 @@ class Entrance:
         return RefusedPicture(STATUS.get(first.code, "unreadable"), problem, first.code)
 
 
-def _listed(folder: Path) -> list[Path]:
-    """Everything with a picture's suffix below a folder that is no link, by name: files, links, folders, whatever they are."""
+def _listed(folder: Path, without: Path) -> list[Path]:
+    """Everything with a picture's suffix below a folder that is no link, by name: files, links, folders, whatever they are.
+
+    Apart from what lies in the folder `without`.
+    """
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
             return []
@@ -158,7 +186,7 @@ def _listed(folder: Path) -> list[Path]:
         return []
     found: list[Path] = []
     for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not passed_over(name)]
+        folders[:] = [name for name in folders if not passed_over(name) and Path(where, name) != without]
         found += [Path(where, name) for name in (*folders, *files) if _is_picture(name)]
         if len(found) > ArchiveLimits().files or len(Path(where).relative_to(folder).parts) > ArchiveLimits().depth:
             break

@@ -5,11 +5,13 @@ is run only in a sandbox, only where one is named, and only to see that it impor
 """
 
 import math
-import os
+import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,12 +22,14 @@ from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
 from ntire.entry.verdict import VERIFICATION
+from ntire.environment import usable_cores
 from ntire.files import line_of, open_regular, read_regular
 from ntire.picture.folder import in_lines, passed_over
+from ntire.picture.scale import factor
 from ntire.picture.suffixes import Result
 from ntire.review.code_checks import CODE, METHOD, look_at_method
-from ntire.review.image_check_workers import decoders
-from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, is_picture, size_in
+from ntire.review.image_check_workers import MOST_WORKERS, decoders
+from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, input_of, is_picture, size_in
 from ntire.review.submitted_method import SubmittedMethod, clean_tree, size_of
 from ntire.runner.runner import look_for_inputs
 from ntire.sandbox.child import Backend
@@ -46,6 +50,10 @@ README_LINES = {
     "other": ("other",),
 }
 """The four lines that the challenges ask for, such as `runtime per image [s] : 10.43`, by words before the colon."""
+TEAM_LINE = re.compile(
+    r"(?:the\s+)?team(?:['’]?s)?[\s_-]*(?:name)?|(?:codabench|codalab)[\s_-]+(?:team|user)[\s_-]*(?:name)?|name\s+of\s+(?:the\s+)?team"
+)
+"""What stands before the colon of a line with the team's name, in small letters."""
 
 InputsOf = Callable[[Track], Path | None]
 """Where the inputs of a track are, if that is known."""
@@ -97,14 +105,15 @@ def check(entry: Path, track: Track | None, inputs_of: InputsOf, sandbox: Backen
         raise UserError(f"{entry}: cannot be read: {error.strerror or error}.") from None
 
 
-def examine(root: Path, track: Track | None) -> tuple[Manifest | None, tuple[Finding, ...]]:
+def examine(root: Path, track: Track | None, team: str = "") -> tuple[Manifest | None, tuple[Finding, ...]]:
     """What `check` finds in a folder apart from the pictures and their names; and its manifest, if that is in order.
 
-    Raises UserError for a folder that cannot be read.
+    Where there is none, what a challenge's readme.txt says stands in for it; with neither, the team is called `team`. Raises
+    UserError for a folder that cannot be read.
     """
     entry = _Entry(root, printable(root.name), track, lambda track: None)
     entry.no_verdict_of_its_own()
-    manifest = entry.manifest()
+    manifest = entry.manifest() if MANIFEST in entry.files else entry.stand_in(team or root.name)
     for names in entry.images({}).values():
         entry.several(names)
     if manifest is not None:
@@ -113,10 +122,11 @@ def examine(root: Path, track: Track | None) -> tuple[Manifest | None, tuple[Fin
     return manifest, tuple(entry.findings)
 
 
-def copies_in(root: Path) -> list[Finding]:
-    """E312 for each image of a folder that is also shipped elsewhere in it."""
+def copies_in(root: Path, pictures: str = IMAGES) -> list[Finding]:
+    """E312 for each image of a folder, below `pictures`, that is also shipped elsewhere in it."""
     entry = _Entry(root, printable(root.name), None, lambda track: None)
-    images = [name for name in entry.files if name.startswith(f"{IMAGES}/")]
+    prefix = f"{pictures}/" if pictures else ""
+    images = [name for name in entry.files if name.startswith(prefix) and (prefix or not name.startswith(METHOD))]
     others = [name for name in entry.files if name not in images and _begins_as_a_picture(root / name)]
     if others:
         heads = {name: _head(root / name, root) for name in images}
@@ -206,6 +216,18 @@ class _Entry:
                 self._add("E204", MANIFEST, "no mistakes", f"{len(mistakes) - MOST_MISTAKES} more")
             return None
 
+    def stand_in(self, team: str) -> Manifest | None:
+        """A manifest of what a readme.txt and the track say, where an entry has none; None if the track is not known."""
+        claims = self._readme()
+        name = next((name for name in self.files if name.lower() == README), None)
+        stated = _team_of(self._text(name)) if name else ""
+        if self.track is None:
+            if name is None:
+                self._add("E205", MANIFEST, "the track, with --track", "neither a manifest nor a track")
+            return None
+        made = date.fromtimestamp(self.root.stat().st_mtime)
+        return Manifest(team=stated or printable(team) or "unnamed", track=self.track.name, date=made, claims=claims)
+
     def _settle_track(self, stated: object) -> None:
         # Never by `load_track`: a manifest's "track" must not make us open a file of its choice.
         named = next((track for track in all_tracks() if track.name == stated), None)
@@ -228,12 +250,7 @@ class _Entry:
         if self.track is None:
             self._add("E205", name, "the track, with --track", f"only a {README}, which does not say it")
         self._add("W207", name, MANIFEST, README)
-        try:
-            text = read_regular(self.root / name, MOST_TEXT, self.root).decode(errors="replace")
-        except OSError as error:
-            self._add("E208", name, "a text", str(error))
-            return Claims()
-        stated = _readme_lines(text)
+        stated = _readme_lines(self._text(name))
         for key in README_LINES:
             if key not in stated:
                 self._add("E208", name, f"a line on {key}", "none")
@@ -243,6 +260,14 @@ class _Entry:
             seconds = None
             self._add("E208", name, "a runtime in seconds an image", stated["runtime"])
         return Claims(runtime_ms=1000 * seconds if seconds is not None and 0 <= seconds < math.inf else None)
+
+    def _text(self, name: str) -> str:
+        """A text of the entry's; empty if it cannot be read, which is told."""
+        try:
+            return _decoded(read_regular(self.root / name, MOST_TEXT, self.root))
+        except OSError as error:
+            self._add("E208", name, "a text", str(error))
+            return ""
 
     def _inputs(self) -> dict[str, Path]:
         """The inputs by the names that their images must have; empty if it is not known where they are."""
@@ -331,18 +356,17 @@ class _Entry:
         return self.track.results if self.track is not None else ("png8",)
 
     def _multiple(self, key: str) -> int:
-        """Where the track adds the noise itself: what the clean picture is cut to a multiple of before."""
-        noise = self.track.noise_of(key.partition("/")[0]) if self.track is not None else None
-        return noise.multiple if noise else 1
+        """What the track cuts inputs and truth to a multiple of."""
+        return self.track.multiple_of(key.partition("/")[0]) if self.track is not None else 1
 
     def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[SeenImage]:
-        raw = self.track is not None and self.track.inputs == "raw"
+        raw, scale = self.track is not None and self.track.inputs == "raw", self.track.scale if self.track else 1
         pairs = [(name, inputs.get(key)) for key, names in images.items() for name in names]
         if raw:
             # The user's own frames: what they are read with has no place where strangers' pictures are.
             sizes = _in_threads(lambda pair: size_of(pair[1], "raw") if pair[1] else None, pairs)
             wanted = [
-                Wanted(self.root / name, name, size=size, results=self._results(), root=self.root)
+                Wanted(self.root / name, name, size=size, scale=scale, results=self._results(), root=self.root)
                 for (name, _), size in zip(pairs, sizes, strict=True)
             ]
         else:
@@ -350,12 +374,28 @@ class _Entry:
             wanted = [
                 Wanted(self.root / name, name, size=_cut(lq, multiple), results=self._results(), root=self.root)
                 if lq and (multiple := self._multiple(key)) > 1
-                else Wanted(self.root / name, name, lq, results=self._results(), root=self.root)
+                else Wanted(self.root / name, name, lq, scale=scale, results=self._results(), root=self.root)
                 for key, (name, lq) in zip(keys, pairs, strict=True)
             ]
         seen = decoders().look(wanted)
         self.findings += [finding for one in seen for finding in one.findings]
+        self._scales(wanted, seen)
         return seen
+
+    def _scales(self, wanted: Sequence[Wanted], seen: Sequence[SeenImage]) -> None:
+        """Several scales in one folder are a mistake of the whole entry, which a line for each image would hide."""
+        if self.track is None or self.track.scale == 1:
+            return
+        scale = self.track.scale
+        pairs = [(input_of(asked)[1], one.size) for asked, one in zip(wanted, seen, strict=True)]
+        scales = Counter(
+            times
+            for size, found in pairs
+            if size and found and (times := factor(found, (size[0] // scale, size[1] // scale)))
+        )
+        if len(scales) > 1:
+            found = ", ".join(f"{count} of x{times}" for times, count in scales.most_common())
+            self._add("E316", IMAGES, f"images of one scale, x{scale}", found)
 
     def copies(self, seen: Sequence[SeenImage], sizes: set[tuple[int, int]]) -> None:
         """Finished images that lie elsewhere in the entry: what code shows instead of what it computes."""
@@ -404,7 +444,7 @@ def inner_folder(root: Path, track: Track | None) -> Path:
 
 
 def _wrapper(files: Sequence[str], track: Track | None) -> str:
-    visible = [name for name in files if not name.startswith(".")]
+    visible = [name for name in files if not any(map(passed_over, name.split("/")))]
     tops = {name.partition("/")[0] for name in visible}
     if len(tops) != 1 or visible == [*tops]:
         return ""
@@ -412,6 +452,30 @@ def _wrapper(files: Sequence[str], track: Track | None) -> str:
     firsts = {name.removeprefix(f"{top}/").partition("/")[0].lower() for name in visible}
     own = {MANIFEST, README, IMAGES, *(subset.lower() for subset in (track.subsets if track else ()))}
     return top if firsts & own else ""
+
+
+def says_a_readme_line(path: Path, root: Path) -> bool:
+    """Whether a readme.txt in a folder is one of a challenge's uploads, and not about several of them."""
+    try:
+        text = _decoded(read_regular(path, MOST_TEXT, root))
+    except OSError:
+        return False
+    return bool(_readme_lines(text) or _team_of(text))
+
+
+def _decoded(text: bytes) -> str:
+    """A text as Windows and others write it."""
+    code = "utf-16" if text.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    return text.decode(code, errors="replace")
+
+
+def _team_of(text: str) -> str:
+    """The team's name, if a line of a readme.txt says it."""
+    for line in text.splitlines():
+        head, colon, value = line.partition(":")
+        if colon and value.strip() and TEAM_LINE.fullmatch(head.strip(" \t*#-_[]").lower()):
+            return printable(" ".join(value.strip(" \t*").split()))
+    return ""
 
 
 def _readme_lines(text: str) -> dict[str, str]:
@@ -452,5 +516,5 @@ def _cut(lq: Path, multiple: int) -> tuple[int, int]:
 
 def _in_threads(look: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """Results in the order of the items; reading runs without the interpreter's lock, so threads are enough."""
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(MOST_WORKERS, usable_cores())) as pool:
         return list(pool.map(look, items))

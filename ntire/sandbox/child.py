@@ -31,7 +31,7 @@ from ntire import UserError, __version__
 from ntire.sandbox.limits import Held, Limits, cpu_seconds_of, family, hold, means, memory_of, scratch_of
 from ntire.sandbox.scratch import is_left, name_of_ours, scratch_folder
 from ntire.sandbox.seccomp import program
-from ntire.text import printable
+from ntire.text import nearest, printable
 
 Backend = Literal["bubblewrap", "docker", "podman", "none"]
 BACKENDS: tuple[Backend, ...] = ("bubblewrap", "docker", "podman", "none")
@@ -108,7 +108,9 @@ def choose(wanted: str, without: str = WITHOUT) -> Backend:
     if wanted == "none":
         return "none"
     if wanted not in ("auto", *BACKENDS):
-        raise UserError(f"--sandbox {wanted}: expected auto, {', '.join(BACKENDS)}.")
+        raise UserError(
+            f"--sandbox {wanted}: expected auto, {', '.join(BACKENDS)}.{nearest([wanted], ('auto', *BACKENDS))}"
+        )
     candidates = [cast(Backend, wanted)] if wanted != "auto" else [one for one in BACKENDS if one != "none"]
     reasons = []
     for one in candidates:

@@ -159,9 +159,9 @@ def test_a_folder_with_a_method_runs_like_a_team(ntire, plugin, pair):
         (["run", "--team", "Copy", "--track", "srgb", "lq", "--device", "tpu"], 2, "--device tpu"),
         (["run", "--team", "MiAlgo", "--track", "srgb", "lq", "--weights", "lq/a.png"], 2, "not a whole weights file"),
         (["run", "--team", "Copy"], 2, "Missing option"),
-        (["score", "nowhere"], 2, "no such folder"),
-        (["score", "empty"], 2, "found none"),
-        (["score", "lq"], 2, "expected entries"),
+        (["score", "nowhere"], 2, "no such file or folder"),
+        (["score", "empty"], 2, "found nothing"),
+        (["score", "lq"], 2, "Name the track with --track"),
         (["tracks", "rwa"], 2, "unknown track"),
         (["train", "--team", "Copy", "--track", "srgb", "--data", "lq"], 2, "has no recipe"),
         (
@@ -471,8 +471,10 @@ def test_our_scores_stand_beside_published_ones(ntire, tmp_path):
     assert found[0]["team"] == "ours"
     assert found[0]["total"] == pytest.approx(sum(subsets.values()) / 5)
     assert {"MIRAGE-S", "PromptIR", "AirNet"} <= {one["team"] for one in found}
-    refused = ntire("leaderboard", "--track", "face-2025", "--published")
-    assert (refused.code, "no published rows ship for track face-2025" in refused.err) == (2, True)
+    refused = ntire("leaderboard", "--track", "face-2026", "--published")
+    assert (refused.code, "no published rows ship for track face-2026" in refused.err) == (2, True)
+    unknown = ntire("leaderboard", "--track", "multi-5", "--table", "MIRAGE table 9")
+    assert "Did you mean MIRAGE table 2?" in unknown.err
     assert "name the tables to rank" in ntire("leaderboard", "--track", "multi-5").err
 
 

@@ -1,0 +1,1 @@
+"""A scoring's results as static pages to look at: leaderboard, entries, pictures."""
