@@ -255,3 +255,36 @@ def _print_powers(found: Sequence[Power], gaps: Sequence[float], told: Sequence[
         out.print(f"{header[2 + number]}: told apart in 8 of 10 studies with {how}", markup=False)
     for line in told:
         out.print(f"- {line}", markup=False)
+
+
+@study_app.command(
+    "serve",
+    epilog="Examples: [bold]ntire study serve study/[/]; "
+    "[bold]ntire study serve study/ --port 8300 --root-path /raim --public https://study.example.org[/]",
+)
+def study_serve(
+    study: Study,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at. Only this machine reaches the default.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 8000,
+    root_path: Annotated[str, typer.Option(help="Path below which a reverse proxy shows it, such as /study.")] = "",
+    public: Annotated[
+        str | None, typer.Option(help="Address that observers see, such as https://study.example.org, for the links.")
+    ] = None,
+) -> None:
+    """Serve a study to observers' browsers until Ctrl-C; prints the organiser's link."""
+    from ntire.study.serving import root_of, serve
+    from ntire.study.session import Site
+
+    root = root_of(root_path)
+
+    def told(site: Site, at: int) -> None:
+        base = (public or f"http://{f'[{host}]' if ':' in host else host}:{at}").rstrip("/") + root
+        out.print(
+            f"observers:  {base}/" + ("  (anybody may register)" if site.design.access.open else ""), markup=False
+        )
+        out.print(f"organiser:  {base}/admin/{site.keys.admin}", markup=False)
+        out.print("The organiser's link shows the invitations and is for you alone. Ctrl-C ends it; no vote is lost.")
+
+    serve(study, host, port, root, told)
