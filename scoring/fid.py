@@ -104,6 +104,26 @@ def read_statistics(path: Path) -> tuple[Vector, NDArray[np.float64]]:
     return mean, covariance
 
 
+def frechet_distance_of_sets(restored: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """The distance between the Gaussians of two sets of features (n, d), (m, d), in float64.
+
+    With Xc and Yc centred and over the root of n - 1 and m - 1, Tr sqrt(Xc^T Xc Yc^T Yc) is the sum of the singular values of
+    Xc Yc^T, an n x m problem, whatever d.
+    """
+    if min(len(restored), len(truth)) < 2:
+        raise ValueError(f"a covariance needs at least 2 images, found {min(len(restored), len(truth))}")
+    ours, theirs = _centred(restored), _centred(truth)
+    shift = ((restored.mean(axis=0) - truth.mean(axis=0)) ** 2).sum()
+    trace_of_root = np.linalg.svd(ours @ theirs.T, compute_uv=False).sum()
+    return float(shift + (ours**2).sum() + (theirs**2).sum() - 2 * trace_of_root)
+
+
+def _centred(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    """X with X^T X the covariance of features (n, d); of more than d images, the d rows of R that X^T X = R^T R."""
+    centred: NDArray[np.float64] = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
+    return np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
+
+
 def frechet_distance(features: NDArray[np.float64], mean: Vector, covariance: NDArray[np.float64]) -> float:
     """|m1 - m2|^2 + Tr(C1 + C2 - 2 sqrt(C1 C2)) between features (n, d) and a Gaussian, in float64.
 

@@ -11,7 +11,7 @@ from ntire.entry.measured import held_against
 from ntire.entry.verdict import Standing
 from ntire.scoring.budgets import Spent
 from ntire.scoring.metrics import METRICS
-from ntire.scoring.score import Row, Scored
+from ntire.scoring.score import Row, Scored, subset_values
 from ntire.scoring.statistics import Sample, Uncertainty, mean, order, uncertainties
 from ntire.scoring.track import Gate, Track
 
@@ -94,9 +94,7 @@ def line_of(
     expected = [row for row in scored.rows if row.status != "unexpected"]
     bad = [row for row in expected if row.status != "ok"]
     per_image = [name for name in metrics if METRICS[name].over == "image"]
-    by_subset: dict[str, dict[str, float]] = {}
-    if track.average == "subsets":
-        by_subset = {name: _means_by_subset(track, expected, name, present=as_published) for name in per_image}
+    by_subset = _by_subset(track, scored, expected, metrics, as_published) if track.average == "subsets" else {}
     if as_published:
         means = {name: _published_mean(track, expected, name) for name in per_image}
         found = {name: value for name, value in means.items() if value is not None} | dict(scored.of_present)
@@ -110,7 +108,7 @@ def line_of(
             if expected and all(name in row.values for row in expected)
         } | dict(scored.of_set)
     gates = tuple(_gate_result(gate, expected, not as_published) for gate in track.gates if gate.metric in metrics)
-    complete = set(metrics) == set(track.metrics)
+    complete = set(metrics) >= set(track.metrics)
     values = {name: [row.values.get(name, math.nan) for row in expected] for name in per_image}
     claims = scored.submission.manifest.claims
     understated, remarks = _beside_claims(claims, verdict)
@@ -132,6 +130,20 @@ def line_of(
         by_subset=by_subset,
     )
     return replace(line, problems=(*problems_of(line, [] if as_published else bad), *understated, *refused))
+
+
+def _by_subset(
+    track: Track, scored: Scored, expected: Sequence[Row], metrics: Sequence[str], present: bool
+) -> dict[str, dict[str, float]]:
+    """For each metric its means by subset, or what it says of a subset as a whole."""
+    of_sets = scored.of_present if present else scored.of_set
+    return {
+        name: subset_values(of_sets, name)
+        if METRICS[name].over == "set"
+        else _means_by_subset(track, expected, name, present=present)
+        for name in metrics
+        if METRICS[name].over == "image" or subset_values(of_sets, name)
+    }
 
 
 def _beside_claims(claims: Claims, verdict: Standing) -> tuple[list[str], list[str]]:

@@ -153,6 +153,16 @@ def _ssim(on: On) -> Callable[[str, Paths], Instrument]:
     return load
 
 
+def _ssim_skimage_of(on: On, window: int) -> Callable[[str, Paths], Instrument]:
+    def load(device: str, paths: Paths) -> Instrument:
+        from ntire.scoring.instruments import PixelInstrument
+        from ntire.scoring.pixels import ssim_skimage_of
+
+        return PixelInstrument(ssim_skimage_of(on, window))
+
+    return load
+
+
 def _ssim_skimage(device: str, paths: Paths) -> Instrument:
     from ntire.scoring.instruments import PixelInstrument
     from ntire.scoring.pixels import ssim_skimage
@@ -216,6 +226,15 @@ def _fid_of_set(features: Sequence[Vector], paths: Paths) -> float:
     return frechet_distance(np.stack(features), *read_statistics(paths[FFHQ_FILE.file]))
 
 
+def _fid_of_pairs(features: Sequence[Vector], paths: Paths) -> float:
+    import numpy as np
+
+    from ntire.scoring.fid import frechet_distance_of_sets
+
+    restored, truth = np.split(np.stack(features), 2, axis=1)
+    return frechet_distance_of_sets(restored, truth)
+
+
 def _adaface(device: str, paths: Paths) -> Instrument:
     from ntire.scoring.identity import AdaFace
 
@@ -257,6 +276,23 @@ _DECLARED = (
         packages=("numpy", "scikit-image"),
     ),
     Metric(
+        "psnr-y-bgr",
+        "gt",
+        True,
+        "BT.601 Y (16 to 235) with red and blue in each other's place, peak 255, not rounded",
+        "test program of Histoformer, which weights OpenCV's B, G, R as R, G, B",
+        _psnr("ycbcr-bgr"),
+    ),
+    Metric(
+        "ssim-y-bgr",
+        "gt",
+        True,
+        "uniform 11 x 11 window, sample covariance, on the same Y as psnr-y-bgr, range 255",
+        "test program of Histoformer, scikit-image",
+        _ssim_skimage_of("ycbcr-bgr", 11),
+        packages=("numpy", "scikit-image"),
+    ),
+    Metric(
         "lpips", "gt", False, "AlexNet, version 0.1, full size", "Zhang et al. 2018; pyiqa lpips", _lpips,
         weights=(LPIPS_FILE, ALEXNET_FILE), packages=_NN,
     ),
@@ -289,6 +325,12 @@ _DECLARED = (
         "FID-Inception, bilinear 299 x 299 without antialias, all images of an entry against FFHQ 512, exact n x n form",
         "evaluation program of the 2025 face challenge (VQFR)", _fid, over="set",
         weights=(INCEPTION_FILE, FFHQ_FILE), packages=("torch", "torchvision", "numpy"), of_set=_fid_of_set,
+    ),
+    Metric(
+        "fid-gt", "gt", False,
+        "FID-Inception, bilinear 299 x 299 without antialias, all images against their truth, each subset by itself",
+        "pytorch-fid, as the tables of DA-CLIP and UIR-LoRA", _fid, over="set",
+        weights=(INCEPTION_FILE,), packages=("torch", "torchvision", "numpy"), apart=True, of_set=_fid_of_pairs,
     ),
     Metric(
         "adaface", "lq", True, "AdaFace IR-50 MS1MV2, cosine between input and restored, landmarks from the track's table",

@@ -5,6 +5,7 @@ and that is said.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from ntire.scoring.leaderboard import GateResult, Line, line_of, problems_of
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row, Scored, Status
 from ntire.scoring.spreadsheet import Table, read_table
-from ntire.scoring.track import PROTOCOLS, Track
+from ntire.scoring.track import PROTOCOLS, Track, published_rows
+from ntire.text import meant
 
 NOTHING = ("", "-", "--", "–", "—", "n/a", "na", "nan", "none")
 """What stands in a cell that has no value, in lower case."""
@@ -38,6 +40,52 @@ def lines_of(path: Path, track: Track, say: Say = lambda line: None) -> list[Lin
     return [_line_of_images(table, track)] if table.header[0] == "image" else _lines_of_teams(table, track, say)
 
 
+def published_lines(track: Track, table: str = "", say: Say = lambda line: None) -> list[Line]:
+    """What papers report on a track; with `table`, the rows of one table of them, such as "MIRAGE table 1".
+
+    Where a paper's own average or total does not follow from its cells, a note says both. Raises UserError for a track
+    without such rows and for a table that has none.
+    """
+    found = _column_of(read_table(published_rows(track)), track)
+    origins = [row["source"].partition(", row ")[0] for _, row in found.rows]
+    if table and table not in origins:
+        raise UserError(f"no row of {table!r} is published for track {track.name}. {meant(table, origins)}")
+    chosen = [one for one, origin in zip(found.rows, origins, strict=True) if table in ("", origin)]
+    lines = _lines_of_teams(replace(found, rows=tuple(chosen)), track, say)
+    teams = Counter(line.team for line in lines)
+    return [
+        replace(
+            line,
+            entry=line.team if teams[line.team] == 1 else f"{line.team} [{row['source']}]",
+            notes=(*line.notes, row["source"], *_disagreements(line, row, found)),
+        )
+        for line, (_, row) in zip(lines, chosen, strict=True)
+    ]
+
+
+def _column_of(table: Table, track: Track) -> Table:
+    """A table of subsets as that of one of them, for a track whose rows are a column of another's."""
+    subset = track.published.partition("/")[2]
+    if not subset:
+        return table
+    names = {name.partition("/")[0] for name in table.header if name.endswith(f"/{subset}")}
+    rows = [(number, {**row, **{name: row[f"{name}/{subset}"] for name in names}}) for number, row in table.rows]
+    return replace(table, header=(*table.header, *names), rows=tuple(rows))
+
+
+def _disagreements(line: Line, row: Mapping[str, str], table: Table) -> list[str]:
+    """Averages and totals that a paper prints and that its own cells do not give, by more than rounding explains."""
+    ours = {name: line.means[name] for name, of in line.by_subset.items() if of and name in line.means}
+    if line.total is not None and line.track.average == "images":
+        ours["total"] = line.total
+    told = []
+    for name, value in ours.items():
+        printed = row.get(name, "")
+        if printed and abs(table.number(printed) - value) > 1.5 * 10.0 ** -len(printed.partition(".")[2]):
+            told.append(f"the paper prints {name} {printed}, its cells give {value:.{len(printed.partition('.')[2])}f}")
+    return told
+
+
 def _lines_of_teams(table: Table, track: Track, say: Say) -> list[Line]:
     """Lines of a table with one row a team: `team`, perhaps `entry` and `track`, a column for each metric of the total, and
     the failed images where the track has a gate (`failed_images` or `<gate>_failed`).
@@ -49,7 +97,7 @@ def _lines_of_teams(table: Table, track: Track, say: Say) -> list[Line]:
     if not needed:
         raise UserError(f"track {track.name} has no formula: a table of means cannot be ranked by it.")
     rows = _of_track(table, track, say)
-    by_subset = [f"{name}/{subset}" for name in track.metrics for subset in track.subsets]
+    by_subset = [f"{name}/{subset}" for name in track.known_metrics for subset in track.subsets]
     if track.average == "subsets":
         table.require(["team"])
         if not any(column in table.header for column in (*by_subset, *needed)):
@@ -63,7 +111,7 @@ def _lines_of_teams(table: Table, track: Track, say: Say) -> list[Line]:
         table.require(["team", *needed, *(["failed_images"] if own and not ours else [])])
     lines, problems = [], []
     for number, row in rows:
-        cells, wrong = _numbers(table, row, [*track.metrics, *by_subset, *_failures(track), "images", "scored"])
+        cells, wrong = _numbers(table, row, [*track.known_metrics, *by_subset, *_failures(track), "images", "scored"])
         problems += [f"line {number}: {one}" for one in wrong]
         lines.append(_line(row, cells, track))
     if problems:
@@ -106,9 +154,9 @@ def _line(row: Mapping[str, str], cells: Mapping[str, float], track: Track) -> L
     if track.average == "subsets":
         by_subset = {
             name: {subset: cells[f"{name}/{subset}"] for subset in track.subsets if f"{name}/{subset}" in cells}
-            for name in track.metrics
+            for name in track.known_metrics
         }
-    means = {name: cells[name] for name in track.metrics if name in cells}
+    means = {name: cells[name] for name in track.known_metrics if name in cells}
     means |= {name: track.mean(of) for name, of in by_subset.items() if len(of) == len(track.subsets)}
     failed = [(gate, cells.get(f"{gate.name}_failed", cells.get("failed_images"))) for gate in track.gates]
     gates = tuple(GateResult(gate, int(count)) for gate, count in failed if count is not None)
@@ -140,7 +188,7 @@ def _listed(cell: str) -> tuple[str, ...]:
 def _line_of_images(table: Table, track: Track) -> Line:
     """A line from a `scores.csv` that `ntire score` wrote; no image is touched."""
     table.require(["image", "subset", "status"])
-    metrics = [name for name in track.metrics if name in table.header]
+    metrics = [name for name in track.known_metrics if name in table.header]
     rows: list[Row] = []
     of_set: dict[str, float] = {}
     problems = []
@@ -148,7 +196,7 @@ def _line_of_images(table: Table, track: Track) -> Line:
         values, wrong = _numbers(table, row, metrics)
         problems += [f"line {number}: {one}" for one in wrong]
         if row["status"] == "set":
-            of_set = values
+            of_set |= {f"{name}/{row['subset']}".rstrip("/"): value for name, value in values.items()}
         elif (status := _status(row["status"])) is None:
             problems.append(f"line {number}: status: expected one of {', '.join(_STATUSES)}, found {row['status']!r}")
         else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ntire import UserError
 from ntire.picture.folder import walk
 from ntire.picture.image import read_header
+from ntire.picture.scale import enlarged, expected_in_words, found_in_words, result_size
 from ntire.scoring.identity import Face, outside, read_landmarks
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.track import Track
@@ -72,9 +73,10 @@ def expected_images(track: Track, references: References, metrics: Iterable[str]
     for name in names:
         subset = _subset(track, pictures[needed[0]].get(name), references, needed[0])
         subset, face = table.get(name, (subset, None))
-        noise = track.noise_of(subset)
         gt, lq = pictures.get("gt", {}).get(name), pictures.get("lq", inputs).get(name)
-        expected.append(Expected(name, subset, gt, lq, face, noise.multiple if noise else 1))
+        expected.append(Expected(name, subset, gt, lq, face, track.multiple_of(subset)))
+    if track.scale > 1:
+        problems += [problem for one in expected if (problem := _wrong_scale(track, one))]
     for subset, count in track.subsets.items():
         found = sum(1 for one in expected if one.subset == subset)
         if found != count:
@@ -89,6 +91,35 @@ def expected_images(track: Track, references: References, metrics: Iterable[str]
         shown = [*problems[:20], *([f"and {len(problems) - 20} more"] if len(problems) > 20 else [])]
         raise UserError("\n  ".join([f"the references of track {track.name} are not complete:", *shown]))
     return expected
+
+
+def _wrong_scale(track: Track, one: Expected) -> str:
+    """Why an input and its ground truth do not fit together, beyond the rest that is cut (see `SCALE_RULE`)."""
+    lq, gt = (_size(path) if path else None for path in (one.lq, one.gt))
+    if lq is None or gt is None:
+        return ""
+    size = enlarged(lq, track.scale)
+    if all(0 <= found - wanted < track.scale for found, wanted in zip(gt, size, strict=True)):
+        return ""
+    expected, found = expected_in_words(lq, track.scale), found_in_words(gt, lq, track.scale)
+    return f"{one.name}: expected a ground truth of {expected}, found {found}"
+
+
+def _size(path: Path) -> tuple[int, int]:
+    header = read_header(path)
+    return header.height, header.width
+
+
+def cut_truths(track: Track, expected: Iterable[Expected]) -> list[str]:
+    """Names of ground truths that are larger than their input times the scale, by less than one pixel of it, and so are cut at
+    the right and at the bottom.
+    """
+    found = []
+    for one in expected if track.scale > 1 else ():
+        gt = _size(one.gt) if one.gt else None
+        if gt is not None and result_size(track.scale, _size(one.lq) if one.lq else None, gt) != gt:
+            found.append(one.name)
+    return found
 
 
 def inputs_by_subset(track: Track, lq: Path) -> dict[str, tuple[str, Path]]:

@@ -3,6 +3,7 @@
 Every file is read once and decoded once; networks look only at what they have not seen before.
 """
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,11 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
+import numpy as np
+
 from ntire.entry.manifest import Submission
+from ntire.environment import usable_cores
 from ntire.files import sha256_of
 from ntire.method.weights_files import require, verify
 from ntire.picture.header import result_of
 from ntire.picture.image import Header, Pixels, UnreadableImage, cut_to_multiple, decode, header_of, read_bytes
+from ntire.picture.scale import expected_in_words, found_in_words, result_size
 from ntire.picture.suffixes import Result, in_words
 from ntire.scoring.cache import Cache, key_of
 from ntire.scoring.identity import Face
@@ -24,8 +29,10 @@ from ntire.scoring.pixels import Failure, MetricError, levels
 from ntire.scoring.references import Expected, by_stem, pictures_below
 from ntire.scoring.track import Track
 
-CHUNK = 16
-"""Images that are in memory at once."""
+CHUNK, CHUNK_BYTES = 16, 256 << 20
+"""Images, and bytes of their pixels, references and one entry's, that are in memory at once; one image at least."""
+BATCH_PIXELS = 1 << 21
+"""Of images that go through a network at once: eight faces of 512 x 512, one photograph."""
 
 Status = Failure | Literal["ok", "missing", "unexpected", "duplicate", "unreadable", "wrong format", "wrong size"]
 Item = TypeVar("Item")
@@ -55,7 +62,9 @@ class Scored:
     rows: tuple[Row, ...]
     """In the order of the expected images' names, then what nobody expected."""
     of_set: Mapping[str, float]
-    """Metrics over all images together; absent if an image could not be observed."""
+    """Metrics over all images together; absent if an image could not be observed. On tracks whose subsets count alike
+    also those over a subset, as `<metric>/<subset>`.
+    """
     of_present: Mapping[str, float]
     """The same over those images that could be, whatever is missing: what the organisers' program computes."""
 
@@ -72,11 +81,14 @@ class ScoredPicture:
     pixels: Pixels | None = None
     multiple: int = 1
     """Cut to sides of a multiple of it before anything else."""
+    corner: tuple[int, int] | None = None
+    """Height and width of the part at the top left that is the picture, where not all of it is."""
 
     def open(self) -> Pixels:
         """Decode it, once. Raises UnreadableImage."""
         if self.pixels is None:
-            self.pixels = cut_to_multiple(levels(self.decode()), self.multiple)
+            height, width = self.corner or (None, None)
+            self.pixels = cut_to_multiple(levels(self.decode())[:height, :width], self.multiple)
         return self.pixels
 
     def view(self, border: int, reference: "ScoredPicture | None" = None) -> View:
@@ -103,6 +115,8 @@ class AskedFor:
     """Formats that the track takes."""
     lq: ScoredPicture | None = None
     """The input that it is made from, where that is known."""
+    scale: int = 1
+    """How many times as large as its input it has to be."""
 
     def refuse(self, header: Header) -> RefusedPicture | None:
         """What its header says that it should not."""
@@ -111,8 +125,10 @@ class AskedFor:
             found = f"{header.format} {header.mode} of {'floats' if header.floating else f'{header.bits} bits'}"
             return RefusedPicture("wrong format", f"expected {wanted}, found {found}", "E305")
         if (header.height, header.width) != self.size:
-            expected = f"{self.size[0]} x {self.size[1]} as in its reference"
-            return RefusedPicture("wrong size", f"expected {expected}, found {header.height} x {header.width}", "E304")
+            lq = self.size[0] // self.scale, self.size[1] // self.scale
+            expected = expected_in_words(lq, self.scale).replace("as its input", "as in its reference")
+            found = found_in_words((header.height, header.width), lq, self.scale)
+            return RefusedPicture("wrong size", f"expected {expected}, found {found}", "E304")
         return None
 
 
@@ -174,9 +190,8 @@ class Scorer:
         restored = [_submitted(source.pictures(submission), self.track) for submission in submissions]
         rows: list[list[Row]] = [[] for _ in submissions]
         features: list[dict[str, list[Vector]]] = [{} for _ in submissions]
-        with ThreadPoolExecutor() as pool:
-            for chunk in _chunks(expected, CHUNK):
-                references = list(pool.map(partial(_references, self.track), chunk))
+        with ThreadPoolExecutor(usable_cores() + 2) as pool:
+            for chunk, references in _groups(self.track, expected, pool):
                 for number, (submission, (pictures, twice)) in enumerate(zip(submissions, restored, strict=True)):
                     open_one = partial(_checked, source, submission, pictures, twice)
                     checked = list(pool.map(open_one, chunk, references))
@@ -186,8 +201,12 @@ class Scorer:
         scored = []
         for number, submission in enumerate(submissions):
             present = self._of_set(features[number])
-            whole = {name for name, vectors in features[number].items() if len(vectors) == len(expected)}
-            of_set = {name: value for name, value in present.items() if name in whole}
+            wanted = Counter(one.subset for one in expected) | {"": len(expected)}
+            whole = {
+                name for name, vectors in features[number].items() if len(vectors) == wanted[name.partition("/")[2]]
+            }
+            of_set = self._with_means({name: value for name, value in present.items() if name in whole})
+            present = self._with_means(present)
             unexpected = _unexpected(restored[number][0], expected, self.track)
             scored.append(Scored(submission, (*rows[number], *unexpected), of_set, present))
         return scored
@@ -232,7 +251,9 @@ class Scorer:
                 elif isinstance(beside, UnreadableImage):
                     raise beside
                 elif metric.over == "set":
-                    features.setdefault(metric.name, []).append(vector)
+                    of = f"/{chunk[number].subset}" if self.track.average == "subsets" else ""
+                    both = vector if beside is None else np.concatenate([vector, beside])
+                    features.setdefault(f"{metric.name}{of}", []).append(both)
                 elif metric.of_pair is not None and beside is not None:
                     values[number][metric.name] = metric.of_pair(vector, beside)
                 else:
@@ -251,11 +272,13 @@ class Scorer:
 
     def _keys(self, metric: Metric, image: ScoredPicture, reference: ScoredPicture | None) -> tuple[str, str]:
         """Cache keys of an image's observation and, where both sides are observed apart, of its reference's."""
-        common = (self._identities[metric.name], str(self.track.border))
+        common = (self._identities[metric.name], str(self.track.border_of(metric.name)))
         if metric.apart and reference is not None:
             points = repr(image.landmarks)
-            return key_of(*common, image.sha256, points), key_of(*common, reference.sha256, points)
+            cut = (f"/ {reference.multiple}",) if reference.multiple > 1 else ()
+            return key_of(*common, image.sha256, points), key_of(*common, reference.sha256, points, *cut)
         beside = f"{reference.sha256} / {reference.multiple}" if reference else ""
+        beside += f" / {reference.corner}" if reference and reference.corner else ""
         return key_of(*common, image.sha256, beside), ""
 
     def _observe(
@@ -267,7 +290,8 @@ class Scorer:
         if not todo:
             return found
         views: dict[str, View] = {}
-        for key, view in zip(todo, pool.map(self._view, todo.values()), strict=True):
+        look = partial(self._view, self.track.border_of(metric.name))
+        for key, view in zip(todo, pool.map(look, todo.values()), strict=True):
             if isinstance(view, View):
                 views[key] = view
             else:
@@ -280,13 +304,15 @@ class Scorer:
         self.cache.put(fresh)
         return found
 
-    def _view(self, pair: tuple[ScoredPicture, ScoredPicture | None]) -> View | MetricError | UnreadableImage:
+    def _view(
+        self, border: int, pair: tuple[ScoredPicture, ScoredPicture | None]
+    ) -> View | MetricError | UnreadableImage:
         image, reference = pair
         if reference is not None:
             reference.open()  # what is wrong with it is no fault of the entry's
         try:
             image.open()
-            return image.view(self.track.border, reference)
+            return image.view(border, reference)
         except (MetricError, UnreadableImage) as error:
             return error
 
@@ -303,7 +329,8 @@ class Scorer:
         for key, view in views.items():
             sizes.setdefault(view.pixels.shape, []).append(key)
         for alike in sizes.values():
-            for keys in _chunks(alike, instrument.batch):
+            height, width = views[alike[0]].pixels.shape[:2]
+            for keys in _chunks(alike, max(min(instrument.batch, BATCH_PIXELS // (height * width)), 1)):
                 try:
                     vectors: Sequence[Vector | MetricError] = instrument.observe([views[key] for key in keys])
                 except (MetricError, RuntimeError):
@@ -322,12 +349,23 @@ class Scorer:
         return self._instruments[metric.name]
 
     def _of_set(self, features: Mapping[str, list[Vector]]) -> dict[str, float]:
+        known = {metric.name: metric for metric in self.metrics}
         found = {}
-        for metric in self.metrics:
-            vectors = features.get(metric.name, [])
+        for name, vectors in features.items():
+            metric = known[name.partition("/")[0]]
             if metric.of_set is not None and len(vectors) >= 2:
-                found[metric.name] = metric.of_set(vectors, metric.paths())
+                found[name] = metric.of_set(vectors, metric.paths())
         return found
+
+    def _with_means(self, found: Mapping[str, float]) -> dict[str, float]:
+        """With the mean over the subsets of each metric that has a value for all of them."""
+        if self.track.average != "subsets":
+            return dict(found)
+        of = {metric.name: subset_values(found, metric.name) for metric in self.metrics if metric.over == "set"}
+        means = {
+            name: self.track.mean(values) for name, values in of.items() if values.keys() == self.track.subsets.keys()
+        }
+        return means | dict(found)
 
 
 @dataclass(frozen=True)
@@ -337,6 +375,8 @@ class _References:
     gt: ScoredPicture | None
     lq: ScoredPicture | None
     asked: AskedFor
+    bytes: int
+    """Of the pixels, and of as many of an entry."""
 
     def of(self, metric: Metric) -> ScoredPicture | None:
         return {"gt": self.gt, "lq": self.lq, "nothing": None}[metric.against]
@@ -349,9 +389,40 @@ def _references(track: Track, one: Expected) -> _References:
         raise ValueError(f"{one.name} has no reference")
     # Where the track adds the noise itself, the clean picture is what an entry must not be equal to.
     given = lq or (gt if track.noise_of(one.subset) else None)
-    height, width = (side - side % one.multiple for side in (sized[1].height, sized[1].width))
-    asked = AskedFor((height, width), track.results, given[0] if given else None)
-    return _References(gt[0] if gt else None, lq[0] if lq else None, asked)
+    if track.scale > 1:
+        size = result_size(track.scale, header_size(lq), header_size(gt))
+        if gt is not None and header_size(gt) != size:
+            gt[0].corner = size
+    else:
+        height, width = (side - side % one.multiple for side in (sized[1].height, sized[1].width))
+        size = height, width
+    asked = AskedFor(size, track.results, given[0] if given else None, track.scale)
+    held = [(one[1].height * one[1].width, one[1].bits) for one in (gt, lq) if one]
+    held.append((size[0] * size[1], sized[1].bits))
+    pixels = sum(area * (3 if bits <= 8 else 12) for area, bits in held)
+    return _References(gt[0] if gt else None, lq[0] if lq else None, asked, pixels)
+
+
+def _groups(
+    track: Track, expected: Sequence[Expected], pool: ThreadPoolExecutor
+) -> Iterator[tuple[list[Expected], list[_References]]]:
+    """Images with their references, opened and not yet decoded, as many as may be in memory at once."""
+    for chunk in _chunks(expected, CHUNK):
+        waiting = deque(zip(chunk, pool.map(partial(_references, track), chunk), strict=True))
+        while waiting:
+            group, size = [waiting[0][0]], waiting[0][1].bytes
+            references = [waiting.popleft()[1]]
+            while waiting and size + waiting[0][1].bytes <= CHUNK_BYTES:
+                one, reference = waiting.popleft()
+                group.append(one)
+                references.append(reference)
+                size += reference.bytes
+            yield group, references
+
+
+def header_size(opened: tuple[ScoredPicture, Header] | None) -> tuple[int, int] | None:
+    """Height and width of a reference, if there is one."""
+    return (opened[1].height, opened[1].width) if opened else None
 
 
 def _opened(path: Path, landmarks: Face | None = None, multiple: int = 1) -> tuple[ScoredPicture, Header]:
@@ -414,6 +485,11 @@ def _inside(image: ScoredPicture, border: int) -> Pixels:
     if min(pixels.shape[:2]) <= 2 * border:
         raise MetricError(f"nothing is left of {pixels.shape[0]} x {pixels.shape[1]} inside a border of {border}")
     return pixels[border:-border, border:-border] if border else pixels
+
+
+def subset_values(of_set: Mapping[str, float], metric: str) -> dict[str, float]:
+    """What `<metric>/<subset>` says of each subset."""
+    return {name.partition("/")[2]: value for name, value in of_set.items() if name.startswith(f"{metric}/")}
 
 
 def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -23,7 +23,7 @@ COUNTS = ("rank", "rank_low", "rank_high", "images", "scored")
 
 def write_scores(path: Path, rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> None:
     """Write `scores.csv`: image, subset, status, the metrics unrounded, problem; last, a row of status `set` with the
-    metrics that have one value for all images together.
+    metrics that have one value for all images together, and where subsets count alike one for each of them.
     """
     write_atomically(path, scores_text(rows, of_set, metrics))
 
@@ -174,8 +174,9 @@ def _scores(rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[
     table: list[list[Cell]] = [
         [row.image, row.subset, row.status, *map(row.values.get, metrics), row.problem] for row in rows
     ]
-    if of_set:
-        table.append(["", "", "set", *map(of_set.get, metrics), ""])
+    for subset in dict.fromkeys(name.partition("/")[2] for name in of_set):
+        of = [of_set.get(f"{metric}/{subset}" if subset else metric) for metric in metrics]
+        table.append(["", subset, "set", *of, ""])
     return pd.DataFrame(table, columns=["image", "subset", "status", *metrics, "problem"], dtype=object)
 
 
@@ -227,13 +228,15 @@ def _columns_of(
 
 def _metrics(lines: Sequence[Line]) -> list[str]:
     """Columns: every metric that some line has, in the order of the tracks' rules."""
-    wanted = dict.fromkeys(name for line in lines for name in line.track.metrics)
+    wanted = dict.fromkeys(name for line in lines for name in line.track.known_metrics)
     return [name for name in wanted if any(name in line.means for line in lines)]
 
 
 def _by_subset(lines: Sequence[Line]) -> list[tuple[str, str]]:
     """Columns: every metric and subset that some line has a mean for, in the order of the tracks' rules."""
-    wanted = dict.fromkeys((name, one) for line in lines for name in line.track.metrics for one in line.track.subsets)
+    wanted = dict.fromkeys(
+        (name, one) for line in lines for name in line.track.known_metrics for one in line.track.subsets
+    )
     return [(name, one) for name, one in wanted if any(one in line.by_subset.get(name, {}) for line in lines)]
 
 

@@ -1,7 +1,7 @@
 """A track's rules, read from one TOML and checked: nothing about a track is written in code."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ntire import UserError
 from ntire.files import read_toml
 from ntire.picture.noise_protocol import NoiseProtocol
+from ntire.picture.scale import MOST_SCALE, SCALE_RULE
 from ntire.picture.suffixes import Result
 from ntire.picture.suffixes import in_words as formats_in_words
 from ntire.scoring.budgets import Budgets as Budgets
@@ -21,6 +22,11 @@ from ntire.scoring.metrics import DEPTH_RULE, METRICS
 from ntire.text import markdown_table, meant
 
 RULES = Path(str(files("ntire.scoring"))) / "tracks"
+GROUPS = (
+    "Challenges", "Pictures of your own, and samples", "Denoising, by what becomes of the noise",
+    "MIRAGE (Ren et al., ICLR 2026)", "UIR-LoRA (Zhang et al.) and Lu et al. 2025",
+)  # fmt: skip
+"""Headings, in the order of their listing."""
 PUBLISHED = Path(str(files("ntire.scoring"))) / "published"
 
 
@@ -124,8 +130,12 @@ class Track(_Rules):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     title: str
-    inputs: Literal["raw", "srgb", "face", "general"]
+    group: str = ""
+    """Under which heading it is listed; by default the tracks of the user's own."""
+    inputs: Literal["raw", "srgb", "face", "general", "esr"]
     """The kind of method that can run on it."""
+    scale: Annotated[int, Field(ge=1, le=MOST_SCALE)] = 1
+    """How many times as high and as wide as its input a result is."""
     default: bool = False
     """Whether `--track <inputs>` means this one."""
     samples: bool = False
@@ -137,7 +147,11 @@ class Track(_Rules):
     pair_by: Literal["path", "stem"] = "path"
     """Whether an image is found by its path below `images/`, or by its file name in whatever folder."""
     border: Annotated[int, Field(ge=0)] = 0
-    """Pixels cut from every side before any metric."""
+    """Pixels cut from every side before a metric."""
+    whole: tuple[str, ...] = ()
+    """Metrics for which no border is cut."""
+    multiple: Annotated[int, Field(ge=1)] = 1
+    """Inputs and truth are cut about their centre to sides of a multiple of it."""
     results: Annotated[tuple[Result, ...], Field(min_length=1)] = ("png8",)
     """What an entry may hand in; any depth is compared in levels of 255."""
     noise: Noise | None = None
@@ -148,8 +162,10 @@ class Track(_Rules):
     track has no subsets.
     """
     published: str = ""
-    """The table of published rows, where it is another than the track's name."""
+    """The table of published rows, where it is another than the track's name; `table/subset` for one column of it."""
     metrics: Annotated[tuple[str, ...], Field(min_length=1)]
+    also: tuple[str, ...] = ()
+    """Metrics of the papers' tables beside those, which are computed where they are asked for."""
     terms: tuple[Term, ...] = ()
     gates: tuple[Gate, ...] = ()
     budgets: Budgets = Budgets()
@@ -169,7 +185,7 @@ class Track(_Rules):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Track":
-        for name in self.metrics:
+        for name in (*self.known_metrics, *self.whole):
             if name not in METRICS:
                 raise ValueError(f"unknown metric {name!r}; there are: {', '.join(METRICS)}")
         used = [*(term.metric for term in self.terms), *(gate.metric for gate in self.gates), *self.tie_break]
@@ -203,7 +219,16 @@ class Track(_Rules):
     def multiple_of(self, subset: str) -> int:
         """To sides of which multiple pictures and truth of a subset are cut."""
         noise = self.noise_of(subset)
-        return noise.multiple if noise else 1
+        return noise.multiple if noise else self.multiple
+
+    def border_of(self, metric: str) -> int:
+        """Pixels that are cut from every side before a metric."""
+        return 0 if metric in self.whole else self.border
+
+    @property
+    def known_metrics(self) -> tuple[str, ...]:
+        """Those that every entry is scored by, and those that can be asked for."""
+        return (*self.metrics, *self.also)
 
     @property
     def count(self) -> int | None:
@@ -268,15 +293,25 @@ def all_tracks() -> tuple[Track, ...]:
     return tuple(read_toml(path, Track) for path in sorted(RULES.glob("*.toml")))
 
 
+def grouped(tracks: Iterable[Track]) -> dict[str, list[Track]]:
+    """Tracks by the heading under which they are listed: challenges first, then papers."""
+    found: dict[str, list[Track]] = {}
+    for track in sorted(tracks, key=lambda track: GROUPS.index(track.group) if track.group in GROUPS else len(GROUPS)):
+        found.setdefault(track.group or "Tracks of your own", []).append(track)
+    return found
+
+
 def published_rows(track: Track) -> Path:
     """The table of what papers report on a track. Raises UserError that says for which tracks there is one."""
-    path = PUBLISHED / f"{track.published or track.name}.csv"
+    path = _published(track)
     if not path.is_file():
-        known = ", ".join(
-            one.name for one in all_tracks() if (PUBLISHED / f"{one.published or one.name}.csv").is_file()
-        )
+        known = ", ".join(one.name for one in all_tracks() if _published(one).is_file())
         raise UserError(f"no published rows ship for track {track.name}; there are some for: {known}.")
     return path
+
+
+def _published(track: Track) -> Path:
+    return PUBLISHED / f"{(track.published or track.name).partition('/')[0]}.csv"
 
 
 def sample_track(inputs: str) -> Track | None:
@@ -296,11 +331,13 @@ def in_words(track: Track) -> str:
     lines = [
         f"{track.name}: {track.title}",
         f"input      {track.inputs}",
+        *([f"scale      x{track.scale}: {SCALE_RULE}"] if track.scale > 1 else []),
         f"images     {images or 'all of the references'}; paired {paired}",
         *(["average    of the subsets' means, each counting alike"] if track.average == "subsets" else []),
         f"results    {formats_in_words(track.results)}",
         f"depth      compared in levels of 255: {DEPTH_RULE}",
-        f"border     {track.border} px cut from every side before any metric",
+        f"border     {_border(track)}",
+        *([f"cut        inputs and truth about their centre to a multiple of {track.multiple}"] * (track.multiple > 1)),
         f"total      {formula(track) or 'none'}",
         *([f"final      {track.final.in_words()}; {track.final.remark}"] if track.final else []),
     ]
@@ -322,25 +359,38 @@ def in_words(track: Track) -> str:
         *([f"remark     {track.remark}"] if track.remark else []),
         "metrics",
     ]
-    for name in track.metrics:
+    for name in track.known_metrics:
         metric = METRICS[name]
         direction = "higher is better" if metric.higher_is_better else "lower is better"
         against = {"gt": "with the ground truth", "lq": "with the input", "nothing": "of the image alone"}[
             metric.against
         ]
-        lines.append(f"  {name:12} {against}; {direction}; {metric.protocol}; after {metric.source}")
+        asked = "" if name in track.metrics else "only where asked for; "
+        lines.append(f"  {name:12} {asked}{against}; {direction}; {metric.protocol}; after {metric.source}")
     return "\n".join(lines)
 
 
+def _border(track: Track) -> str:
+    spared = f", but for {', '.join(track.whole)}" if track.border and track.whole else ""
+    return f"{track.border} px cut from every side before any metric{spared}"
+
+
 def markdown() -> str:
-    """The README's table of tracks."""
+    """The README's tables of tracks."""
+    return "\n\n".join(f"## {group}\n\n{_table(tracks)}" for group, tracks in grouped(all_tracks()).items())
+
+
+def _table(tracks: Iterable[Track]) -> str:
     rows = []
-    for track in all_tracks():
+    for track in tracks:
         settings = [f"{gate.metric} gate, at most {gate.max_failures} failed images" for gate in track.gates]
-        settings += [f"{track.border} px border cut"] if track.border else []
+        settings += [f"scale x{track.scale}"] if track.scale > 1 else []
+        settings += [_border(track)] if track.border else []
+        settings += [f"cut to a multiple of {track.multiple}"] if track.multiple > 1 else []
         settings += [f"noise of sigma {track.noise.sigma:g} added, {track.noise.handed()}"] if track.noise else []
         settings += [f"average of {len(track.subsets)} subsets"] if track.average == "subsets" else []
-        settings += [] if track.verified else ["formula not verified"]
+        settings += [f"also {', '.join(track.also)}"] if track.also else []
+        settings += [] if track.verified else ["protocol not verified"]
         named = f"`{track.name}`" + (f" (`--track {track.inputs}`)" if track.default else "")
         rows.append([named, formula(track), "; ".join(settings), track.title])
-    return markdown_table(["track", "total", "gates and settings", "source"], rows)
+    return markdown_table(["track", "total", "gates and settings", "title"], rows)

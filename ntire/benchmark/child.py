@@ -84,8 +84,9 @@ class Timed:
             "wall_ms": wall / 1e6,
             "cpu_ms": cpu / 1e6,
             "forward_ms": sum(one() for one in self.forwards) if self.forwards else None,
-            "height": height,
-            "width": width,
+            # Of the input, as claims and budgets state sizes.
+            "height": height // self.method.scale,
+            "width": width // self.method.scale,
         }
 
     def peaks(self) -> dict[str, float | None]:
@@ -181,7 +182,7 @@ def main() -> None:
             answer({}, json.dumps(_cost(first)).encode())
             return
         timed = Timed(Setup(**first))
-        answer({"facts": timed.facts(), **timed.peaks()})
+        answer({"facts": timed.facts(), "scale": timed.method.scale, **timed.peaks()})
         for line in requests:
             request = json.loads(line)
             if request["do"] == "restore":

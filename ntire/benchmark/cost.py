@@ -139,7 +139,9 @@ class Figures(_Strict):
     variant: str
     params: int
     macs: int
+    scale: int
     at: Size
+    output_at: Size
     claimed: _Claimed
     difference: _Difference
     weights: str

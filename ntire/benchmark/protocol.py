@@ -72,6 +72,7 @@ class Side:
     """By phase: load, warm-up, timed."""
     hashes: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Heights and widths of the inputs."""
 
 
 @dataclass(frozen=True)
@@ -262,6 +263,7 @@ class BenchChild:
             raise
         side.load_s = (time.perf_counter_ns() - began) / 1e9
         side.facts = loaded.pop("facts")
+        side.facts["scale"] = loaded.pop("scale")
         side.peaks["load"] = loaded
 
     def warm_up(self, made: Sequence[Picture], protocol: Protocol) -> None:
@@ -405,7 +407,7 @@ def _warm_ups(pictures: Sequence[Picture], track: str, folder: Path) -> list[Pic
 
 
 def size_of_input(path: Path, track: str) -> tuple[int, int]:
-    """Height and width that the result of an input must have."""
+    """Height and width of an input."""
     if track == "raw":
         height, width = raw.read_raw(path).samples.shape[-2:]
         return height, width

@@ -19,6 +19,7 @@ from ntire.benchmark.protocol import BenchChild, Picture, Side, size_of_input
 from ntire.environment import environment
 from ntire.files import sha256_of
 from ntire.picture.raw import facts_text
+from ntire.picture.scale import MOST_SCALE, enlarged
 from ntire.runner.device_worker import fingerprint_of
 from ntire.sandbox import child as sandbox
 from ntire.sandbox.child import Answer, Backend, Place, describe
@@ -103,7 +104,10 @@ class SandboxedChild(BenchChild):
         try:
             _begin(self._child, where, "cpu" if device == "cpu" else "cuda")
             inside = {**side.setup.options, "device": "cpu" if device == "cpu" else "cuda"}
-            self.ask(asdict(_for_inside(side.setup, inside, where.inside(self._child))), "load", limits.start_seconds)
+            said = self.ask(
+                asdict(_for_inside(side.setup, inside, where.inside(self._child))), "load", limits.start_seconds
+            )
+            self._scale = _scale(said.get("scale"))
         except BaseException:
             self.end()
             raise
@@ -138,7 +142,7 @@ class SandboxedChild(BenchChild):
 
     def _restore(self, picture: Picture) -> tuple[float, float, dict[str, Any]]:
         kind = self.side.setup.track
-        height, width = size_of_input(picture.path, kind)
+        height, width = enlarged(size_of_input(picture.path, kind), self._scale)
         most = height * width * 3 * self._bits // 8
         with self._exchange.showing(picture.path, facts_text(picture.path)) as name:
             request = {"do": "restore", "path": self._child.path_of(name), "pixels": True}
@@ -154,7 +158,8 @@ class SandboxedChild(BenchChild):
                 exit_code=1,
             )
         self._made = sha256_of(f"{height} {width} uint{self._bits}\n".encode() + answer.data)
-        own = {"forward_ms": _number(answer.fields.get("forward_ms")), "height": height, "width": width}
+        lq = {"height": height // self._scale, "width": width // self._scale}
+        own = {"forward_ms": _number(answer.fields.get("forward_ms")), **lq}
         return 1000 * answer.seconds, cpu / 1e6, own
 
     def _cpu_ns(self) -> int:
@@ -201,6 +206,11 @@ def _number(value: object) -> float | None:
     return (
         float(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12 else None
     )
+
+
+def _scale(value: object) -> int:
+    """What the code says of its scale; 1 for what is none, and then its pixels are found to be too many."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_SCALE else 1
 
 
 def _shown(value: Any) -> Any:

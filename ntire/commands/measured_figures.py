@@ -70,16 +70,34 @@ def _asked(submission: Submission, track: Track, inputs: Sequence[Path], device:
 
 
 def given_to_code(folder: Path | None, track: Track) -> Path | None:
-    """The inputs that code is run on: what an entry is compared with, and the noise where the track adds it itself."""
-    from ntire.picture.samples import add_noise
+    """The inputs that code is run on: what an entry is compared with, with the noise that the track adds itself, and cut where
+    it cuts them. Names are those in the folder.
+    """
+    import shutil
+
+    from ntire.commands.restoring import handed_to_code
+    from ntire.environment import own_cache
+    from ntire.files import sha256_of
     from ntire.runner.runner import find_inputs
 
-    if folder is None or not track.noise:
+    if folder is None or not (track.noise or track.noises or track.multiple > 1):
         return folder
     clean = {item.name: item.path for item in find_inputs([folder], track.inputs)}
-    noise = track.noise
-    noisy = add_noise(clean, noise.sigma, noise.seed, noise.protocol, noise.multiple)
-    return next(iter(noisy.values())).parents[next(iter(noisy)).count("/")]
+    handed = handed_to_code(track, clean, lambda line: None)
+    if track.noise:
+        return next(iter(handed.values())).parents[next(iter(handed)).count("/")]
+    if handed == clean:
+        return folder
+    root = (
+        own_cache()
+        / f"handed-{sha256_of(repr(sorted((name, str(path)) for name, path in handed.items())).encode())[:16]}"
+    )
+    for name, path in handed.items():
+        place = root / f"{name}{path.suffix}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            shutil.copyfile(path, place)
+    return root
 
 
 def paths_below(folder: Path | None, track: Track) -> list[Path]:

@@ -274,7 +274,7 @@ def cost(
         with foreign_tree(team) as (backend, code, scratch):
             found = cost_in_sandbox(Sandbox(backend, code, scratch), *sizes)
         found["counted_by"] = "the code itself, in a sandbox: figures that it could have written by hand"
-        refuse_other_inputs(team, found["track"], rules)
+        refuse_other_inputs(team, found["track"], rules, found["scale"])
     else:
         from ntire.benchmark.cost import cost_in_full
 

@@ -21,7 +21,7 @@ from ntire.commands.screen import (
     say,
     watch_pictures,
 )
-from ntire.text import printable
+from ntire.text import nearest, printable
 
 if TYPE_CHECKING:
     from ntire.method import Method, Precision
@@ -150,7 +150,6 @@ def inputs_of_track(
 ) -> tuple[Track, tuple[Input, ...], tuple[NotRead, ...]]:
     """What is to be restored, and for which track: the sample set is one of its own; and what lies there and is not read."""
     from ntire.picture.folder import in_lines
-    from ntire.picture.samples import add_noise
     from ntire.runner.runner import look_for_inputs
 
     folders = list(given)
@@ -162,15 +161,33 @@ def inputs_of_track(
     for line in in_lines(found.not_read):
         say(line)
     inputs = list(found.inputs[:limit])
+    handed = handed_to_code(track, {item.name: item.path for item in inputs}, say)
+    return track, tuple(replace(item, path=handed[item.name]) for item in inputs), found.not_read
+
+
+def handed_to_code(track: Track, pictures: Mapping[str, Path], say: Say) -> dict[str, Path]:
+    """What a network gets of the pictures of a track, by name: with the noise that the track itself adds, and cut where its
+    program cuts them.
+    """
+    from ntire.picture.samples import add_noise, cut_pictures
+
+    handed = dict(pictures)
     for subset, noise in [("", track.noise), *track.noises.items()]:
-        clean = [item for item in inputs if noise and (not subset or item.name.startswith(f"{subset}/"))]
+        clean = {name: path for name, path in pictures.items() if not subset or name.startswith(f"{subset}/")}
         if noise and clean:
-            paths = {item.name: item.path for item in clean}
-            noisy = add_noise(paths, noise.sigma, noise.seed, noise.protocol, noise.multiple)
+            handed |= add_noise(clean, noise.sigma, noise.seed, noise.protocol, noise.multiple)
             where = f"{subset}: " if subset else ""
             say(f"{where}noise of sigma {noise.sigma:g} added to {len(clean)} clean picture(s), {noise.handed()}")
-            inputs = [replace(item, path=noisy[item.name]) if item in clean else item for item in inputs]
-    return track, tuple(inputs), found.not_read
+    if track.multiple > 1:
+        others = {name: path for name, path in pictures.items() if handed[name] == path}
+        cut = cut_pictures(others, track.multiple)
+        number = sum(cut[name] != path for name, path in others.items())
+        handed |= cut
+        if number:
+            say(
+                f"{number} picture(s) cut about their centre to a multiple of {track.multiple}, as the track's program does"
+            )
+    return handed
 
 
 def _run_in_sandbox(
@@ -206,7 +223,7 @@ def _run_in_sandbox(
                 why = f"{refused.code} {refused.problem}: {refused.found}. {refused.do}" if refused else "not loaded"
                 raise UserError(f"{team}: {why}", exit_code=1)
             method = as_method(submitted, submitted.facts, Path(team), scratch)
-            refuse_other_inputs(team, method.track, track)
+            refuse_other_inputs(team, method.track, track, method.scale)
             track, inputs, not_read = inputs_of_track(track, given, method.track, limit, say)
             target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
             report = watch(f"{method.team} {track.name}", len(inputs))
@@ -250,17 +267,27 @@ def chosen_method(team: str | Path, track: Track, variant: str | None, *, trust:
     method = (
         catalogue.load(Path(team)) if catalogue.is_folder(team) else catalogue.find(str(team), track.inputs, variant)
     )
-    refuse_other_inputs(team, method.track, track)
+    refuse_other_inputs(team, method.track, track, method.scale)
     return method
 
 
-def refuse_other_inputs(team: str | Path, kind: str, track: Track) -> None:
-    """Raise UserError for a method that is not for the inputs of a track."""
+def refuse_other_inputs(team: str | Path, kind: str, track: Track, scale: int) -> None:
+    """Raise UserError for a method that is not for the inputs of a track, or that makes pictures of another scale."""
     from ntire.method import catalogue
 
+    if kind not in catalogue.folders():
+        kinds = catalogue.folders()
+        raise UserError(
+            f"{team}: its class says track = {kind!r}, expected a kind of input: {', '.join(kinds)}.{nearest([kind], kinds)}"
+        )
     if kind not in catalogue.serving(track.inputs):
         raise UserError(
             f"{team}: its method is for {kind} inputs, track {track.name} has {track.inputs}. Use --track {kind}."
+        )
+    if scale != track.scale:
+        raise UserError(
+            f"{team}: expected a method of scale {track.scale}, as track {track.name} has it, found one of scale {scale}. "
+            f"Take another method or --variant, or a track of scale {scale} (`ntire tracks` lists all)."
         )
 
 

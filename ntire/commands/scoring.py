@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from ntire.entry.manifest import Submission
     from ntire.entry.verdict import Standing
     from ntire.review.acceptance import Entrance
+    from ntire.scoring.cache import Cache
     from ntire.scoring.detect import DetectorName
     from ntire.scoring.leaderboard import Line
     from ntire.scoring.references import Expected, References
     from ntire.scoring.score import Scored, Scorer
+    from ntire.scoring.sources import Sources
     from ntire.scoring.track import Track
 
 
@@ -54,6 +56,8 @@ class Board:
     """Where the tables belong: beside the entries, never in one."""
     observed: int = 0
     """Observations that had to be made; the others were in the cache."""
+    sources: Sources | None = None
+    """What was compared and where it lies; None for a ranking of tables."""
 
     @property
     def valid(self) -> bool:
@@ -89,7 +93,9 @@ class Board:
         from ntire.entry.results import place_of
         from ntire.files import writable_folder, write_together
         from ntire.scoring.read_back import ENTRY
+        from ntire.scoring.sources import SOURCES
         from ntire.scoring.tables import leaderboard_files, scores_text
+        from ntire.text import printable_json
 
         target = self.folder if folder is None else Path(folder)
         places = [place_of(target, one.submission.entry) for one, _ in self.scored]
@@ -101,6 +107,8 @@ class Board:
             writable_folder(place)
             files[place / SCORES] = scores_text(one.rows, one.of_set, metrics)
             files[place / ENTRY] = as_toml(one.submission.manifest)
+        if self.sources is not None:
+            files[target / SOURCES] = printable_json(self.sources.seen_from(target).model_dump(mode="json")) + "\n"
         write_together({**files, **leaderboard_files(target, self.lines, name)})
         return target
 
@@ -149,30 +157,27 @@ def score(
     from ntire.scoring.cache import Cache, default_path
     from ntire.scoring.leaderboard import ranked, refused_line
     from ntire.scoring.references import References
-    from ntire.scoring.score import Scorer
     from ntire.scoring.track import load_track
 
-    given, references = paths_of(entries), References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
+    references = References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
     device, secret = choose_device(device), read_key(Path(key)) if key else None
     wanted = load_track(str(track)) if track else None
     with Cache(default_path() if cache else None) as known, scratch_folder() as scratch:
         entrance = Entrance(known)
-        entered = enter(uploads_at(given, scratch, wanted, references, say), wanted, references, metrics, entrance, say)
-        _refuse(entered.by_track, references, metrics)
-        scorers = [Scorer(rules, chosen_metrics(rules, metrics), device, known) for rules, _ in entered.by_track]
-        fields = [
-            _field(scorer, of, expected_of(scorer, references, say, detector), say)
-            for scorer, (_, of) in zip(scorers, entered.by_track, strict=True)
-        ]
+        entered = enter(
+            uploads_at(paths_of(entries), scratch, wanted, references, say), wanted, references, metrics, entrance, say
+        )
+        fields = _fields(entered.by_track, references, metrics, (device, known), detector, say)
         scored = _scored(fields, entrance, report)
-        where = Path(verdicts) if verdicts else None
-        judge = _Judge(entrance, where, secret, references, device, measure, as_published, say)
+        places = Path(verdicts) if verdicts else None
+        judge = _Judge(entrance, places, secret, references, device, measure, as_published, say)
         lines, first = [judge.line(*one) for one in scored], entered.by_track[0][0]
         lines += [refused_line(one.name, first, entrance.refused_at(one)) for one in entered.refused]
         for remark in known.remarks:
             say(remark)
     lines = [replace(line, notes=(*line.notes, *_not_proven(line.versions))) for line in lines]
-    return Board(tuple(ranked(lines)), tuple((one, names) for _, one, names in scored), entered.results, known.observed)
+    pairs = tuple((one, names) for _, one, names in scored)
+    return Board(tuple(ranked(lines)), pairs, entered.results, known.observed, _sources(fields))
 
 
 def _not_proven(identities: Mapping[str, str]) -> tuple[str, ...]:
@@ -203,6 +208,28 @@ class _Field:
     images: Sequence[Expected]
 
 
+def _sources(fields: Sequence[_Field]) -> Sources:
+    """Where all that was compared lies."""
+    from ntire.scoring.sources import ComparedImage, ScoredTrack, Sources
+
+    def text(path: Path | None) -> str | None:
+        return str(path) if path else None
+
+    return Sources(
+        tracks=tuple(
+            ScoredTrack(
+                rules=field.scorer.track,
+                images=tuple(
+                    ComparedImage(name=one.name, subset=one.subset, gt=text(one.gt), lq=text(one.lq))
+                    for one in field.images
+                ),
+                entries={one.entry: str(one.place) for one in field.entries},
+            )
+            for field in fields
+        )
+    )
+
+
 def _scored(
     fields: Sequence[_Field], entrance: Entrance, report: Callable[[int, int], None]
 ) -> list[tuple[Scorer, Scored, tuple[str, ...]]]:
@@ -213,6 +240,25 @@ def _scored(
         (field.scorer, one, tuple(metric.name for metric in field.scorer.metrics))
         for field in fields
         for one in field.scorer.score(field.entries, field.images, lambda: report(next(done), total), entrance)
+    ]
+
+
+def _fields(
+    by_track: Sequence[tuple[Track, Sequence[Submission]]],
+    references: References,
+    metrics: Sequence[str],
+    where: tuple[str, Cache],
+    detector: DetectorName,
+    say: Say,
+) -> list[_Field]:
+    """What is to be scored; `where` are device and cache. What is missing for any track is told before the first image."""
+    from ntire.scoring.score import Scorer
+
+    _refuse(by_track, references, metrics)
+    scorers = [Scorer(track, chosen_metrics(track, metrics), *where) for track, _ in by_track]
+    return [
+        _field(scorer, entries, expected_of(scorer, references, say, detector), say)
+        for scorer, (_, entries) in zip(scorers, by_track, strict=True)
     ]
 
 
@@ -289,25 +335,28 @@ def leaderboard(
     *,
     track: str | Path,
     published: bool = False,
+    table: str = "",
     phase3: str | Path | None = None,
     say: Say = lambda line: None,
 ) -> Board:
     """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched.
 
-    With `published`, the rows of papers that ship with the track stand among them; with `phase3`, a table of marks, the total
+    With `published`, the rows of papers that ship with the track stand among them, with `table`, such as "MIRAGE table 1",
+    those of one table alone; with `phase3`, a table of marks, the total
     is the final of both phases. Raises UserError if there are no such rows, or the marks do not fit.
     """
     from ntire.scoring.leaderboard import ranked
-    from ntire.scoring.read_back import lines_of
-    from ntire.scoring.track import load_track, published_rows
+    from ntire.scoring.read_back import lines_of, published_lines
+    from ntire.scoring.track import load_track
 
-    given = paths_of(tables)
+    given, published = paths_of(tables), published or bool(table)
     if not given and not published:
         raise UserError("name the tables to rank, or ask for the --published rows of the track.")
     rules = load_track(str(track))
     lines: list[Line] = []
-    for path in [*given, *([published_rows(rules)] if published else [])]:
+    for path in given:
         lines += lines_of(path, rules, say)
+    lines += published_lines(rules, table, say) if published else []
     if phase3 is None:
         return Board(tuple(ranked(lines)))
     from ntire.scoring.phase3 import read_marks, with_phase3
@@ -335,7 +384,7 @@ def references_of(track: Track, given: References) -> References:
 def expected_of(scorer: Scorer, given: References, say: Say, detector: DetectorName = "retinaface") -> list[Expected]:
     """The images that every entry must have. Raises UserError for references that are not there."""
     from ntire.picture.folder import in_lines, walk
-    from ntire.scoring.references import expected_images
+    from ntire.scoring.references import cut_truths, expected_images
 
     track = scorer.track
     references = references_of(track, given)
@@ -347,7 +396,12 @@ def expected_of(scorer: Scorer, given: References, say: Say, detector: DetectorN
     if "adaface" in metrics and references.landmarks is None and references.lq is not None:
         found = _found_landmarks(track, references.lq, scorer.device, detector, say)
         references = replace(references, landmarks=found)
-    return expected_images(track, references, metrics)
+    expected = expected_images(track, references, metrics)
+    cut = cut_truths(track, expected)
+    if cut:
+        some = f"{', '.join(cut[:3])}{', ...' if len(cut) > 3 else ''}"
+        say(f"{len(cut)} ground truth(s) cut at the right and at the bottom to x{track.scale} of the input: {some}")
+    return expected
 
 
 def _found_landmarks(track: Track, lq: Path, device: str, name: DetectorName, say: Say) -> Path:
@@ -371,14 +425,16 @@ def _found_landmarks(track: Track, lq: Path, device: str, name: DetectorName, sa
 
 
 def chosen_metrics(track: Track, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The metrics of a track, or those that are wanted, in the order of the rules."""
-    unknown = [name for name in wanted if name not in track.metrics]
+    """The metrics of a track, or those that are wanted, in the order of the rules; "all" are also those beside its table."""
+    if "all" in wanted:
+        return track.known_metrics
+    unknown = [name for name in wanted if name not in track.known_metrics]
     if unknown:
         raise UserError(
-            f"track {track.name} has no metric {', '.join(unknown)}; it has: {', '.join(track.metrics)}."
-            f"{nearest(unknown, track.metrics)}"
+            f"track {track.name} has no metric {', '.join(unknown)}; it has: {', '.join(track.known_metrics)}."
+            f"{nearest(unknown, track.known_metrics)}"
         )
-    return tuple(name for name in track.metrics if not wanted or name in wanted)
+    return tuple(name for name in track.known_metrics if name in (wanted or track.metrics))
 
 
 @app.command(
@@ -408,7 +464,10 @@ def score_command(
         ),
     ] = "retinaface",
     folder: Out = None,
-    metrics: Annotated[str, typer.Option(help="Only these, separated by commas; then there is no total.")] = "",
+    metrics: Annotated[
+        str,
+        typer.Option(help="Only these, separated by commas, or all; without one of the track's own there is no total."),
+    ] = "",
     device: Device = "auto",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute every metric again.")] = False,
     as_published: Annotated[
@@ -467,6 +526,7 @@ def leaderboard_command(
     published: Annotated[
         bool, typer.Option("--published", help="Also list the results published for this track.")
     ] = False,
+    table: Annotated[str, typer.Option(help='Only the published rows of one table, such as "MIRAGE table 1".')] = "",
     phase3: Annotated[
         Path | None, typer.Option(help="CSV with the phase 3 marks for the final score: team, user_study, efficiency.")
     ] = None,
@@ -475,11 +535,11 @@ def leaderboard_command(
     """Rank scores or published means by a track's rules; no image is touched."""
     from ntire.scoring.track import load_track
 
-    if tables or published:
+    if tables or published or table:
         load_track(track)  # an unknown one is told before anything heavy is imported
     from ntire.scoring.tables import as_json as lines_as_json
 
-    board = leaderboard(tables or [], track=track, published=published, phase3=phase3, say=say)
+    board = leaderboard(tables or [], track=track, published=published, table=table, phase3=phase3, say=say)
     if file:
         board.write(file.parent, file.stem)
     if as_json:
@@ -497,7 +557,7 @@ def tracks(
     ] = False,
 ) -> None:
     """List the tracks, or print the rules of one in words."""
-    from ntire.scoring.track import all_tracks, in_words, load_track, markdown
+    from ntire.scoring.track import all_tracks, grouped, in_words, load_track, markdown
 
     if as_markdown:
         out.print(markdown(), markup=False, soft_wrap=True)
@@ -508,8 +568,10 @@ def tracks(
     elif name is not None:
         out.print(in_words(chosen[0]), markup=False)
     else:
-        print_table(
-            ["track", "inputs", "metrics", "title"],
-            [[track.name, track.inputs, " ".join(track.metrics), track.title] for track in chosen],
-            prose=["metrics", "title"],
-        )
+        for group, of in grouped(chosen).items():
+            out.print(f"\n{group}", markup=False, style="bold")
+            print_table(
+                ["track", "metrics", "title"],
+                [[one.name, " ".join(one.metrics), one.title] for one in of],
+                prose=["metrics", "title"],
+            )

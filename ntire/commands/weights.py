@@ -41,7 +41,7 @@ def declared_weights(names: Sequence[str], track_name: str | None) -> list[Decla
     found = weights_of_methods(catalogue.serving(track.inputs) if track else None)
     found += [
         Declared(name, f"metric {name}", weights, *locate(weights, None))
-        for name in (track.metrics if track else METRICS)
+        for name in (track.known_metrics if track else METRICS)
         for weights in METRICS[name].weights
     ]
     if track is None:

@@ -39,12 +39,12 @@ CODES = {
     "E301": Code("image missing", "Add it: a missing image counts as the worst, not as absent."),
     "E302": Code("unexpected file among the images", "Take it out, or give it the name of its input."),
     "E303": Code("several images for one input", "Keep one of them."),
-    "E304": Code("wrong size", "Outputs are scored as they are: resize before submitting."),
+    "E304": Code("wrong size", "Make it at the size of its input times the track's scale: nothing is resized here."),
     "E305": Code("wrong mode", "Save it as an 8-bit RGB PNG, without alpha or palette."),
     "E306": Code("not a PNG", "Save the picture as a PNG; another suffix alone does not do it."),
     "E307": Code("image truncated or damaged", "Write it again and compare the copies."),
     "E308": Code("image is animated", "Save the one frame that is meant."),
-    "E309": Code("image too large", "Save it at the size of its input, without other data in the file."),
+    "E309": Code("image too large", "Save it at the size that it must have, without other data in the file."),
     "E310": Code("all pixels are equal", "Look for a method that failed, such as NaN written as black."),
     "E311": Code("equal to its input", "Submit what the method made of it."),
     "E312": Code(
@@ -53,6 +53,7 @@ CODES = {
     "E313": Code("wrong number of images", "Submit one image for each input of the track."),
     "W314": Code("not compared with the inputs", "Name them with --lq DIR: names, sizes and copies are checked then."),
     "W315": Code("inputs are not those of the rules", "Name the folder with all inputs of the track with --lq DIR."),
+    "E316": Code("images of several scales in one entry", "Make all of them again at the track's scale."),
     "E401": Code("weights missing", "Put the file into method/weights/."),
     "E402": Code("weights are not the declared ones", "Correct the sha256, or put the right file there."),
     "E403": Code(
@@ -99,6 +100,9 @@ CODES = {
     "W616": Code(
         "cost cannot be measured, or is doubtful",
         "See what `ntire cost` and `ntire bench` say of it.",
+    ),
+    "E617": Code(
+        "code of another scale than the track", "Submit the network of the track's scale and set its `scale`."
     ),
 }
 

@@ -29,19 +29,21 @@ or a raw frame on the raw track."""
 class Method(nn.Module):
     """A team's method: a subclass in `teams/<track>/<team>.py`, or in a submission's `method/method.py`.
 
-    `forward(lq)` is the networks and nothing else, (B, C, H, W) -> (B, 3, H, W): C is 3, values [0, 1]; on the raw
-    track C is 1, a white-balanced linear RGGB mosaic in [0, 1], and the result is sRGB-encoded camera RGB at the size
-    of the mosaic. `restore(path)` is the contract that everything else builds on.
+    `forward(lq)` is the networks and nothing else, (B, C, H, W) -> (B, 3, s H, s W) with s the `scale`: C is 3, values
+    [0, 1]; on the raw track C is 1, a white-balanced linear RGGB mosaic in [0, 1], and the result is sRGB-encoded camera RGB
+    at the size of the mosaic. `restore(path)` is the contract that everything else builds on.
     """
 
     team: ClassVar[str]
     """As the report spells it."""
     track: ClassVar[str]
-    """The folder below `teams/`: raw, srgb, face or general."""
+    """The folder below `teams/`: raw, srgb, face, general or esr."""
+    scale: ClassVar[int] = 1
+    """How many times as high and as wide as its input the result is."""
     variant: ClassVar[str] = ""
     """Tells several methods of one team and track apart, such as "phase3"."""
-    cite: ClassVar[str]
-    """A key of `teams/references.bib`."""
+    cite: ClassVar[str] = ""
+    """A key of `teams/references.bib`; empty for a method that is not ntire's."""
     code: ClassVar[str | None] = None
     """Address of the authors' program, if there is one."""
     claimed: ClassVar[Cost | None] = None
@@ -50,9 +52,10 @@ class Method(nn.Module):
     """`exact`: local, any tiling gives the same pixels; `method`: tiles are part of the method, which does them itself;
     `global`: an output pixel depends on the whole image, tiles are an approximation."""
     halo: ClassVar[int]
-    """Pixels of input around an output pixel that can change it (for `global`: the overlap of tiles)."""
+    """Pixels of input around an output pixel, or around what becomes it and its neighbours, that can change it (for `global`:
+    the overlap of tiles)."""
     stride: ClassVar[int]
-    """Origins and sizes of tiles sit on this grid."""
+    """Origins and sizes of tiles sit on this grid of input pixels."""
     channels: ClassVar[int | None] = None
     """What `forward` takes, if not the track's usual: 3 on the raw track for a network on the plainly rendered frame."""
     bf16_psnr_db: ClassVar[float] = 45.0
@@ -73,16 +76,28 @@ class Method(nn.Module):
         super().__init_subclass__()
         if abstract:
             return
-        needed = ("team", "track", "cite", "tiling", "halo", "stride")
+        mistakes = cls._mistakes()
+        if mistakes:
+            raise TypeError(f"class {cls.__qualname__}: {'; '.join(mistakes)}")
+
+    @classmethod
+    def _mistakes(cls) -> list[str]:
+        """Everything that is wrong with what the class declares, in words."""
+        needed = ("team", "track", "tiling", "halo", "stride")
         missing = [name for name in needed if not hasattr(cls, name)]
-        if missing:
-            raise TypeError(f"{cls.__module__}.{cls.__qualname__} does not declare {', '.join(missing)}")
-        if cls.tiling not in ("exact", "method", "global"):
-            raise TypeError(
-                f"{cls.__module__}.{cls.__qualname__}: tiling is exact, method or global, not {cls.tiling!r}"
-            )
-        if cls.halo < 0 or cls.stride < 1:
-            raise TypeError(f"{cls.__module__}.{cls.__qualname__}: expected halo >= 0 and stride >= 1")
+        found = [f"it does not declare {', '.join(missing)}"] if missing else []
+        words = [name for name in ("team", "track", "variant") if not isinstance(getattr(cls, name, ""), str)]
+        found += [f"{name} is a text, not {getattr(cls, name)!r}" for name in words]
+        tiling = getattr(cls, "tiling", "exact")
+        if tiling not in ("exact", "method", "global"):
+            found.append(f"tiling is exact, method or global, not {tiling!r}")
+        for name, least in (("halo", 0), ("stride", 1), ("scale", 1)):
+            value = getattr(cls, name, least)
+            if not isinstance(value, int) or value < least:
+                found.append(f"{name} is a whole number of at least {least}, not {value!r}")
+        if not (isinstance(cls.weights, tuple) and all(isinstance(one, Weights) for one in cls.weights)):
+            return [*found, "weights is a tuple of Weights: (Weights(...),)"]
+        return found + [mistake for one in cls.weights for mistake in one.mistakes]
 
     @classmethod
     def lq_channels(cls) -> int:
@@ -111,7 +126,7 @@ class Method(nn.Module):
         return next((parameter.dtype for parameter in self.parameters()), torch.float32)
 
     def forward(self, lq: Tensor) -> Tensor:
-        """The networks, (B, C, H, W) -> (B, 3, H, W)."""
+        """The networks, (B, C, H, W) -> (B, 3, s H, s W)."""
         raise NotImplementedError
 
     def as_claimed(self, lq: Tensor) -> Tensor:
@@ -142,20 +157,20 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def enhance(self, frame: Frame) -> Tensor:
-        """A raw frame, or an image (3, H, W) in [0, 1], to the restored image: RGB, float32, [0, 1], (3, H, W), on the method's
-        device.
+        """A raw frame, or an image (3, H, W) in [0, 1], to the restored image: RGB, float32, [0, 1], (3, s H, s W), on the
+        method's device.
         """
         return _enhanced(self, frame, lambda restored: restored.clamp(0, 1))
 
     def restore(self, path: Path) -> Tensor:
-        """The restored image of the picture or raw frame in `path`: RGB, float32, [0, 1], (3, H, W).
+        """The restored image of the picture or raw frame in `path`: RGB, float32, [0, 1], (3, s H, s W).
 
         Raises UnreadableImage for a file that cannot be read.
         """
         return self.enhance(as_floats(self.read(path)))
 
     def in_tiles(self, lq: Tensor) -> Tensor:
-        """Run `forward` over (C, H, W) in tiles of `self.tile`; returns float32 (3, H, W)."""
+        """Run `forward` over (C, H, W) in tiles of `self.tile`; returns float32 (3, s H, s W)."""
         return self.execution.through(self, lq, Tensor.float)
 
 
@@ -174,7 +189,9 @@ def _enhanced(method: Method, frame: Frame, finish: Callable[[Tensor], Tensor]) 
         ccm = frame.ccm
         mosaic, (top, left) = balanced_rggb(frame)
         lq = mosaic if method.lq_channels() == 1 else srgb_encode(demosaic(mosaic))
-        return _through(method, lq, lambda camera: finish(correct_colours(camera, ccm)))[:, top:, left:]
+        return _through(method, lq, lambda camera: finish(correct_colours(camera, ccm)))[
+            :, method.scale * top :, method.scale * left :
+        ]
     return _through(method, frame, finish)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ntire import UserError
 from ntire.method.state_dict import fill_from
 from ntire.method.weights_files import Weights, locate, require, verify
+from ntire.picture.resize import resized
 
 Landmarks = tuple[tuple[float, float], ...]
 """Left eye, right eye, nose, left and right corner of the mouth, (x, y) in pixels of the picture."""
@@ -157,14 +158,26 @@ def put_back(image: Tensor, face: Tensor, matrix: Matrix, mask: Tensor | None = 
 
 
 def restore_faces(
-    image: Tensor, find: Finder, restore: Callable[[Tensor], Tensor], side: int = SIDE
+    image: Tensor, find: Finder, restore: Callable[[Tensor], Tensor], side: int = SIDE, scale: int = 1
 ) -> tuple[Tensor, int]:
-    """A picture (3, H, W) with its faces restored, and how many there were; `restore` takes upright faces (3, side, side)."""
+    """A picture (3, H, W) with its faces restored, and how many there were; `restore` takes upright faces (3, side, side).
+
+    Where it makes them `scale` times as large, so is the picture: bicubic around the faces.
+    """
     matrices = upright(find(image), side)
     faces = [restore(cut_out(image, matrix, side)).to(image) for matrix in matrices]
+    whole = image if scale == 1 else resized(image, scale).clamp(0, 1)
     for face, matrix in zip(faces, matrices, strict=True):
-        image = put_back(image, face, matrix)
-    return image, len(faces)
+        whole = put_back(whole, face, between_enlarged(matrix, scale))
+    return whole, len(faces)
+
+
+def between_enlarged(matrix: Matrix, scale: int) -> Matrix:
+    """The same map between both pictures `scale` times as large; positions are centres of pixels."""
+    half = (scale - 1) / 2
+    linear = matrix[:, :2]
+    shift = scale * matrix[:, 2] + half - linear @ np.array([half, half])
+    return np.column_stack([linear, shift])
 
 
 def upright(found: Sequence[Landmarks], side: int = SIDE) -> list[Matrix]:

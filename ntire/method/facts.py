@@ -77,5 +77,7 @@ class Facts:
     caveats: tuple[str, ...]
     folder: Path
     """Where its module lies, and its `weights/` beside it."""
+    scale: int = 1
+    """How many times as large as its input the result is."""
     footprints: tuple[tuple[int, int, int, int], ...] = ()
     """Height, width, peak bytes and elements of the largest tensor in float32, where memory is planned by them."""

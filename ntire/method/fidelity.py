@@ -56,7 +56,7 @@ class Passage:
 def passages() -> tuple[Passage, ...]:
     """All tables, by track in the order of their files."""
     found: list[Passage] = []
-    for track in ("raw", "srgb", "face", "general"):
+    for track in ("raw", "srgb", "face", "general", "esr"):
         table = files("ntire.teams") / track / "fidelity.toml"
         if table.is_file():
             found += [_passage(track, one) for one in tomllib.loads(table.read_text("utf-8"))["method"]]

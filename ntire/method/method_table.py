@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 COLUMNS = ("team", "track", "variant", "params", "claim", "MACs", "claim", "at", "how the claim is read", "weights")
 USUAL_SIZE = (1024, 1024)
 """Height and width at which a method is counted whose report states none."""
-FACE_SIZE = (512, 512)
-"""The same for methods that restore faces, which are of that size."""
+SIZES = {"face": (512, 512), "esr": (256, 256)}
+"""The same where faces are restored, which are of that size, and in efficient super-resolution, which counts so."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def usual_size(method: "Listed") -> tuple[int, int]:
     """Height and width at which a method is counted: its report's, else its track's usual ones."""
     if method.claimed and method.claimed.at:
         return method.claimed.at
-    return FACE_SIZE if method.track == "face" else USUAL_SIZE
+    return SIZES.get(method.track, USUAL_SIZE)
 
 
 def facts_of(method: "Listed", at: tuple[int, int] | None = None, *, built: "Method | None" = None) -> dict[str, Any]:
@@ -139,7 +139,9 @@ def facts_of(method: "Listed", at: tuple[int, int] | None = None, *, built: "Met
         "variant": method.variant,
         "params": counts.params,
         "macs": counts.macs,
+        "scale": method.scale,
         "at": list(at),
+        "output_at": [method.scale * side for side in at],
         "claimed": {
             "params": _whole(claimed.params_m if claimed else None, 1e6),
             "macs": _whole(claimed.macs_g if claimed else None, 1e9),

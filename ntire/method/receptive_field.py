@@ -14,7 +14,8 @@ SEAM_TILE = 128
 
 @torch.no_grad()
 def reach_of(method: Method) -> int | None:
-    """Pixels from a block of the stride's grid to the farthest output pixel that depends on it; None if all of them do.
+    """Pixels from a block of the stride's grid to the farthest output pixel that depends on it, in pixels of the input; None if
+    all of them do.
 
     Any weights will do. A method that says that it is exact is tried at every position on the grid of its stride, in an
     image that has room for twice its halo; one that is global at one position.
@@ -25,14 +26,15 @@ def reach_of(method: Method) -> int | None:
     lq = torch.rand(method.lq_channels(), side, side, generator=torch.Generator().manual_seed(0))
     lq = lq.to(method.device, method.dtype)
     middle = side // 2
-    reached = torch.zeros(side, side, dtype=torch.bool, device=method.device)
+    enlarged = method.scale * side
+    reached = torch.zeros(enlarged, enlarged, dtype=torch.bool, device=method.device)
     for phase in range(stride if exact else 1):
         spoiled = lq.clone()
         spoiled[:, middle + phase, middle + phase] = float("nan")
-        reached |= tiled(method, spoiled, tile=None, halo=0, stride=stride).isnan().any(0)
+        reached |= tiled(method, spoiled, tile=None, halo=0, stride=stride, scale=method.scale).isnan().any(0)
     if bool(reached.all()):
         return None
-    rows, columns = reached.nonzero().unbind(1)
+    rows, columns = (reached.nonzero() // method.scale).unbind(1)
     farthest = [
         distance
         for axis in (rows, columns)
@@ -48,6 +50,7 @@ class Seams:
     tile: int
     height: int
     width: int
+    """Of the result."""
     max_levels: float
     mean_levels: float
     psnr_db: float | None
@@ -70,13 +73,15 @@ def seam_error(method: Method, tile: int = SEAM_TILE) -> Seams:
         lq = lq.gather(0, (row + column)[None])  # RGGB
     lq = lq.to(method.device, method.dtype)
     pieces, whole = (
-        tiled(method, lq, tile=one, halo=method.halo, stride=step, blend=method.tiling == "global").float()
+        tiled(
+            method, lq, tile=one, halo=method.halo, stride=step, scale=method.scale, blend=method.tiling == "global"
+        ).float()
         for one in (tile, None)
     )
     off = (pieces - whole).abs().double() * 255
     mean_square = float((off / 255).square().mean())
     psnr = psnr_of(mean_square) if mean_square else None
-    return Seams(tile, side, side, float(off.max()), float(off.mean()), psnr)
+    return Seams(tile, whole.shape[-2], whole.shape[-1], float(off.max()), float(off.mean()), psnr)
 
 
 def _photograph(side: int) -> Tensor:

@@ -49,6 +49,7 @@ def facts_from(method: type[Method], module: str) -> Facts:
         weights=method.weights,
         settable=dict(method.settable),
         caveats=method.caveats,
+        scale=method.scale,
         folder=release.file_of(module).parent,
         footprints=to_record(method),
     )

@@ -21,7 +21,7 @@ from ntire.environment import own_cache
 from ntire.files import sha256_of, write_atomically
 from ntire.picture import unclipped
 from ntire.picture.degradations import RawDegradation, gaussian_blur, gaussian_noise, jpeg
-from ntire.picture.image import as_image, as_pixels, cut_to_multiple, encode_png, read_pixels
+from ntire.picture.image import as_image, as_pixels, cut_to_multiple, encode_png, read_header, read_pixels
 from ntire.picture.raw import RawFrame, correct_colours
 from ntire.picture.unclipped import NoiseProtocol
 
@@ -73,6 +73,25 @@ def add_noise(
         noisy = gaussian_noise(as_image(cut_to_multiple(read_pixels(path), multiple)), sigma, rng)
         _write(made[name], _handed(noisy, protocol))
     _write(root / "complete", b"")
+    return made
+
+
+def cut_pictures(pictures: Mapping[str, Path], multiple: int) -> dict[str, Path]:
+    """Pictures by name, cut about their centre to sides of a multiple of pixels, in the cache; those that need no cut as they
+    are. The files are PNGs, or of floats those of `ntire.picture.unclipped`.
+    """
+    made = {}
+    for name, path in pictures.items():
+        header = read_header(path)
+        if header.height % multiple == 0 and header.width % multiple == 0:
+            made[name] = path
+            continue
+        floating = header.floating
+        root = own_cache() / f"cut-{multiple}-{sha256_of(path)[:16]}"
+        made[name] = root / f"{name}{unclipped.SUFFIX if floating else '.png'}"
+        if not made[name].is_file():
+            cut: Any = np.ascontiguousarray(cut_to_multiple(read_pixels(path), multiple))
+            _write(made[name], unclipped.encode(cut) if floating else encode_png(cut))
     return made
 
 

@@ -26,10 +26,13 @@ class Interval:
     first: int
     last: int
 
-    @property
-    def inside(self) -> slice:
-        """What it writes, counted from what it reads."""
-        return slice(self.start - self.first, self.stop - self.first)
+    def inside(self, scale: int = 1) -> slice:
+        """What it writes, counted from what it reads, in pixels of a result that is `scale` times as large."""
+        return slice(scale * (self.start - self.first), scale * (self.stop - self.first))
+
+    def writes(self, scale: int = 1) -> slice:
+        """Where in such a result it writes."""
+        return slice(scale * self.start, scale * self.stop)
 
 
 def spans(
@@ -65,34 +68,36 @@ def tiled(
     tile: int | None,
     halo: int,
     stride: int,
+    scale: int = 1,
     blend: bool = False,
     batch: int = 1,
     same_size: bool = False,
     finish: Callable[[Tensor], Tensor] = lambda piece: piece,
     shrunk: Callable[[int], None] = lambda side: None,
+    advanced: Callable[[int, int], None] = lambda done, of: None,
 ) -> Tensor:
-    """Run `network` (B, C, H, W) -> (B, 3, H, W) over `lq` (C, H, W) in tiles; returns (3, H, W).
+    """Run `network` (B, C, H, W) -> (B, 3, s H, s W) over `lq` (C, H, W) in tiles; returns (3, s H, s W) with s the `scale`.
 
-    `tile` is the side of the rectangle that a tile writes, in pixels; None takes the whole image. The image is padded
-    by reflection to the grid of `stride` and cropped again, with and without tiles alike. With `blend`, tiles overlap
-    by half their halo on each side of a cut and are mixed over a linear ramp there. Otherwise `batch` tiles that read equally
-    large areas go through the network together (`same_size` makes all of them so).
+    `tile` is the side of the rectangle that a tile writes, in pixels of `lq` as all sides here; None takes the whole image.
+    The image is padded by reflection to the grid of `stride` and cropped again, with and without tiles alike. With `blend`,
+    tiles overlap by half their halo on each side of a cut and are mixed over a linear ramp there. Otherwise `batch` tiles that
+    read equally large areas go through the network together (`same_size` makes all of them so).
 
     `finish` works on each value alone, such as rounding: it is applied to pieces (3, h, w) before they are put together, or
     to the whole where that is blended. Out of memory, tiles are halved, which `shrunk` hears; OutOfMemoryError is raised
-    when that no longer helps.
+    when that no longer helps. `advanced` hears the tiles that are done, and of how many.
     """
     height, width = lq.shape[-2:]
     lq = pad_reflect(lq, 0, -width % stride, 0, -height % stride)
     side = max(lq.shape[-2:]) if tile is None else tile
     smallest = max(2 * stride, halo // 2)
     if not blend:
-        grid = _Grid(tuple(lq.shape[-2:]), halo, stride, smallest, same_size, shrunk)
-        return _exact(network, lq, grid, side, batch, finish)[:, :height, :width]
+        grid = _Grid(tuple(lq.shape[-2:]), halo, stride, scale, smallest, same_size, shrunk)
+        return _exact(network, lq, grid, side, batch, finish, advanced)[:, : scale * height, : scale * width]
     while True:
-        restored = _blended(network, lq, side, halo, stride)
+        restored = _blended(network, lq, side, halo, stride, scale, advanced)
         if restored is not None:
-            return finish(restored[:, :height, :width])
+            return finish(restored[:, : scale * height, : scale * width])
         side = _halved(side, smallest, stride, shrunk)
 
 
@@ -107,6 +112,7 @@ class _Grid:
     size: tuple[int, ...]
     halo: int
     stride: int
+    scale: int
     smallest: int
     same_size: bool
     shrunk: Callable[[int], None]
@@ -133,13 +139,15 @@ def _exact(
     side: int,
     batch: int,
     finish: Callable[[Tensor], Tensor],
+    advanced: Callable[[int, int], None],
 ) -> Tensor:
     """Every tile written once, straight into its place."""
-    waiting = deque(grid.cut(side))
+    waiting, scale = deque(grid.cut(side)), grid.scale
     restored: Tensor | None = None
+    written = 0
     while waiting:
         group = _alike(waiting, batch)
-        pieces = _attempt(network, lq, group)
+        pieces = _attempt(network, lq, group, scale)
         if pieces is None:
             # What failed is given up here, outside the handler: an exception keeps its frames and their tensors alive.
             batch = 1
@@ -150,12 +158,15 @@ def _exact(
                 waiting = deque(part for tile in (*group, *waiting) for part in grid.cut(side, tile))
             continue
         for (row, column), piece in zip(group, pieces, strict=True):
-            done = finish(piece[:, row.inside, column.inside])
+            done = finish(piece[:, row.inside(scale), column.inside(scale)])
             if restored is None:
-                if done.shape[1:] == grid.size:
+                size = tuple(scale * length for length in grid.size)
+                if done.shape[1:] == size:
                     return done
-                restored = _canvas(done, grid.size)
-            restored[:, row.start : row.stop, column.start : column.stop] = done
+                restored = _canvas(done, size)
+            restored[:, row.writes(scale), column.writes(scale)] = done
+        written += len(group)
+        advanced(written, written + len(waiting))
     assert restored is not None
     return restored
 
@@ -180,15 +191,16 @@ def _canvas(piece: Tensor, size: tuple[int, ...]) -> Tensor:
     return piece.new_empty(*size, piece.shape[0]).permute(2, 0, 1)
 
 
-def _attempt(network: Callable[[Tensor], Tensor], lq: Tensor, group: Sequence[Tile]) -> Tensor | None:
+def _attempt(network: Callable[[Tensor], Tensor], lq: Tensor, group: Sequence[Tile], scale: int) -> Tensor | None:
     """The network's output for a group of tiles, or None if the memory does not suffice for it."""
     areas = [lq[None, :, row.first : row.last, column.first : column.last] for row, column in group]
     try:
         pieces = network(torch.cat(areas) if len(areas) > 1 else areas[0])
-        if pieces.shape[2:] != areas[0].shape[2:]:
-            height, width = areas[0].shape[2:]
+        height, width = areas[0].shape[2:]
+        if pieces.shape[2:] != (scale * height, scale * width):
             found = " x ".join(map(str, pieces.shape[2:]))
-            raise ValueError(f"the network returned {found} for an input of {height} x {width}")
+            times = f" and a scale of {scale}" if scale > 1 else ""
+            raise ValueError(f"the network returned {found} for an input of {height} x {width}{times}")
         return pieces
     except RuntimeError as error:
         if not out_of_memory(error):
@@ -218,22 +230,31 @@ def _halved(side: int, smallest: int, stride: int, shrunk: Callable[[int], None]
     return half
 
 
-def _blended(network: Callable[[Tensor], Tensor], lq: Tensor, side: int, halo: int, stride: int) -> Tensor | None:
+def _blended(
+    network: Callable[[Tensor], Tensor],
+    lq: Tensor,
+    side: int,
+    halo: int,
+    stride: int,
+    scale: int,
+    advanced: Callable[[int, int], None],
+) -> Tensor | None:
     """Tiles mixed over ramps, or None if the memory does not suffice: smaller tiles have other ramps, so all are redone."""
-    rows = list(_with_ramps(spans(lq.shape[-2], side, halo, stride), halo))
-    columns = list(_with_ramps(spans(lq.shape[-1], side, halo, stride), halo))
+    rows = list(_with_ramps(spans(lq.shape[-2], side, halo, stride), halo, scale))
+    columns = list(_with_ramps(spans(lq.shape[-1], side, halo, stride), halo, scale))
     restored: Tensor | None = None
-    for row in rows:
-        for column in columns:
-            pieces = _attempt(network, lq, [(row.span, column.span)])
+    for above, row in enumerate(rows):
+        for left, column in enumerate(columns, 1):
+            pieces = _attempt(network, lq, [(row.span, column.span)], scale)
             if pieces is None:
                 return None
             if len(rows) == len(columns) == 1:
                 return pieces[0]
             if restored is None:
-                restored = pieces.new_zeros(pieces.shape[1], *lq.shape[-2:])
+                restored = pieces.new_zeros(pieces.shape[1], *(scale * length for length in lq.shape[-2:]))
             weight = row.weight.to(pieces)[:, None] * column.weight.to(pieces)
             restored[:, row.outside, column.outside] += pieces[0][:, row.inside, column.inside] * weight
+            advanced(above * len(columns) + left, len(rows) * len(columns))
     return restored
 
 
@@ -288,19 +309,20 @@ class _Ramped:
     weight: Tensor
 
 
-def _with_ramps(row: list[Interval], halo: int) -> Iterator[_Ramped]:
+def _with_ramps(row: list[Interval], halo: int, scale: int) -> Iterator[_Ramped]:
     # The outer half of the halo is thrown away: it is what the missing context spoils most.
     reach = min([halo // 2, *((span.stop - span.start) // 2 for span in row)])
     end = row[-1].stop
     for span in row:
         low, high = max(span.start - reach, 0), min(span.stop + reach, end)
-        position = torch.arange(low, high) + 0.5
-        weight = torch.ones(high - low)
+        position = (torch.arange(scale * low, scale * high) + 0.5) / scale
+        weight = torch.ones(scale * (high - low))
         if reach and span.start > 0:
             weight = weight.minimum((position - (span.start - reach)) / (2 * reach))
         if reach and span.stop < end:
             weight = weight.minimum((span.stop + reach - position) / (2 * reach))
-        yield _Ramped(span, slice(low - span.first, high - span.first), slice(low, high), weight)
+        inside = slice(scale * (low - span.first), scale * (high - span.first))
+        yield _Ramped(span, inside, slice(scale * low, scale * high), weight)
 
 
 def pad_reflect(image: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:

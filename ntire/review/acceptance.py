@@ -112,7 +112,9 @@ class Entrance:
 
     def open(self, submission: Submission, path: Path, asked: AskedFor) -> ScoredPicture | RefusedPicture:
         """See `Source`."""
-        wanted = Wanted(path, path.relative_to(submission.root).as_posix(), size=asked.size, root=submission.root)
+        lq = asked.size[0] // asked.scale, asked.size[1] // asked.scale
+        name = path.relative_to(submission.root).as_posix()
+        wanted = Wanted(path, name, size=lq, scale=asked.scale, root=submission.root)
         plain = tuple(asked.results) == ("png8",)
         try:
             data = bytes_of(wanted, asked.size, 4 if plain else 16)
@@ -120,7 +122,9 @@ class Entrance:
             return self._refused(submission, bad.finding)
         sha256 = sha256_of(data)
         decode = partial(decoders().decode, path, data)
-        key = key_of("accepted", __version__, sha256, repr(asked.size), asked.lq.sha256 if asked.lq else "")
+        key = key_of(
+            "accepted", __version__, sha256, repr((asked.size, asked.scale)), asked.lq.sha256 if asked.lq else ""
+        )
         if plain and self._cache.get([key]):
             return ScoredPicture(path, sha256, decode)
         if not plain:

@@ -5,9 +5,9 @@ is run only in a sandbox, only where one is named, and only to see that it impor
 """
 
 import math
-import os
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,12 +22,14 @@ from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
 from ntire.entry.verdict import VERIFICATION
+from ntire.environment import usable_cores
 from ntire.files import line_of, open_regular, read_regular
 from ntire.picture.folder import in_lines, passed_over
+from ntire.picture.scale import factor
 from ntire.picture.suffixes import Result
 from ntire.review.code_checks import CODE, METHOD, look_at_method
-from ntire.review.image_check_workers import decoders
-from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, is_picture, size_in
+from ntire.review.image_check_workers import MOST_WORKERS, decoders
+from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, input_of, is_picture, size_in
 from ntire.review.submitted_method import SubmittedMethod, clean_tree, size_of
 from ntire.runner.runner import look_for_inputs
 from ntire.sandbox.child import Backend
@@ -354,18 +356,17 @@ class _Entry:
         return self.track.results if self.track is not None else ("png8",)
 
     def _multiple(self, key: str) -> int:
-        """Where the track adds the noise itself: what the clean picture is cut to a multiple of before."""
-        noise = self.track.noise_of(key.partition("/")[0]) if self.track is not None else None
-        return noise.multiple if noise else 1
+        """What the track cuts inputs and truth to a multiple of."""
+        return self.track.multiple_of(key.partition("/")[0]) if self.track is not None else 1
 
     def _look(self, images: Mapping[str, Sequence[str]], inputs: Mapping[str, Path]) -> list[SeenImage]:
-        raw = self.track is not None and self.track.inputs == "raw"
+        raw, scale = self.track is not None and self.track.inputs == "raw", self.track.scale if self.track else 1
         pairs = [(name, inputs.get(key)) for key, names in images.items() for name in names]
         if raw:
             # The user's own frames: what they are read with has no place where strangers' pictures are.
             sizes = _in_threads(lambda pair: size_of(pair[1], "raw") if pair[1] else None, pairs)
             wanted = [
-                Wanted(self.root / name, name, size=size, results=self._results(), root=self.root)
+                Wanted(self.root / name, name, size=size, scale=scale, results=self._results(), root=self.root)
                 for (name, _), size in zip(pairs, sizes, strict=True)
             ]
         else:
@@ -373,12 +374,28 @@ class _Entry:
             wanted = [
                 Wanted(self.root / name, name, size=_cut(lq, multiple), results=self._results(), root=self.root)
                 if lq and (multiple := self._multiple(key)) > 1
-                else Wanted(self.root / name, name, lq, results=self._results(), root=self.root)
+                else Wanted(self.root / name, name, lq, scale=scale, results=self._results(), root=self.root)
                 for key, (name, lq) in zip(keys, pairs, strict=True)
             ]
         seen = decoders().look(wanted)
         self.findings += [finding for one in seen for finding in one.findings]
+        self._scales(wanted, seen)
         return seen
+
+    def _scales(self, wanted: Sequence[Wanted], seen: Sequence[SeenImage]) -> None:
+        """Several scales in one folder are a mistake of the whole entry, which a line for each image would hide."""
+        if self.track is None or self.track.scale == 1:
+            return
+        scale = self.track.scale
+        pairs = [(input_of(asked)[1], one.size) for asked, one in zip(wanted, seen, strict=True)]
+        scales = Counter(
+            times
+            for size, found in pairs
+            if size and found and (times := factor(found, (size[0] // scale, size[1] // scale)))
+        )
+        if len(scales) > 1:
+            found = ", ".join(f"{count} of x{times}" for times, count in scales.most_common())
+            self._add("E316", IMAGES, f"images of one scale, x{scale}", found)
 
     def copies(self, seen: Sequence[SeenImage], sizes: set[tuple[int, int]]) -> None:
         """Finished images that lie elsewhere in the entry: what code shows instead of what it computes."""
@@ -499,5 +516,5 @@ def _cut(lq: Path, multiple: int) -> tuple[int, int]:
 
 def _in_threads(look: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """Results in the order of the items; reading runs without the interpreter's lock, so threads are enough."""
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(MOST_WORKERS, usable_cores())) as pool:
         return list(pool.map(look, items))

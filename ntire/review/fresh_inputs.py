@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from ntire.picture.degradations import RawDegradation, SrgbDegradation, gaussian_noise
 from ntire.picture.image import Integers, as_image, as_pixels, encode_png
 from ntire.picture.raw import correct_colours
+from ntire.picture.resize import resized
 from ntire.picture.samples import PICTURES, photograph, write_frame
 from ntire.scoring.track import Track
 
@@ -26,16 +28,16 @@ class Fresh:
 
 
 def damage_is_known(track: Track) -> bool:
-    """Whether these inputs are damaged exactly as the track's are: where the track itself adds noise."""
-    return track.noise is not None
+    """Whether these inputs are damaged exactly as the track's are: where the track itself adds noise, or only makes smaller."""
+    return track.noise is not None or track.inputs == "esr"
 
 
 def fresh_inputs(track: Track, count: int, side: int, seed: int, folder: Path) -> list[Fresh]:
-    """Up to `count` inputs in `folder`, of `side` pixels at most; none for tracks whose damage nothing here imitates."""
-    if track.inputs not in ("srgb", "raw"):
+    """Up to `count` inputs in `folder`, made of `side` pixels at most; none for tracks whose damage nothing here imitates."""
+    if track.inputs not in ("srgb", "raw", "esr"):
         return []
     rng, made = random.Random(seed), []
-    side = min(SIDE, side // 2 * 2)
+    side = min(SIDE, side // (2 * track.scale) * 2 * track.scale)
     for number in range(count):
         picture = photograph(rng.choice(PICTURES))
         top, left = (rng.randrange(0, (size - side) // 2 + 1) * 2 for size in picture.shape[:2])
@@ -51,7 +53,11 @@ def fresh_inputs(track: Track, count: int, side: int, seed: int, folder: Path) -
 
 def _srgb(track: Track, gt: Integers, draw: torch.Generator, path: Path) -> Fresh:
     clean = as_image(gt)
-    lq = gaussian_noise(clean, track.noise.sigma, draw) if track.noise else SrgbDegradation()(clean, draw)[0]
+    lq = clean if track.scale == 1 else resized(clean, Fraction(1, track.scale)).clamp(0, 1)
+    if track.noise:
+        lq = gaussian_noise(lq, track.noise.sigma, draw)
+    elif track.inputs == "srgb":
+        lq = SrgbDegradation()(lq, draw)[0]
     path.write_bytes(encode_png(as_pixels(lq)))
     return Fresh(path, gt)
 

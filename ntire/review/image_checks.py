@@ -16,6 +16,7 @@ from ntire.entry.findings import Finding
 from ntire.files import open_regular, read_regular
 from ntire.picture.header import result_of
 from ntire.picture.image import Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.picture.scale import enlarged, expected_in_words, found_in_words
 from ntire.picture.suffixes import Result, in_words
 
 MOST_PIXELS = 2**26
@@ -55,6 +56,8 @@ class Wanted:
     """A picture; of a raw frame, only the size is known here."""
     size: tuple[int, int] | None = None
     """Height and width of the input, where it is not to be read."""
+    scale: int = 1
+    """How many times as large as its input it has to be."""
     results: tuple[Result, ...] = ("png8",)
     """Formats that the track takes, as in its TOML: "png8", "tiff16", "npy", ..."""
     root: Path | None = None
@@ -166,10 +169,10 @@ def size_in(head: bytes) -> tuple[int, int] | None:
 def input_of(wanted: Wanted) -> tuple[bytes | None, tuple[int, int] | None]:
     """The bytes of the input, if they are to be looked at, and the height and width that the result must have."""
     if wanted.lq is None:
-        return None, wanted.size
+        return None, enlarged(wanted.size, wanted.scale) if wanted.size else None
     data = read_bytes(wanted.lq)
     header = header_of(wanted.lq, data)
-    return data, (header.height, header.width)
+    return data, enlarged((header.height, header.width), wanted.scale)
 
 
 def bytes_of(wanted: Wanted, size: tuple[int, int] | None, each: int = 4) -> bytes:
@@ -219,7 +222,7 @@ def _as_expected(wanted: Wanted, data: bytes, found: tuple[int, int], size: tupl
         wrong.append(Finding("E308", wanted.name, "one picture", f"{header.frames} frames"))
     upright = header.height, header.width
     if size and upright != size:
-        wrong.append(Finding("E304", wanted.name, f"{_by(size)} as its input", _by(upright)))
+        wrong.append(_wrong_size(wanted, upright, size))
     return wrong
 
 
@@ -241,8 +244,13 @@ def _other_format(wanted: Wanted, data: bytes, size: tuple[int, int] | None) -> 
     if header.frames > 1:
         wrong.append(Finding("E308", wanted.name, "one picture", f"{header.frames} frames"))
     if size and found != size:
-        wrong.append(Finding("E304", wanted.name, f"{_by(size)} as its input", _by(found)))
+        wrong.append(_wrong_size(wanted, found, size))
     return found, wrong
+
+
+def _wrong_size(wanted: Wanted, found: tuple[int, int], size: tuple[int, int]) -> Finding:
+    lq = size[0] // wanted.scale, size[1] // wanted.scale
+    return Finding("E304", wanted.name, expected_in_words(lq, wanted.scale), found_in_words(found, lq, wanted.scale))
 
 
 def _pixels(wanted: Wanted, data: bytes) -> Pixels:

@@ -80,8 +80,9 @@ def turned(pixels: Integers, first: Integers, ask: Ask) -> Asked:
 
 def cut(pixels: Integers, first: Integers, ask: Ask) -> Asked:
     """Two overlapping parts of the picture: in their middle both results are that of the whole, or differ from it no more than
-    from each other.
+    from each other. Results may be larger than their inputs by a whole scale.
     """
+    scale = max(first.shape[0] // pixels.shape[0], 1)
     axis = int(pixels.shape[1] >= pixels.shape[0])
     side = pixels.shape[axis]
     # Even, so that colours of a mosaic stay where they are; of 64, so that most networks' grids do.
@@ -91,10 +92,11 @@ def cut(pixels: Integers, first: Integers, ask: Ask) -> Asked:
         return Asked(None, "the picture is too small to be cut")
     end = side - start
     left, right = ask(_part(pixels, axis, 0, end)), ask(_part(pixels, axis, start, side))
-    if left is None or right is None or left.shape[axis] != end or right.shape[axis] != side - start:
+    sizes = scale * end, scale * (side - start)
+    if left is None or right is None or (left.shape[axis], right.shape[axis]) != sizes:
         return Asked(None, "it gives no image for a part of the picture")
     margin = min(MARGIN, (end - start) // 4)
-    low, high = start + margin, end - margin
+    low, high, start = scale * (start + margin), scale * (end - margin), scale * start
     whole = _part(first, axis, low, high)
     a, b = _part(left, axis, low, high), _part(right, axis, low - start, high - start)
     return _judged([distance(whole, a), distance(whole, b)], [distance(a, b)] * 2)

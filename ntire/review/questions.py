@@ -15,8 +15,9 @@ import numpy as np
 
 from ntire import UserError
 from ntire.entry.findings import Finding
-from ntire.picture.image import Integers, decode_integers, encode_png, read_bytes
+from ntire.picture.image import Integers, as_image, as_pixels, decode_integers, encode_png, read_bytes
 from ntire.picture.raw import facts_file, facts_text
+from ntire.picture.resize import resized
 from ntire.review.fresh_inputs import damage_is_known, fresh_inputs
 from ntire.review.probes import Asked, Gap, cut, gap_of_groups, gap_of_pairs, psnr_db, turned
 from ntire.runner.device_worker import Input
@@ -152,8 +153,9 @@ class Questions:
         if np.array_equal(changed, pixels):
             return Asked(None, "the picture is too plain")
         after = self._of(item, changed)
+        there = tuple(slice(self.track.scale * one.start, self.track.scale * one.stop) for one in part)
         follows = (
-            after is not None and after.shape == first.shape and bool((after != first).any(axis=2)[part].mean() > 0.01)
+            after is not None and after.shape == first.shape and bool((after != first).any(axis=2)[there].mean() > 0.01)
         )
         return Asked(follows, "another image there" if follows else "the same image there")
 
@@ -204,19 +206,27 @@ class Questions:
         known = []
         for item, first, pixels in pictures:
             truth = self._truth(item, first)
-            if truth is not None and pixels.shape == truth.shape and pixels.dtype == truth.dtype:
-                known.append(psnr_db(first, truth) - psnr_db(pixels, truth))
+            plain = self._plain(pixels)
+            if truth is not None and plain.shape == truth.shape and plain.dtype == truth.dtype:
+                known.append(psnr_db(first, truth) - psnr_db(plain, truth))
         side = min(min(first.shape[:2]) for _, first, _ in pictures)
         gains = []
         for one in fresh_inputs(self.track, count if known else 0, side, self.rng.randrange(2**31), self._scratch):
             _, made = self._restore(Input(one.lq, one.lq.stem), None, None)
-            given = decode_integers(one.lq, read_bytes(one.lq)) if self.track.inputs == "srgb" else None
+            given = None if self.track.inputs == "raw" else self._plain(decode_integers(one.lq, read_bytes(one.lq)))
             if made is not None and given is not None and made.shape == one.gt.shape:
                 gains.append(psnr_db(made, one.gt) - psnr_db(given, one.gt))
         if known and gains:
             self._gap(
                 "other pictures", gap_of_groups(known, gains), FRESH_GAP_DB if damage_is_known(self.track) else None
             )
+
+    def _plain(self, pixels: Integers) -> Integers:
+        """An input at the size of its result: what a method has to be better than."""
+        if self.track.scale == 1 or pixels.ndim != 3:
+            return pixels
+        larger = resized(as_image(pixels), self.track.scale)
+        return as_pixels(larger.clamp(0, 1), bits=8 * pixels.dtype.itemsize)
 
     def _gap(self, name: str, gap: Gap, most: float | None) -> None:
         self.gaps[name] = gap

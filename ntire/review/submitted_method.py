@@ -16,9 +16,10 @@ from ntire.entry.manifest import Manifest
 from ntire.method import Method
 from ntire.method.catalogue import module_name
 from ntire.method.method_table import weights_of_methods
-from ntire.method.weights_files import Weights, cache_folder, digest_of
+from ntire.method.weights_files import Provenance, Weights, cache_folder, digest_of
 from ntire.picture.image import as_image, read_header
 from ntire.picture.raw import facts_text, read_raw
+from ntire.picture.scale import MOST_SCALE, enlarged
 from ntire.review.code_checks import METHOD
 from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import Wanted
@@ -42,6 +43,7 @@ class LoadedWeights(BaseModel):
 
     file: Word
     license: Word
+    provenance: Provenance
 
 
 class Loaded(BaseModel):
@@ -53,6 +55,7 @@ class Loaded(BaseModel):
     team: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
     track: Word
     variant: Word = ""
+    scale: Annotated[int, Field(ge=1, le=MOST_SCALE)] = 1
     tiling: Word = ""
     weights: Annotated[tuple[LoadedWeights, ...], Field(max_length=1000)] = ()
 
@@ -200,7 +203,7 @@ def _may_see(team: str, file: str) -> bool:
 
 
 def size_of(path: Path, inputs: str) -> tuple[int, int]:
-    """Height and width that the result of an input must have; raises UserError if it cannot be read."""
+    """Height and width of an input; raises UserError if it cannot be read."""
     if inputs == "raw":
         height, width = read_raw(path).samples.shape[-2:]
         return int(height), int(width)
@@ -208,11 +211,13 @@ def size_of(path: Path, inputs: str) -> tuple[int, int]:
     return header.height, header.width
 
 
-def look(data: bytes, name: str, size: tuple[int, int], scratch: Path) -> str:
-    """What is wrong with a picture that came out of the sandbox, looked at by a decoder; empty if nothing is."""
+def look(data: bytes, name: str, lq: tuple[int, int], scale: int, scratch: Path) -> str:
+    """What is wrong with a picture that came out of the sandbox for an input of the size `lq`, looked at by a decoder; empty if
+    nothing is.
+    """
     made = scratch / "made.png"
     made.write_bytes(data)
-    wrong = decoders().look([Wanted(made, name, size=size)])[0].findings
+    wrong = decoders().look([Wanted(made, name, size=lq, scale=scale)])[0].findings
     # What an image looks like is not asked here, and 16 bits may have been asked for.
     serious = [one for one in wrong if one.code not in ("E305", "E310", "E311")]
     return f"{serious[0].problem}: expected {serious[0].expected}, found {serious[0].found}" if serious else ""
@@ -223,20 +228,21 @@ def as_method(submitted: SubmittedMethod, facts: Loaded, folder: Path, scratch: 
 
     Its facts are what the code says of itself; its weights are those that lie beside it.
     """
-    weights = tuple(Weights(printable(one.file), None, printable(one.license), "official") for one in facts.weights)
+    weights = tuple(Weights(printable(one.file), None, printable(one.license), one.provenance) for one in facts.weights)
 
     class Sandboxed(Method, abstract=True):
         """A method that computes elsewhere."""
 
         def restore(self, path: Path) -> Tensor:
             size = size_of(path, self.track)
+            height, width = enlarged(size, self.scale)
             fingerprint = fingerprint_of(path, self.track)
             if not submitted.running:
                 submitted.load()
-            answer = submitted.restore(path, fingerprint, 8 * size[0] * size[1] + (1 << 20))
+            answer = submitted.restore(path, fingerprint, 8 * height * width + (1 << 20))
             if answer.state != "answered" or answer.fields.get("status") != "done":
                 raise RuntimeError(printable(str(answer.fields.get("problem") or answer.problem)))
-            wrong = look(answer.data, path.name, size, scratch)
+            wrong = look(answer.data, path.name, size, self.scale, scratch)
             if wrong:
                 raise RuntimeError(wrong)
             return as_image(decoders().decode(path, answer.data))
@@ -247,5 +253,6 @@ def as_method(submitted: SubmittedMethod, facts: Loaded, folder: Path, scratch: 
     module.__file__ = str(folder.resolve() / "method.py")
     known = {key: printable(getattr(facts, key)) for key in ("team", "track", "variant")}
     body = {"__module__": name, "cite": "", "tiling": "method", "halo": 0, "stride": 1, "weights": weights, **known}
+    body["scale"] = facts.scale
     made: Method = type(facts.name, (Sandboxed,), body)()
     return made.eval()

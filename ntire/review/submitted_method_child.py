@@ -96,6 +96,7 @@ class _Server:
             "team": str(found.team),
             "track": str(found.track),
             "variant": str(found.variant),
+            "scale": getattr(found, "scale", 1),
             "tiling": str(getattr(found, "tiling", "")),
             "weights": [
                 {"file": str(one.file), "license": str(one.license), "provenance": str(one.provenance)}

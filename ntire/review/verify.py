@@ -23,6 +23,7 @@ from ntire.entry.measured import Measured, held_against
 from ntire.entry.verdict import VERIFICATION, sealed
 from ntire.files import read_regular, writable_folder, write_atomically
 from ntire.picture.image import Integers, encode_png, psnr_of
+from ntire.picture.scale import enlarged
 from ntire.review.check import InputsOf, Report, check, inner_folder
 from ntire.review.code_checks import CODE, Blob, unexplained
 from ntire.review.image_check_workers import decoders
@@ -240,7 +241,7 @@ class _Verifier:
         scratch: Path,
         truth_of: InputsOf,
     ) -> None:
-        self.submission, self.report, self.options = submission, report, options
+        self.submission, self.report, self.options, self.source = submission, report, options, source
         self.content = content_of(submission.root)
         self.track = track
         folder = run_on(self.track)
@@ -277,7 +278,7 @@ class _Verifier:
     def verification(self, scores: Scores) -> Verification:
         """Everything in turn; the child is gone when this returns."""
         try:
-            refused = self.code.load()
+            refused = self.code.load() or self._other_scale()
             if refused is not None:
                 self.findings.append(refused)
                 return self._result("fail", (), (), None)
@@ -291,6 +292,13 @@ class _Verifier:
             raise UserError(f"{self.submission.root}: changed while it was verified. Verify it again.", exit_code=3)
         verdict = self._verdict(compared, scored)
         return self._result(verdict, compared, probes, scored)
+
+    def _other_scale(self) -> Finding | None:
+        """Code that says it makes pictures of another scale need not be asked for one."""
+        facts, scale = self.code.facts, self.track.scale
+        if facts is None or facts.scale == scale:
+            return None
+        return Finding("E617", self.source, f"scale {scale}, as track {self.track.name} has it", f"scale {facts.scale}")
 
     def pictures(self, compared: Sequence[Compared], folder: Path) -> list[Path]:
         """Submitted, reproduced and eight times their difference, side by side, where an image differs most."""
@@ -398,11 +406,12 @@ class _Verifier:
         elif self.restarts < RESTARTS and not self.code.running:
             self.restarts += 1
             self.code.load()
-        height, width = size_of(path or item.path, self.track.inputs)
+        lq, scale = size_of(path or item.path, self.track.inputs), self.track.scale
+        height, width = enlarged(lq, scale)
         answer = self.code.restore(path or item.path, fingerprint, 4 * height * width + (1 << 20), name)
         if answer.state != "answered" or answer.fields.get("status") != "done":
             return answer, None
-        wrong = look(answer.data, item.name, (height, width), self.probed)
+        wrong = look(answer.data, item.name, lq, scale, self.probed)
         if wrong:
             return replace(answer, fields={"status": "failed", "problem": wrong}), None
         return answer, answer.data

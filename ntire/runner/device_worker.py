@@ -6,6 +6,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -87,6 +88,8 @@ class Device:
     def __init__(self, method: Method, options: Options, turns: "RandomTurns", find: Finder | None = None) -> None:
         """With `find`, pictures are whole ones: each face that it finds is restored and put back, the rest stays as it is."""
         self.method, self.options, self.turns, self.find = method, options, turns, find
+        self.advanced: Callable[[str, int, int], None] = lambda image, done, of: None
+        """Hears of each image how many of its tiles are done, and of how many."""
         speed_up(method, options)
         self.lane = lane_to(method.device)
         self.planner = Planner(method, options)
@@ -117,6 +120,7 @@ class Device:
         if frame is not None:
             frame = self.lane.upload(frame)
         planned = self.planner.set_up(frame)
+        method.execution.advanced = partial(self.advanced, item.name)
         seed = _seed_of(decoded)
 
         def as_floats_by(some: Method) -> Tensor:
@@ -133,11 +137,11 @@ class Device:
         if frame is None:
             restored = method.restore(item.path)
         elif isinstance(frame, Tensor) and self.find is not None:
-            restored, faces = restore_faces(images.as_image(frame), self.find, method.enhance)
+            restored, faces = restore_faces(images.as_image(frame), self.find, method.enhance, scale=method.scale)
             notes = (*notes, f"{faces} face(s) restored, the rest left as it is")
         else:
             restored = enhanced(method, frame, rounding)
-        height, width = _checked(restored, frame)
+        height, width = _checked(restored, frame, method.scale)
         integers = rounding(restored) if restored.dtype.is_floating_point else restored
         pixels = self.lane.download((integers, rounding.finite), began)
         assumed = frame.notes if isinstance(frame, raw.RawFrame) else decoded.notes
@@ -175,7 +179,7 @@ class Device:
 
     def unrounded(self, decoded: Decoded) -> Tensor:
         """The image that a run would round: float32, [0, 1], (3, H, W), on the device. Raises what the method raises, and
-        RuntimeError for what is no picture of the input's size.
+        RuntimeError for what is no picture of the input's size times the scale.
         """
         frame = None if decoded.frame is None else self.lane.upload(decoded.frame)
         self.planner.set_up(frame)
@@ -184,7 +188,7 @@ class Device:
             restored = (
                 self.method.restore(decoded.item.path) if frame is None else self.method.enhance(as_floats(frame))
             )
-        _checked(restored, frame)
+        _checked(restored, frame, self.method.scale)
         if not bool(torch.isfinite(restored).all()):
             raise ValueError("values of the image are NaN or infinite")
         return restored.float().clamp(0, 1)
@@ -253,16 +257,17 @@ def fingerprint_of(path: Path, track: str) -> str:
     return sha256_of(" ".join([found, *beside]).encode()) if beside else found
 
 
-def _checked(restored: Tensor, frame: Frame | None) -> tuple[int, int]:
-    """Height and width of what a method returned, or ValueError if that is not a picture of the input's size."""
+def _checked(restored: Tensor, frame: Frame | None, scale: int) -> tuple[int, int]:
+    """Height and width of what a method returned, or ValueError if that is not a picture of `scale` times the input's size."""
     if not isinstance(restored, Tensor) or restored.ndim != 3 or restored.shape[0] != 3:
         found = tuple(restored.shape) if isinstance(restored, Tensor) else type(restored).__name__
         raise ValueError(f"restore must return an image (3, H, W), it returned {found}")
     size = int(restored.shape[1]), int(restored.shape[2])
     if frame is not None:
-        expected = tuple((frame.samples if isinstance(frame, raw.RawFrame) else frame).shape[-2:])
-        if size != expected:
-            raise ValueError(f"restore returned {size[0]} x {size[1]} for an input of {expected[0]} x {expected[1]}")
+        height, width = (frame.samples if isinstance(frame, raw.RawFrame) else frame).shape[-2:]
+        if size != (scale * height, scale * width):
+            times = f" and a scale of {scale}" if scale > 1 else ""
+            raise ValueError(f"restore returned {size[0]} x {size[1]} for an input of {height} x {width}{times}")
     return size
 
 

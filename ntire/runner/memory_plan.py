@@ -35,7 +35,10 @@ class Plan:
 
 
 class Planner:
-    """Plans one method on one device; remembers what turned out not to fit."""
+    """Plans one method on one device; remembers what turned out not to fit.
+
+    Sizes are those of what goes in, as tiles are cut there; what comes out may be larger, and its picture lies there meanwhile.
+    """
 
     def __init__(self, method: Method, options: Options, budget: int | None = None) -> None:
         """`budget` is the memory for activations in bytes, by default what is free now: later, what is free is partly held by
@@ -43,7 +46,9 @@ class Planner:
         """
         self.method = method
         self.options = options
-        self.budget = memory_to_use(str(method.device)) if budget is None else budget
+        self._memory = memory_to_use(str(method.device)) if budget is None else budget
+        self.budget = self._memory
+        """What is left of it beside the picture that is put together."""
         self._ceiling: int | None = None
 
     def plan(self, frame: Frame | None) -> Plan:
@@ -56,6 +61,7 @@ class Planner:
         if frame is None or type(method).enhance is not Method.enhance or method.tiling == "method":
             return Plan(None if self.options.tile == "auto" else self.options.tile)
         height, width = (size + -size % method.stride for size in _size_of(frame))
+        self.budget = max(self._memory - self._result_bytes(height, width), self._memory // 4)
         try:
             tile = self._tile(height, width)
             batch = 1 if tile is None or method.device.type == "cpu" else self._batch(tile)
@@ -104,6 +110,13 @@ class Planner:
         while side > 8 * method.stride and not self._fits(*(min(side + 2 * method.halo, n) for n in (height, width))):
             side = min(int(side * 0.9), self._side_that_fits())
         return max(side // method.stride * method.stride, 8 * method.stride)
+
+    def _result_bytes(self, height: int, width: int) -> int:
+        """Of an enlarged picture; one of the input's size is within WORKSPACE."""
+        if self.method.scale == 1:
+            return 0
+        each = 4 if self.method.tiling == "global" else self.options.bits // 8
+        return 3 * each * self.method.scale**2 * height * width
 
     def _side_that_fits(self) -> int:
         """The side of the largest tile by what a small piece needs for each pixel."""

@@ -7,7 +7,7 @@ import scipy.linalg
 import torch
 
 from ntire import UserError
-from ntire.scoring.fid import frechet_distance, read_statistics
+from ntire.scoring.fid import frechet_distance, frechet_distance_of_sets, read_statistics
 from ntire.scoring.instruments import View
 from tests.made import scene
 
@@ -46,9 +46,21 @@ def test_closed_forms():
     assert frechet_distance(features, mean, 9 * covariance) == pytest.approx(4 * np.trace(covariance))
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(40, 60), (100, 30), (250, 300), (250, 40)])
+def test_between_two_sets_it_is_the_definition_too(ours, theirs):
+    rng = np.random.default_rng(ours)
+    restored, truth = rng.normal(size=(ours, 80)) * 1.3 + 0.1, rng.normal(size=(theirs, 80)) * np.linspace(0.2, 1, 80)
+    found = frechet_distance_of_sets(restored, truth)
+    assert found == pytest.approx(frechet_distance(restored, truth.mean(0), np.cov(truth, rowvar=False)), rel=1e-6)
+    assert frechet_distance_of_sets(truth, restored) == pytest.approx(found, rel=1e-9)
+    assert frechet_distance_of_sets(restored, restored) == pytest.approx(0, abs=1e-9)
+
+
 def test_one_image_has_no_covariance():
     with pytest.raises(ValueError, match="at least 2 images"):
         frechet_distance(np.zeros((1, 4)), np.zeros(4), np.eye(4))
+    with pytest.raises(ValueError, match="at least 2 images"):
+        frechet_distance_of_sets(np.zeros((3, 4)), np.zeros((1, 4)))
 
 
 def test_features_are_those_of_the_usual_port_of_fid_inception(random_metric):

@@ -24,7 +24,7 @@ FACE = [
     )
 ]
 PSNR = [
-    ({"psnr": 28.5, "ssim": 0.9, "ssim-skimage": 0.9}, 28.5),
+    ({"psnr": 28.5, "ssim": 0.9, "ssim-skimage": 0.9, "ssim-rgb": 0.9}, 28.5),
     ({"psnr": 0.0, "ssim": 1.0, "ssim-skimage": 1.0}, 0.0),
 ]
 EXAMPLES = {
@@ -33,7 +33,13 @@ EXAMPLES = {
     **dict.fromkeys(("demo-raw", "demo-srgb", "denoise", "general"), PSNR),
     **{f"denoise{sigma}{protocol}": PSNR for sigma in ("-15", "-50") for protocol in ("", "-float", "-truncated")},
     **dict.fromkeys(("denoise-25-float", "denoise-25-truncated"), PSNR),
-    **dict.fromkeys(("mixed", "multi-3", "multi-5", "multi-10"), PSNR),
+    **dict.fromkeys(("mixed", "multi-3", "multi-5", "multi-10", "mixed-reds", "mixed-lolblur", "deblur-gopro"), PSNR),
+    **dict.fromkeys(("dehaze-sots", "dehaze-revide", "derain-rain100l", "derain-rain100h", "desnow-realsnow"), PSNR),
+    **dict.fromkeys(("low-light-lol-v1", "low-light-lol-v2", "underwater", "denoise-50-daclip"), PSNR),
+    **dict.fromkeys(("under-display-poled", "under-display-toled"), PSNR),
+    **{f"setting-a-{task}": PSNR for task in ("haze", "rain", "snow", "low-light")},
+    **{f"denoise-{sigma}-urban100": PSNR for sigma in (15, 25, 50)},
+    "weather": [({"psnr-y-bgr": 28.5, "ssim-y-bgr": 0.9}, 28.5)],
 }
 THRESHOLDS = {
     "face-2025": {"CelebA": 0.5, "LFW-Test": 0.6, "CelebChild-Test": 0.6, "WebPhoto-Test": 0.3, "Wider-Test": 0.3},
@@ -76,5 +82,7 @@ def test_raim_scores_luma_without_a_border_of_four_pixels(name):
 
 def test_the_noise_of_a_denoising_track_is_the_one_in_its_name():
     sigmas = {track.name: track.noise.sigma for track in all_tracks() if track.noise is not None}
-    by_name = {f"denoise-{sigma}{protocol}": sigma for sigma in (15, 25, 50) for protocol in ("-float", "-truncated")}
-    assert sigmas == {"denoise": 25.0, "denoise-15": 15.0, "denoise-50": 50.0, **by_name}
+    protocols = ("-float", "-truncated", "-urban100")
+    by_name = {f"denoise-{sigma}{protocol}": sigma for sigma in (15, 25, 50) for protocol in protocols}
+    others = {"denoise": 25.0, "denoise-15": 15.0, "denoise-50": 50.0, "denoise-50-daclip": 50.0}
+    assert sigmas == {**others, **by_name}

@@ -15,7 +15,7 @@ from ntire.scoring.metrics import METRICS
 from ntire.scoring.read_back import lines_of
 from ntire.scoring.score import Row, Scored
 from ntire.scoring.tables import as_json, cells, leaderboard_frame, markdown, write_leaderboard, write_scores
-from ntire.scoring.track import PUBLISHED, Track, load_track, published_rows
+from ntire.scoring.track import Track, load_track
 
 TRACK = load_track("demo-srgb")
 
@@ -424,33 +424,3 @@ def test_a_paper_s_table_ranks_by_its_cells_and_where_some_are_empty_by_the_aver
     (tmp_path / "t.csv").write_text("team,niqe\nA,1\n")
     with pytest.raises(UserError, match="expected the columns team and some of psnr/hazy"):
         lines_of(tmp_path / "t.csv", TASKS)
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in PUBLISHED.glob("*.csv")))
-def test_published_rows_have_their_source_and_the_average_that_is_printed(name):
-    track = load_track(name)
-    board = ranked(lines_of(published_rows(track), track))
-    printed = {one["team"]: one for one in csv.DictReader(published_rows(track).read_text().splitlines())}
-    assert len(board) == len(printed) > 0
-    assert {one["protocol"] for one in printed.values() if "protocol" in one} <= {"float", "truncated"}
-    assert all(one["source"] for one in printed.values())
-    assert all(17 < value < 40 for one in board for value in one.by_subset.get("psnr", one.means).values() if value > 1)
-    for one in board:
-        whole = one.by_subset.get("psnr", {}).keys() == track.subsets.keys()
-        if track.average == "subsets" and whole:
-            assert one.total == pytest.approx(float(printed[one.team]["psnr"]), abs=0.011)
-            assert one.means["ssim-skimage"] == pytest.approx(float(printed[one.team]["ssim-skimage"]), abs=0.0011)
-
-
-@pytest.mark.data
-def test_published_denoisers_are_those_of_the_golden_table(data):
-    table = data.parent / "golden" / "denoise_cbsd68.csv"
-    if not table.is_file():
-        pytest.skip(f"the published figures are not in {table}")
-    golden = list(csv.DictReader(table.read_text().splitlines()))
-    for name, sigma in (("denoise-15", "15"), ("denoise", "25"), ("denoise-50", "50")):
-        ours = {one.team: dict(one.means) for one in lines_of(published_rows(load_track(name)), load_track(name))}
-        expected = {one["method"]: one for one in golden if one["sigma"] == sigma}
-        assert ours.keys() == expected.keys()
-        for team, means in ours.items():
-            assert means == {"psnr": float(expected[team]["psnr_db"]), "ssim-skimage": float(expected[team]["ssim"])}

@@ -143,6 +143,25 @@ def test_a_check_expects_the_size_that_pictures_are_cut_to(clean, tmp_path, ntir
     assert "E304" in ran.out
 
 
+def test_pictures_without_noise_are_cut_where_the_track_s_program_cuts_them(clean, tmp_path, ntire):
+    for number in range(2):
+        write_png(tmp_path / "lq" / f"{number}.png", scene(37, 53, seed=number) // 2)
+        write_png(tmp_path / "gt" / f"{number}.png", scene(37, 53, seed=number))
+    words = ("--track", "dehaze-sots", tmp_path / "lq", "--device", "cpu", "-o", "entry")
+    ran = ntire("run", "--team", "Copy", *words)
+    assert ran.code == 0, ran.err
+    assert "2 picture(s) cut about their centre to a multiple of 16" in ran.err + ran.out
+    expected = cut_to_multiple(scene(37, 53) // 2, 16)
+    assert np.array_equal(read_pixels(Path("entry/images/0.png")), expected)
+    ran = ntire("score", "entry", "--gt", tmp_path / "gt", "--json", "-o", "board")
+    assert ran.code == 0, ran.err
+    error = (expected.astype(float) - cut_to_multiple(scene(37, 53), 16)) ** 2
+    first = next(csv.DictReader(next(Path("board").rglob("scores.csv")).read_text().splitlines()))
+    assert float(first["psnr"]) == pytest.approx(10 * np.log10(255**2 / error.mean()))
+    ran = ntire("check", "entry", "--lq", tmp_path / "lq", "--json")
+    assert "E304" not in ran.out, ran.out
+
+
 def test_a_damaged_file_of_floats_is_told(clean):
     path = add_noise(clean, 25, 0, "float")["0"]
     path.write_bytes(path.read_bytes()[:-40])

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,11 +14,13 @@ from ntire.picture.image import read_pixels
 from ntire.scoring import score as scoring
 from ntire.scoring.cache import Cache
 from ntire.scoring.identity import Face, write_landmarks
-from ntire.scoring.instruments import View
+from ntire.scoring.instruments import Instrument, View
 from ntire.scoring.leaderboard import line_of
 from ntire.scoring.metrics import METRICS
+from ntire.scoring.read_back import lines_of
 from ntire.scoring.references import References, expected_images
 from ntire.scoring.score import Scorer
+from ntire.scoring.tables import write_scores
 from ntire.scoring.track import Track, load_track
 from tests.made import scene, write_png
 
@@ -197,6 +200,48 @@ def test_the_border_is_cut_before_any_metric(entry, gt):
     cut = TRACK.model_copy(update={"border": 4})
     assert rows_of(entry, gt)["a"].values["psnr"] < 30
     assert rows_of(entry, gt, cut)["a"].values["psnr"] == math.inf
+
+
+def test_a_metric_that_sees_whole_pictures_has_no_border_cut(entry, gt):
+    track = TRACK.model_copy(update={"border": 4, "whole": ("ssim",)})
+    cut, whole = (rows_of(entry, gt, one)["a"].values for one in (track, TRACK))
+    assert cut["ssim"] == whole["ssim"]
+    assert cut["psnr"] != whole["psnr"]
+
+
+class _Colour(Instrument):
+    """The mean colour: a set metric's observation that needs no network."""
+
+    def observe(self, views):
+        return [view.pixels.mean((0, 1)).astype(float) for view in views]
+
+
+def test_fid_is_against_the_truth_of_each_subset_and_their_mean_where_these_count_alike(tmp_path, monkeypatch):
+    known = replace(METRICS["fid-gt"], load=lambda device, paths: _Colour(), weights=())
+    monkeypatch.setitem(METRICS, "fid-gt", known)
+    for number in range(8):
+        name = f"{'ab'[number % 2]}/{number}"
+        write_png(tmp_path / "gt" / f"{name}.png", scene(seed=number))
+        write_png(tmp_path / "entry" / "images" / f"{name}.png", scene(seed=number) // (2 if number % 2 else 1))
+    track = TRACK.model_copy(
+        update={"average": "subsets", "subsets": {"a": 4, "b": 4}, "metrics": ("psnr",), "also": ("fid-gt",)}
+    )
+    entry = Submission(tmp_path / "entry", Manifest(team="T", track=track.name, date="2026-01-01"))
+    (found,) = scored_of([entry], tmp_path / "gt", track, ("psnr", "fid-gt"))
+    assert found.of_set.keys() == {"fid-gt", "fid-gt/a", "fid-gt/b"}
+    assert found.of_set["fid-gt/a"] == pytest.approx(0, abs=1e-9)
+    assert found.of_set["fid-gt"] == pytest.approx(found.of_set["fid-gt/b"] / 2)
+    line = line_of(found, track, ("psnr", "fid-gt"), {})
+    assert line.by_subset["fid-gt"] == {"a": found.of_set["fid-gt/a"], "b": found.of_set["fid-gt/b"]}
+    assert line.total is not None, "a metric beside the track's own takes no total away"
+    (tmp_path / "table").mkdir()
+    write_scores(tmp_path / "table" / "scores.csv", found.rows, found.of_set, ("psnr", "fid-gt"))
+    (again,) = lines_of(tmp_path / "table" / "scores.csv", track)
+    assert again.by_subset["fid-gt"] == pytest.approx(line.by_subset["fid-gt"])
+    assert again.means["fid-gt"] == pytest.approx(line.means["fid-gt"])
+    (tmp_path / "entry" / "images" / "b" / "1.png").unlink()
+    (gap,) = scored_of([entry], tmp_path / "gt", track, ("psnr", "fid-gt"))
+    assert gap.of_set.keys() == {"fid-gt/a"}, "a set with a gap has no value"
 
 
 def test_a_picture_too_small_for_a_metric_has_a_status_and_its_other_metrics(tmp_path):
@@ -406,3 +451,39 @@ def test_where_subsets_count_alike_every_image_lies_in_one(gt):
     )  # fmt: skip
     with pytest.raises(UserError, match="a: lies in none of the folders below"):
         expected_images(track, References(gt), ("psnr",))
+
+
+def test_no_more_pictures_are_decoded_at_once_than_their_bytes_allow(entry, gt, monkeypatch):
+    usual = rows_of(entry, gt)
+    groups = []
+    own = Scorer._rows
+
+    def seen(self, chunk, *rest):
+        groups.append([one.name for one in chunk])
+        return own(self, chunk, *rest)
+
+    monkeypatch.setattr(Scorer, "_rows", seen)
+    # A picture is 40 x 48 x 3 bytes, with an entry's twice that; a chunk holds two of them, and one at least.
+    for limit, expected in ((4 * 40 * 48 * 3, [["a", "b"], ["below/c", "d"], ["e"]]), (1, [[name] for name in NAMES])):
+        monkeypatch.setattr(scoring, "CHUNK_BYTES", limit)
+        groups.clear()
+        assert rows_of(entry, gt) == usual
+        assert groups == expected
+
+
+def test_networks_get_no_more_pixels_at_once_than_they_may(entry, gt, monkeypatch):
+    sizes = []
+
+    class Network(Instrument):
+        batch = 4
+
+        def observe(self, views):
+            sizes.append(len(views))
+            return [np.array([1.0]) for _ in views]
+
+    monkeypatch.setitem(METRICS, "niqe", replace(METRICS["niqe"], load=lambda device, paths: Network(), weights=()))
+    for pixels, expected in ((1 << 21, [4, 1]), (3 * 40 * 48, [3, 2]), (1, [1] * 5)):
+        monkeypatch.setattr(scoring, "BATCH_PIXELS", pixels)
+        sizes.clear()
+        rows_of(entry, gt, metrics=("niqe",))
+        assert sizes == expected

@@ -115,7 +115,7 @@ def half_a_digit(stated):
 def test_it_restores_a_small_odd_picture_the_same_every_time_and_under_every_name(tiny, lq_path):
     restored = tiny.restore(lq_path)
     height, width = (46, 38) if tiny.track == "raw" else (45, 39)
-    assert restored.shape == (3, height, width)
+    assert restored.shape == (3, tiny.scale * height, tiny.scale * width)
     assert restored.dtype == torch.float32
     assert bool(torch.isfinite(restored).all())
     assert 0 <= float(restored.min()) <= float(restored.max()) <= 1
@@ -190,9 +190,9 @@ def test_weights_that_ship_are_whole_have_a_card_and_improve_on_the_input(method
 def test_it_restores_one_pixel_where_its_input_can_have_one(tiny, tmp_path):
     if tiny.track == "raw":
         np.save(tmp_path / "a.npy", np.full((2, 2), 99, np.uint16))
-        assert tiny.restore(tmp_path / "a.npy").shape == (3, 2, 2)
+        assert tiny.restore(tmp_path / "a.npy").shape == (3, 2 * tiny.scale, 2 * tiny.scale)
     else:
-        assert tiny.restore(write_png(tmp_path / "a.png", scene(8, 8)[:1, :1])).shape == (3, 1, 1)
+        assert tiny.restore(write_png(tmp_path / "a.png", scene(8, 8)[:1, :1])).shape == (3, tiny.scale, tiny.scale)
         as_pixels(tiny.restore(write_png(tmp_path / "b.png", scene(8, 8)[:5, :7])))
 
 
@@ -248,13 +248,13 @@ def test_it_takes_gray_and_transparent_pictures_and_frames_of_any_phase_and_size
         for name, channels in (("gray", ()), ("rgba", (4,))):
             pixels = rng.integers(0, 256, (9, 8, *channels), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-            assert tiny.restore(tmp_path / f"{name}.png").shape == (3, 9, 8)
+            assert tiny.restore(tmp_path / f"{name}.png").shape == (3, 9 * tiny.scale, 8 * tiny.scale)
         return
     for cfa, size in (("GRBG", (8, 8)), ("GBRG", (11, 14)), ("BGGR", (13, 9))):
         np.save(tmp_path / f"{cfa}.npy", rng.integers(64, 1023, size, dtype=np.uint16))
         (tmp_path / f"{cfa}.toml").write_text(f'cfa = "{cfa}"\nwhite_level = 1023\n')
         restored = tiny.restore(tmp_path / f"{cfa}.npy")
-        assert restored.shape == (3, *size)
+        assert restored.shape == (3, *(tiny.scale * side for side in size))
         assert bool(torch.isfinite(restored).all())
 
 

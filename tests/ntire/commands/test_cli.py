@@ -471,8 +471,10 @@ def test_our_scores_stand_beside_published_ones(ntire, tmp_path):
     assert found[0]["team"] == "ours"
     assert found[0]["total"] == pytest.approx(sum(subsets.values()) / 5)
     assert {"MIRAGE-S", "PromptIR", "AirNet"} <= {one["team"] for one in found}
-    refused = ntire("leaderboard", "--track", "face-2025", "--published")
-    assert (refused.code, "no published rows ship for track face-2025" in refused.err) == (2, True)
+    refused = ntire("leaderboard", "--track", "face-2026", "--published")
+    assert (refused.code, "no published rows ship for track face-2026" in refused.err) == (2, True)
+    unknown = ntire("leaderboard", "--track", "multi-5", "--table", "MIRAGE table 9")
+    assert "Did you mean MIRAGE table 2?" in unknown.err
     assert "name the tables to rank" in ntire("leaderboard", "--track", "multi-5").err
 
 

@@ -347,3 +347,78 @@ def test_the_outer_half_of_a_halo_is_thrown_away_where_tiles_are_blended():
     lq = torch.rand(3, 96, 96)
     restored = tiled(network, lq, tile=32, halo=halo, stride=1, blend=True)
     assert torch.allclose(restored[:, 8:-8, 8:-8], lq[:, 8:-8, 8:-8], atol=1e-5)
+
+
+@pytest.mark.parametrize("blend", [False, True])
+def test_who_listens_hears_each_tile_and_how_many_there_are_after_they_were_halved(blend):
+    heard = []
+
+    def network(pieces):
+        if pieces.shape[-1] > 16:
+            raise torch.OutOfMemoryError("too large")
+        return pieces
+
+    lq = torch.rand(3, 32, 48)
+    tiled(network, lq, tile=32, halo=0, stride=4, blend=blend, advanced=lambda done, of: heard.append((done, of)))
+    count = len(heard)
+    assert count in (6, 8)
+    assert heard == [(done, count) for done in range(1, count + 1)]
+
+
+class Enlarging(nn.Module):
+    """Local, x`scale`, with a reach of 3: three convolutions and a pixel shuffle."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 1, 1), nn.SiLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(8, 3 * scale**2, 3, 1, 1),
+            nn.PixelShuffle(scale),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.body(x)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@given(height=st.integers(1, 40), width=st.integers(1, 40), tile=st.integers(6, 30), same_size=st.booleans())
+@settings(max_examples=12)
+@torch.no_grad()
+def test_tiles_of_an_enlarging_network_are_0_levels_off_the_whole_image(scale, height, width, tile, same_size):
+    torch.manual_seed(0)
+    network, lq = Enlarging(scale), torch.rand(3, height, width)
+
+    def levels(piece):
+        return (piece * 60 + 128).clamp(0, 255).round().to(torch.uint8)
+
+    whole = tiled(network, lq, tile=None, halo=3, stride=1, scale=scale, finish=levels)
+    assert whole.shape == (3, scale * height, scale * width)
+    pieces = tiled(network, lq, tile=tile, halo=3, stride=1, scale=scale, same_size=same_size, finish=levels)
+    assert torch.equal(pieces, whole)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@torch.no_grad()
+def test_blended_tiles_of_an_enlarging_network_weigh_every_pixel_by_1(scale):
+    lq = torch.rand(3, 41, 30)
+
+    def nearest(x):
+        return x.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+
+    pieces = tiled(nearest, lq, tile=16, halo=8, stride=2, scale=scale, blend=True)
+    assert torch.allclose(pieces, nearest(lq[None])[0], atol=1e-6)
+
+
+def test_a_network_of_another_scale_is_told_and_memory_that_runs_out_halves_tiles_of_the_input():
+    with pytest.raises(ValueError, match="returned 16 x 24 for an input of 8 x 12 and a scale of 4"):
+        tiled(Enlarging(2), torch.rand(3, 8, 12), tile=None, halo=3, stride=1, scale=4)
+    network, lq, shrunk = Enlarging(4), torch.rand(3, 40, 40), []
+
+    def small_only(x):
+        if x.shape[-1] > 20:
+            raise torch.OutOfMemoryError("full")
+        return network(x)
+
+    with torch.no_grad():
+        found = tiled(small_only, lq, tile=None, halo=3, stride=1, scale=4, shrunk=shrunk.append)
+        assert torch.allclose(found, network(lq[None])[0], atol=1e-6)
+    assert shrunk == [20, 10]

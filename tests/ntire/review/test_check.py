@@ -253,6 +253,13 @@ def wrong_size(case):
     write_png(case.image(), scene(80, 96))
 
 
+@breaks("E316", also=["E206", "E304"])
+def several_scales(case):
+    case.track = load_track("image-sr-x4")
+    for name, scale in (("a", 4), ("b", 3), ("below/c", 4)):
+        write_png(case.image(name), scene(40 * scale, 48 * scale))
+
+
 @breaks("E305")
 def alpha(case):
     Image.fromarray(scene()).convert("RGBA").save(case.image())

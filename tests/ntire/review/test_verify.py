@@ -161,6 +161,11 @@ def breaks(code, *also):
     return add
 
 
+@breaks("E617")
+def code_of_another_scale(case):
+    of_scale_2(case, declared=3)
+
+
 @breaks("E410")
 def code_that_needs_what_is_not_there(case):
     case.code(top="import a_package_of_ours")
@@ -768,3 +773,44 @@ def test_quality_on_submitted_inputs_is_held_against_that_on_others(case):
     assert (gap.pictures, round(gap.mean, 6), gap.low <= gap.mean <= gap.high) == (2, 0, True)
     assert found.gaps["other pictures"].pictures == 4
     assert json.loads((case.out / "verification.json").read_text())["gaps"]["other pictures"]["mean"] is not None
+
+
+ENLARGING = "lq = lq.repeat(2, 0).repeat(2, 1)"
+
+
+def of_scale_2(case, declared=2):
+    """Submitted code, images and track of scale 2; `declared` is what the code says."""
+    case.track = load_track("demo-srgb").model_copy(update={"scale": 2})
+    case.code(ENLARGING)
+    code = case.root / "method" / "method.py"
+    code.write_text(code.read_text().replace("    def __init__", f"    scale = {declared}\n    def __init__"))
+    for path in case.lq.rglob("*.png"):
+        larger = read_pixels(path).repeat(2, 0).repeat(2, 1)
+        write_png(case.root / "images" / path.relative_to(case.lq), larger // 2 + 40)
+
+
+def test_code_that_enlarges_is_asked_all_questions_and_passes(case):
+    of_scale_2(case)
+    found = case.verify()
+    assert found.verdict == "pass", found.findings
+    assert {one.status for one in found.images} == {"identical"}
+    assert {one.name: one.passed for one in found.probes}["cut"] is not False
+    assert not [one for one in found.probes if one.passed is False]
+
+
+def test_code_of_another_scale_than_the_track_is_not_asked_at_all(case):
+    of_scale_2(case, declared=3)
+    found = case.verify()
+    (wrong,) = [one for one in found.findings if one.code == "E617"]
+    assert (wrong.expected, wrong.found) == ("scale 2, as track demo-srgb has it", "scale 3")
+    assert found.verdict == "fail"
+    assert found.images == ()
+
+
+def test_code_that_keeps_the_size_in_a_track_with_a_scale_fails_on_every_image(case):
+    of_scale_2(case)
+    code = case.root / "method" / "method.py"
+    code.write_text(code.read_text().replace(ENLARGING, "pass"))
+    found = case.verify()
+    assert {one.status for one in found.images} == {"failed"}
+    assert all("x2 of its input" in one.problem for one in found.images)
