@@ -19,7 +19,7 @@ from starlette.routing import Route
 from ntire.study.design import SCALE
 from ntire.study.guard import Guard
 from ntire.study.keys import hashed, new_token, same
-from ntire.study.session import NAME_LENGTH, Ballot, Screen, Site, TooSoon
+from ntire.study.session import NAME_LENGTH, Ballot, ScreenCheck, Site, TooSoon
 from ntire.study.store import NotStored, Observer, OutOfTurn
 
 SESSION, VISIT = "ntire-study", "ntire-visit"
@@ -199,7 +199,7 @@ async def check(request: Request, observer: Observer) -> Response:
     """What the check of the screen found."""
     site: Site = request.app.state.site
     try:
-        found = Screen.model_validate(await posted_json(request))
+        found = ScreenCheck.model_validate(await posted_json(request))
     except ValidationError:
         raise HTTPException(422, "Expected what the check of the screen finds.") from None
     await run_in_threadpool(site.store.checked, observer.id, found.model_dump())

@@ -39,7 +39,7 @@ class Ballot(BaseModel):
     """While the pictures were seen."""
 
 
-class Screen(BaseModel):
+class ScreenCheck(BaseModel):
     """What the check of a screen found."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
