@@ -14,10 +14,10 @@ from starlette.routing import Route
 
 from ntire.study.agreement import alpha
 from ntire.study.answers import by_unit
-from ntire.study.app import page, posted, set_cookie
 from ntire.study.keys import same
 from ntire.study.session import INVITED, STOPPED, Site
 from ntire.study.store import Observer
+from ntire.study.web import page, posted, set_cookie
 
 COOKIE = "ntire-admin"
 AT_ONCE = 500

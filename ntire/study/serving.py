@@ -51,22 +51,25 @@ def serve(folder: Path, host: str, port: int, root: str, told: Callable[[Site, i
 
     Raises UserError for an address that is not to be had.
     """
-    site = open_site(folder)
-    config = uvicorn.Config(
-        application(site, root), log_level="warning", access_log=False, server_header=False, date_header=False,
-        limit_concurrency=AT_ONCE, timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=True,
-        forwarded_allow_ips="127.0.0.1", lifespan="off", ws="none", backlog=1024,
-    )  # fmt: skip
     try:
         bound = _bound(host, port)
     except OSError as error:
         raise UserError(f"{host}:{port}: cannot be listened at: {error.strerror or error}. Choose --port.") from None
-    told(site, bound.getsockname()[1])
-    try:
-        uvicorn.Server(config).run(sockets=[bound])
-    finally:
-        site.store.close()
-        bound.close()
+    with bound:
+        site = open_site(folder)
+        try:
+            told(site, bound.getsockname()[1])
+            uvicorn.Server(_config(site, root)).run(sockets=[bound])
+        finally:
+            site.store.close()
+
+
+def _config(site: Site, root: str) -> uvicorn.Config:
+    return uvicorn.Config(
+        application(site, root), log_level="warning", access_log=False, server_header=False, date_header=False,
+        limit_concurrency=AT_ONCE, timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=True,
+        forwarded_allow_ips="127.0.0.1", lifespan="off", ws="none", backlog=1024,
+    )  # fmt: skip
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,12 +76,14 @@ class Store:
         self.path = folder / VOTES
         self._lock = threading.Lock()
         try:
+            # Nobody else on the machine may read it; its log and index get the same rights.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "wal_autocheckpoint = 400"):
                 self._connection.execute(f"PRAGMA {pragma}")
             self._connection.executescript(SCHEMA)
             (found,) = self._connection.execute("PRAGMA quick_check").fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise UserError(f"{self.path}: cannot be opened: {error}.") from None
         if found != "ok":
             raise UserError(f"{self.path}: damaged: {found}. Restore it from a copy.")
