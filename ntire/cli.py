@@ -30,7 +30,7 @@ COMMANDS = {
     "new-method": "new_method",
     "bench": "measuring",
     "cost": "measuring",
-    "sheet": "restoring",
+    "sheet": "sheets",
     "report": "reporting",
     "route": "routing",
     "tracks": "scoring",
