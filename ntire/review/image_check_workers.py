@@ -26,6 +26,7 @@ from ntire.entry.findings import Finding
 from ntire.environment import usable_cores
 from ntire.files import read_regular
 from ntire.picture.image import Header, Integers, Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.picture.preview import Preview, in_8_bits, shrunk
 from ntire.picture.scale import enlarged
 from ntire.review.image_checks import (
     MOST_BYTES,
@@ -77,6 +78,9 @@ def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], Pixels | None]:
         if request["op"] == "methods":
             found = json.dumps(methods_in(json.loads(path.read_bytes()), request["source"])).encode()
             return {}, np.frombuffer(found, np.uint8)
+        if request["op"] == "small":
+            pixels = decode(path, read_bytes(path))
+            return {"size": pixels.shape[:2]}, shrunk(pixels, request["side"])
         if request["op"] == "open":
             data = read_bytes(path)
             return {"header": asdict(header_of(path, data))}, decode(path, data)
@@ -205,6 +209,20 @@ class Decoders:
             why = mistake or f"its decoder {answer.get('problem') or 'ran out of memory'}"
             raise UnreadableImage(f"{path}: cannot be decoded: {printable(why)}") from None
         return header, pixels
+
+    def small(self, path: Path, data: bytes, side: int) -> tuple[Preview, tuple[int, int]]:
+        """A picture of at most `side` pixels a side in 8 bits, and the height and width of the whole.
+
+        Raises UnreadableImage.
+        """
+        answer, samples = self._ask({"op": "small", "side": side}, data, None, 3 * side * side)
+        try:
+            height, width = answer["size"]
+            return in_8_bits(_pixels(answer, samples)), (int(height), int(width))
+        except (KeyError, ValueError, TypeError):
+            mistake = str(answer.get("mistake", "")).partition(": ")[2]
+            why = mistake or f"its decoder {answer.get('problem') or 'ran out of memory'}"
+            raise UnreadableImage(f"{path}: cannot be decoded: {printable(why)}") from None
 
     def _look(self, wanted: Wanted) -> SeenImage:
         lq, size = input_of(wanted)

@@ -188,6 +188,13 @@ def _fill(method: Method, options: Options, paths: Sequence[Path]) -> dict[str, 
         for weights, path in zip(method.weights, paths, strict=True):
             verify(weights, path)
             notes[weights.file] = fill_from(method.get_submodule(weights.into), weights, path)
+    elif any(True for _ in method.parameters()) and is_private(type(method).__module__):
+        folder = folder_of(type(method))
+        raise UserError(
+            f"{folder}: its networks have parameters, and its class declares no file for them. Put one into "
+            f'{folder}/weights/ and declare it, `weights = (Weights("NAME.safetensors"),)`, or name one with --weights.',
+            exit_code=3,
+        )
     elif any(True for _ in method.parameters()):
         raise UserError(
             f"{method.team} on track {method.track}: no weights are public and none ship with ntire. Train them "
@@ -220,5 +227,13 @@ def _sha256_of_code(method: type[Method], folder: Path | None) -> str | None:
         return None
     own = folder / f"{method.__module__.rpartition('.')[2]}.py"
     alone = own.is_file() and not is_private(method.__module__)
-    files = [own] if alone else sorted(folder.rglob("*.py"))
+    return _sha256_of_files([own]) if alone else sha256_of_folder(folder)
+
+
+def sha256_of_folder(folder: Path) -> str:
+    """The sha256 of a method in a folder of its own, as the journal of its runs has it."""
+    return _sha256_of_files(sorted(folder.rglob("*.py")))
+
+
+def _sha256_of_files(files: Sequence[Path]) -> str:
     return sha256_of(" ".join(sha256_of(path) for path in files).encode())
