@@ -31,7 +31,7 @@ COMMANDS = {
     "new-method": "new_method",
     "bench": "measuring",
     "cost": "measuring",
-    "sheet": "restoring",
+    "sheet": "sheets",
     "report": "reporting",
     "route": "routing",
     "tracks": "scoring",

@@ -61,6 +61,8 @@ class Method(nn.Module):
     bf16_psnr_db: ClassVar[float] = 45.0
     """How near to float32 bfloat16 stays at least; less where a method multiplies rounding, as one-step diffusion does."""
     caveats: ClassVar[tuple[str, ...]] = ()
+    notice: ClassVar[str] = ""
+    """What a user is told whenever it runs, such as that it is a part of what the report has."""
     recipe: ClassVar["Recipe | None"] = None
     """How `ntire train` trains it; None for methods that cannot be trained here."""
     settable: ClassVar[Mapping[str, str]] = {}
