@@ -21,6 +21,7 @@ from ntire import UserError, __version__
 from ntire.environment import choose_device, environment
 from ntire.files import sha256_of
 from ntire.method import Method, catalogue
+from ntire.method.settings import configured, set_attributes
 from ntire.picture.image import Pixels
 from ntire.runner.device_worker import Device, RandomTurns, peak_on, restore_one
 from ntire.runner.prepare import Options, prepare
@@ -62,7 +63,10 @@ class Timed:
         self.method = self.prepared.method
         self.on_gpu = self.method.device.type == "cuda"
         self.forwards: list[Callable[[], float]] = []
-        self.method.forward = self._around(self.method.forward)  # type: ignore[method-assign, assignment]
+        if self.options.fixed_shapes:
+            self.method.execution.around = self._around
+        else:
+            self.method.forward = self._around(self.method.forward)  # type: ignore[method-assign, assignment]
         self.device = Device(self.method, self.options, RandomTurns())
         self.pixels: Pixels | None = None
         self.peak_mb = 0.0
@@ -84,6 +88,7 @@ class Timed:
             "wall_ms": wall / 1e6,
             "cpu_ms": cpu / 1e6,
             "forward_ms": sum(one() for one in self.forwards) if self.forwards else None,
+            "device_ms": None if result.seconds is None else 1e3 * result.seconds,
             # Of the input, as claims and budgets state sizes.
             "height": height // self.method.scale,
             "width": width // self.method.scale,
@@ -222,14 +227,14 @@ def _with_settings(method: type[Method], settings: dict[str, str]) -> type[Metho
     """The method as it is with settings of its own, which may be what decides how much it computes."""
     if not settings:
         return method
+    built = configured(method, settings)
 
     def build(self: Method) -> None:
-        method.__init__(self)
-        for name, value in settings.items():
-            setattr(self, name, value)
+        built.__init__(self)
+        set_attributes(self, settings)
 
     body = {"__init__": build, "__module__": method.__module__, "__qualname__": f"{method.__qualname__} {settings}"}
-    made: type[Method] = new_class(method.__name__, (method,), {"abstract": True}, lambda space: space.update(body))
+    made: type[Method] = new_class(method.__name__, (built,), {"abstract": True}, lambda space: space.update(body))
     return made
 
 
