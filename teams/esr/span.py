@@ -6,12 +6,12 @@ spandrel has the network. Its threefold convolutions are there in training only:
 to, as published weights have it. 28 channels, as in the challenge that it won.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from spandrel.architectures.SPAN import SPAN
 from torch import Tensor, nn
 
-from ntire.method import Method
+from ntire.method import Cost, Method
 from ntire.method.weights_files import Weights
 from ntire.teams.parts.efficient_sr import REPOSITORIES, claim, recipe
 
@@ -38,8 +38,8 @@ class Span(Method):
     scale = 4
     cite = "wan2024span"
     code = "https://github.com/hongyuanyu/SPAN"
-    claimed = claim(0.151, 9.83, "ESR-repository of 2026: 0.151 M, 9.83 G, 41.68 M activations")
-    weights = (
+    claimed: ClassVar[Cost | None] = claim(0.151, 9.83, "ESR-repository of 2026: 0.151 M, 9.83 G, 41.68 M activations")
+    weights: ClassVar[tuple[Weights, ...]] = (
         Weights(
             "team00_SPAN.pth", "6c80f05048313289c6526e5fc9726688d7bb3dfdd6ae3c8b1e7dd09f601e5971", "MIT", "official",
             into="net", size=618_658,
