@@ -92,9 +92,9 @@ def arranged(track: Track, places: Places) -> list[Arranged]:
     return found
 
 
-def inspected(found: Arranged, multiple: int = 1) -> Arranged:
-    """The same after a look into every file: pictures that cannot be read, truth of another size, lossy truth under a
-    lossless name; `multiple` is that to which the track's program cuts pictures.
+def inspected(found: Arranged, multiple: int = 1, scale: int = 1) -> Arranged:
+    """The same after a look into every file: pictures that cannot be read, truth of another size than `scale` times its
+    input's, lossy truth under a lossless name; `multiple` is that to which the track's program cuts pictures.
     """
     if found.chosen is None:
         return found
@@ -107,7 +107,9 @@ def inspected(found: Arranged, multiple: int = 1) -> Arranged:
         if source is None or truth is None:
             problems["cannot be read"].append(error)
             continue
-        if (source.height, source.width) != (truth.height, truth.width):
+        # What is left over of a truth at its right and bottom is cut.
+        rest = truth.height - scale * source.height, truth.width - scale * source.width
+        if not all(0 <= one < scale for one in rest):
             sizes = f"{source.height} x {source.width}, its truth {truth.height} x {truth.width}"
             problems["size"].append(f"{pair.name} is {sizes}")
         if truth.format == "JPEG" and pair.truth is not None and pair.truth.suffix.lower() not in JPEG:
@@ -115,7 +117,7 @@ def inspected(found: Arranged, multiple: int = 1) -> Arranged:
         cut += bool(truth.height % multiple or truth.width % multiple)
     words = {
         "cannot be read": "expected pictures",
-        "size": "expected inputs of the size of their truth",
+        "size": f"expected truth of {'the size' if scale == 1 else f'{scale} times the size'} of its input",
         "JPEG": "expected lossless truth, found JPEG data under another suffix",
     }
     told = [f"{words[what]}: {_some(names)}" for what, names in problems.items() if names]
