@@ -27,9 +27,11 @@ COMMANDS = {
     "check": "reviewing",
     "verify": "reviewing",
     "pack": "reviewing",
+    "new-method": "new_method",
     "bench": "measuring",
     "cost": "measuring",
-    "sheet": "restoring",
+    "sheet": "sheets",
+    "report": "reporting",
     "route": "routing",
     "tracks": "scoring",
     "data": "data",
@@ -121,9 +123,10 @@ def _may_be_quiet(command: Any) -> None:
 def docstring(command: str) -> str | None:
     """What a command's function says of itself, read without importing it; None for a group of commands."""
     found = None
+    function = command.replace("-", "_")
     source = Path(__file__).with_name("commands") / f"{COMMANDS[command]}.py"
     for node in ast.parse(source.read_bytes()).body:
-        if isinstance(node, ast.FunctionDef) and node.name in (command, f"{command}_command"):
+        if isinstance(node, ast.FunctionDef) and node.name in (function, f"{function}_command"):
             found = ast.get_docstring(node)  # a public function of the same name stands above its command
     return found
 

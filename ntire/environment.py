@@ -1,7 +1,9 @@
 """What a result depends on beside code and weights: versions, processor, devices."""
 
+import math
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 from ntire import UserError, __version__
@@ -30,6 +32,39 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def usable_cores(system: Path = Path("/")) -> int:
+    """Processors that this process may keep busy: by its affinity and by the quotas of its control groups, one at least.
+
+    A batch system or a container gives a program a few of a machine's many. `system` is where /proc and /sys are.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(min([cores, *(math.ceil(quota) for quota in _quotas(system))]), 1)
+
+
+def _quotas(system: Path) -> Iterator[float]:
+    """Processors' worth of time that each control group around this process may use, where it is limited."""
+    try:
+        lines = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for _, controllers, place in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # Version 2 has one tree for all controllers; version 1 one for each, or for several, by their names.
+        top = system / "sys/fs/cgroup" / controllers
+        own = top / place.lstrip("/")
+        for folder in (own, *(one for one in own.parents if one.is_relative_to(top))):
+            try:
+                if controllers:
+                    quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+                else:
+                    quota, period = (folder / "cpu.max").read_text().split()
+            except (OSError, ValueError):
+                continue  # the root of a tree has no such file
+            if quota.strip() not in ("max", "-1"):
+                yield int(quota) / int(period)
 
 
 def processor() -> str:

@@ -1,7 +1,6 @@
 """The learned metrics, through pyiqa: its networks, its weights in its cache, our loop around them."""
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from ntire import UserError
 from ntire.method.pyiqa_networks import build, replaced
 from ntire.method.state_dict import read_state_dict
 from ntire.scoring.instruments import NetworkInstrument, Vector, View
+from ntire.scoring.niqe import BLOCK, niqe
 from ntire.scoring.pixels import MetricError
 
 
@@ -44,25 +44,29 @@ class WithHeads(Iqa):
 
 
 class Niqe(Iqa):
-    """NIQE: luma in float64, 96-pixel blocks from the top left; no value for images below 96 pixels or without texture."""
+    """NIQE: luma in float64, 96-pixel blocks from the top left; no value for images below 96 pixels or without texture.
+
+    From pyiqa come its luma and its way to the authors' model, not its computation: see `ntire.scoring.niqe`.
+    """
 
     def observe(self, views: Sequence[View]) -> list[Vector]:
         for view in views:
             height, width = view.pixels.shape[:2]
-            if min(height, width) < 96:
-                raise MetricError(f"NIQE needs at least 96 x 96 pixels, the image has {height} x {width}")
-        try:
-            with warnings.catch_warnings():
-                # Without texture there are no blocks left to take statistics of, of which PyTorch warns.
-                warnings.simplefilter("ignore", UserWarning)
-                observed = super().observe(views)
-        except (RuntimeError, IndexError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise MetricError(f"NIQE finds no texture: {str(error).splitlines()[0]}") from None
+            if min(height, width) < BLOCK:
+                raise MetricError(f"NIQE needs at least {BLOCK} x {BLOCK} pixels, the image has {height} x {width}")
+        observed = super().observe(views)
         if not all(bool(np.isfinite(vector).all()) for vector in observed):
             raise MetricError("NIQE finds no texture: its statistics are not numbers")
         return observed
+
+    def forward(self, images: Tensor, references: Tensor | None) -> Tensor:
+        from pyiqa.utils.color_util import to_y_channel
+
+        model = [values.to(self.device, torch.float64) for values in (self.net.mu_pris_param, self.net.cov_pris_param)]
+        try:
+            return torch.stack([niqe(luma[0].round(), *model) for luma in to_y_channel(images, 255, "yiq")])
+        except ValueError as error:
+            raise MetricError(f"NIQE finds no texture: {error}") from None
 
 
 class ClipIqa(Iqa):

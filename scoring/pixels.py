@@ -3,7 +3,8 @@
 Whatever a file's depth, values are compared as levels of 255 (see `levels`), so the peak is 255.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,6 +16,10 @@ On = Literal["rgb", "ycbcr", "ycbcr-bgr", "yiq"]
 """What is compared: all three channels, BT.601 Y with foot- and headroom as MATLAB's rgb2ycbcr, the same of B, G, R taken for
 R, G, B, or full-range Y.
 """
+MATLAB = np.array([65.481, 128.553, 24.966])
+LUMA = {"ycbcr": MATLAB / 255, "ycbcr-bgr": MATLAB[::-1] / 255, "yiq": np.array([0.299, 0.587, 0.114])}
+"""How red, green and blue are weighed in it."""
+STRIP_PIXELS = 1 << 15
 Measure = Callable[[Pixels, Pixels], float]
 """Takes RGB (H, W, 3) in levels of 255 twice, the restored image first."""
 
@@ -47,10 +52,32 @@ def psnr(on: On, epsilon: float = 0.0) -> Measure:
     """
 
     def measure(restored: Pixels, gt: Pixels) -> float:
-        error = float(np.mean((_samples(restored, on) - _samples(gt, on)) ** 2)) / 255**2 + epsilon
-        return psnr_of(error)
+        whole = restored.dtype == gt.dtype == np.uint8
+        total = _squared_levels(restored, gt, on) if whole else _squared(restored, gt, on)
+        return psnr_of(total / (gt.size if on == "rgb" else gt[..., 0].size) / 255**2 + epsilon)
 
     return measure
+
+
+def _squared(restored: Pixels, gt: Pixels, on: On) -> float:
+    """The sum of the squared differences."""
+    return math.fsum(
+        float(np.sum((_samples(one, on) - _samples(other, on)) ** 2)) for one, other in _strips(restored, gt)
+    )
+
+
+def _squared_levels(restored: Pixels, gt: Pixels, on: On) -> float:
+    """The same of integers, without an error: sums of products of differences are integers, too, and luma is weighed last."""
+    import cv2
+
+    if on == "rgb":
+        return math.fsum(cv2.norm(one, other, cv2.NORM_L2SQR) for one, other in _strips(restored, gt))
+    products = np.zeros((3, 3))
+    for one, other in _strips(restored, gt):
+        difference = cv2.subtract(one, other, dtype=cv2.CV_16S).reshape(-1, 3)
+        products += cv2.mulTransposed(difference, aTa=True, dtype=cv2.CV_64F)
+    weights = LUMA[on]
+    return float(weights @ products @ weights)
 
 
 def ssim(on: On) -> Measure:
@@ -63,12 +90,23 @@ def ssim(on: On) -> Measure:
 
     def measure(restored: Pixels, gt: Pixels) -> float:
         _at_least(11, gt)
-        ours, theirs = (_samples(image, on) for image in (restored, gt))
-        if on != "rgb":
-            ours, theirs = np.rint(ours), np.rint(theirs)
-        return float(np.mean(_ssim_map(ours, theirs)))
+        return (
+            math.fsum(_ssim_sums(restored, gt, on))
+            / ((gt.shape[0] - 10) * (gt.shape[1] - 10))
+            / (3 if on == "rgb" else 1)
+        )
 
     return measure
+
+
+def _ssim_sums(restored: Pixels, gt: Pixels, on: On) -> Iterator[float]:
+    """The sum over the windows of each strip, colour by colour."""
+    for one, other in _strips(restored, gt, overlap=10):
+        ours, theirs = (_samples(image, on) for image in (one, other))
+        if on != "rgb":
+            ours, theirs = np.rint(ours), np.rint(theirs)
+        for x, y in zip(*(np.moveaxis(np.atleast_3d(side), 2, 0) for side in (ours, theirs)), strict=True):
+            yield float(np.sum(_ssim_map(x, y)))
 
 
 def ssim_skimage(restored: Pixels, gt: Pixels) -> float:
@@ -76,8 +114,12 @@ def ssim_skimage(restored: Pixels, gt: Pixels) -> float:
     from skimage.metrics import structural_similarity
 
     _at_least(7, gt)
-    similarity = structural_similarity(gt, restored, channel_axis=2, data_range=255)  # type: ignore[no-untyped-call]
-    return float(similarity)
+    total = 0.0
+    # Of floats it keeps running sums in float32, which differ from strip to strip.
+    for one, other in _strips(restored, gt, overlap=6) if gt.dtype == restored.dtype == np.uint8 else [(restored, gt)]:
+        similarity = structural_similarity(other, one, channel_axis=2, data_range=255)  # type: ignore[no-untyped-call]
+        total += float(similarity) * (len(one) - 6)
+    return total / (len(gt) - 6)
 
 
 def ssim_skimage_of(on: On, window: int) -> Measure:
@@ -109,12 +151,23 @@ def _ssim_map(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.floa
         return np.asarray(cv2.sepFilter2D(image, cv2.CV_64F, window, window), dtype=np.float64)[5:-5, 5:-5]
 
     mean_x, mean_y = local_mean(x), local_mean(y)
-    var_x, var_y = local_mean(x * x) - mean_x**2, local_mean(y * y) - mean_y**2
-    covariance = local_mean(x * y) - mean_x * mean_y
+    product, squares = mean_x * mean_y, mean_x**2 + mean_y**2
+    # Only the sum of the variances is needed.
+    variances, covariance = local_mean(x * x + y * y) - squares, local_mean(x * y) - product
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    structure = np.maximum((2 * covariance + c2) / (var_x + var_y + c2), 0)
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return np.asarray(luminance * structure, dtype=np.float64)
+    structure = np.maximum((2 * covariance + c2) / (variances + c2), 0)
+    return np.asarray((2 * product + c1) / (squares + c1) * structure, dtype=np.float64)
+
+
+def _strips(restored: Pixels, gt: Pixels, overlap: int = 0) -> Iterator[tuple[Pixels, Pixels]]:
+    """Both pictures in strips of whole rows that a processor's cache holds, each of which begins `overlap` rows before the last
+    one ends.
+    """
+    height, width = gt.shape[:2]
+    step = max(STRIP_PIXELS // width, 2 * overlap + 1)
+    for top in range(0, height - overlap, step):
+        rows = slice(top, min(top + step + overlap, height))
+        yield restored[rows], gt[rows]
 
 
 def _samples(image: Pixels, on: On) -> NDArray[np.float64]:
@@ -122,8 +175,7 @@ def _samples(image: Pixels, on: On) -> NDArray[np.float64]:
     values = image.astype(np.float64)
     if on == "rgb":
         return values
-    if on == "ycbcr":
-        return np.asarray(16 + values @ np.array([65.481, 128.553, 24.966]) / 255)
-    if on == "ycbcr-bgr":
-        return np.asarray(16 + values @ np.array([24.966, 128.553, 65.481]) / 255)
-    return np.asarray(values @ np.array([0.299, 0.587, 0.114]))
+    # In this order of operations: luma that lies between two levels is rounded by its last bit.
+    if on == "yiq":
+        return np.asarray(values @ LUMA["yiq"])
+    return np.asarray(16 + values @ np.ascontiguousarray(MATLAB if on == "ycbcr" else MATLAB[::-1]) / 255)

@@ -3,7 +3,7 @@
 Every file is read once and decoded once; networks look only at what they have not seen before.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 
 from ntire.entry.manifest import Submission
+from ntire.environment import usable_cores
 from ntire.files import sha256_of
 from ntire.method.weights_files import require, verify
 from ntire.picture.header import result_of
@@ -28,8 +29,10 @@ from ntire.scoring.pixels import Failure, MetricError, levels
 from ntire.scoring.references import Expected, by_stem, pictures_below
 from ntire.scoring.track import Track
 
-CHUNK = 16
-"""Images that are in memory at once."""
+CHUNK, CHUNK_BYTES = 16, 256 << 20
+"""Images, and bytes of their pixels, references and one entry's, that are in memory at once; one image at least."""
+BATCH_PIXELS = 1 << 21
+"""Of images that go through a network at once: eight faces of 512 x 512, one photograph."""
 
 Status = Failure | Literal["ok", "missing", "unexpected", "duplicate", "unreadable", "wrong format", "wrong size"]
 Item = TypeVar("Item")
@@ -187,9 +190,8 @@ class Scorer:
         restored = [_submitted(source.pictures(submission), self.track) for submission in submissions]
         rows: list[list[Row]] = [[] for _ in submissions]
         features: list[dict[str, list[Vector]]] = [{} for _ in submissions]
-        with ThreadPoolExecutor() as pool:
-            for chunk in _chunks(expected, CHUNK):
-                references = list(pool.map(partial(_references, self.track), chunk))
+        with ThreadPoolExecutor(usable_cores() + 2) as pool:
+            for chunk, references in _groups(self.track, expected, pool):
                 for number, (submission, (pictures, twice)) in enumerate(zip(submissions, restored, strict=True)):
                     open_one = partial(_checked, source, submission, pictures, twice)
                     checked = list(pool.map(open_one, chunk, references))
@@ -327,7 +329,8 @@ class Scorer:
         for key, view in views.items():
             sizes.setdefault(view.pixels.shape, []).append(key)
         for alike in sizes.values():
-            for keys in _chunks(alike, instrument.batch):
+            height, width = views[alike[0]].pixels.shape[:2]
+            for keys in _chunks(alike, max(min(instrument.batch, BATCH_PIXELS // (height * width)), 1)):
                 try:
                     vectors: Sequence[Vector | MetricError] = instrument.observe([views[key] for key in keys])
                 except (MetricError, RuntimeError):
@@ -372,6 +375,8 @@ class _References:
     gt: ScoredPicture | None
     lq: ScoredPicture | None
     asked: AskedFor
+    bytes: int
+    """Of the pixels, and of as many of an entry."""
 
     def of(self, metric: Metric) -> ScoredPicture | None:
         return {"gt": self.gt, "lq": self.lq, "nothing": None}[metric.against]
@@ -392,7 +397,27 @@ def _references(track: Track, one: Expected) -> _References:
         height, width = (side - side % one.multiple for side in (sized[1].height, sized[1].width))
         size = height, width
     asked = AskedFor(size, track.results, given[0] if given else None, track.scale)
-    return _References(gt[0] if gt else None, lq[0] if lq else None, asked)
+    held = [(one[1].height * one[1].width, one[1].bits) for one in (gt, lq) if one]
+    held.append((size[0] * size[1], sized[1].bits))
+    pixels = sum(area * (3 if bits <= 8 else 12) for area, bits in held)
+    return _References(gt[0] if gt else None, lq[0] if lq else None, asked, pixels)
+
+
+def _groups(
+    track: Track, expected: Sequence[Expected], pool: ThreadPoolExecutor
+) -> Iterator[tuple[list[Expected], list[_References]]]:
+    """Images with their references, opened and not yet decoded, as many as may be in memory at once."""
+    for chunk in _chunks(expected, CHUNK):
+        waiting = deque(zip(chunk, pool.map(partial(_references, track), chunk), strict=True))
+        while waiting:
+            group, size = [waiting[0][0]], waiting[0][1].bytes
+            references = [waiting.popleft()[1]]
+            while waiting and size + waiting[0][1].bytes <= CHUNK_BYTES:
+                one, reference = waiting.popleft()
+                group.append(one)
+                references.append(reference)
+                size += reference.bytes
+            yield group, references
 
 
 def opened_pairs(

@@ -47,12 +47,12 @@ def uncertainties(track: Track, ranked: Sequence[Sample]) -> list[Uncertainty] |
     if totals is None:
         return None
     low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-    # Rank of each entry in each resample: one more than the entries that are better there.
-    ranks = 1 + (totals[None] > totals[:, None]).sum(axis=1)
     found = []
     for number, own in enumerate(totals):
         interval = (float(np.quantile(own, low)), float(np.quantile(own, high)))
-        places = np.quantile(ranks[number], [low, high], method="nearest")
+        # Its rank in each resample: one more than the entries that are better there.
+        ranks = 1 + (totals > own).sum(axis=0)
+        places = np.quantile(ranks, [low, high], method="nearest")
         better = float(np.mean(own > totals[number + 1])) if number + 1 < len(totals) else None
         found.append(Uncertainty(interval, (int(places[0]), int(places[1])), better))
     return found

@@ -19,6 +19,7 @@ from ntire.commands.screen import (
     say,
     watch_pictures,
 )
+from ntire.commands.sheets import input_column, picture_column, psnr_in_words
 
 if TYPE_CHECKING:
     from ntire.commands.restoring import Say, Watch
@@ -30,18 +31,22 @@ def run_demo(out: Path, options: Options, report: Callable[[str], Watch], say: S
     """Run two methods per pixel track on the sample set, score them, and draw `contact-sheet.png`; all in `out`."""
     from ntire.entry.manifest import IMAGES
     from ntire.files import writable_folder
-    from ntire.picture.contact_sheet import Column, contact_sheet
+    from ntire.picture.contact_sheet import SheetPart, contact_sheet
     from ntire.picture.samples import sample_set
 
     entries = writable_folder(out / "submissions")
-    blocks = []
+    parts = []
     for kind in ("raw", "srgb"):
         for team in ("Copy", "MiAlgo"):
             job = plan(team, f"demo-{kind}", (), entries / f"{team}-{kind}", None, None, say)
             run_job(job, options, report(f"{team} {kind}"))
-        columns = [Column(f"{kind}: {team}", entries / f"{team}-{kind}" / IMAGES) for team in ("Copy", "MiAlgo")]
-        blocks.append([*columns, Column("truth", sample_set() / kind / "gt")])
-    contact_sheet(out / "contact-sheet.png", blocks)
+        columns = [picture_column(team, entries / f"{team}-{kind}" / IMAGES) for team in ("Copy", "MiAlgo")]
+        truth = picture_column("truth", sample_set() / kind / "gt")
+        inputs = {one.name: one.path for one in job.inputs}
+        whole = [input_column(inputs, raw=kind == "raw"), *columns, truth]
+        parts.append(SheetPart(whole, sorted(inputs), truth, {"raw": "Raw frames", "srgb": "sRGB pictures"}[kind]))
+    for remark in contact_sheet(out / "contact-sheet.png", parts, psnr_in_words):
+        say(remark)
     board = score(entries, device=options.device, say=say)
     board.write(out)
     return board

@@ -14,14 +14,13 @@ from ntire import UserError
 from ntire.commands.foreign_code import TRUST, Trust, announce, foreign_tree, is_foreign
 from ntire.commands.options import AsJson, PrecisionName, Team, TrackName, Variant, app, parsed_settings, parsed_tile
 from ntire.commands.screen import (
-    out,
     print_json,
     print_summary,
     progress,
     say,
     watch_pictures,
 )
-from ntire.text import printable
+from ntire.text import nearest, printable
 
 if TYPE_CHECKING:
     from ntire.method import Method, Precision
@@ -97,6 +96,8 @@ def run(
         _refuse_in_sandbox(team, options, whole=whole)
         return _run_in_sandbox(team, str(track), given, target, limit, options, watch, say)
     job = plan(team, str(track), given, target, variant, limit, say, trust=trust)
+    if job.method.notice:
+        say(job.method.notice)
     return run_job(job, options, watch(f"{job.method.team} {job.track.name}", len(job.inputs)), whole=whole)
 
 
@@ -275,6 +276,11 @@ def refuse_other_inputs(team: str | Path, kind: str, track: Track, scale: int) -
     """Raise UserError for a method that is not for the inputs of a track, or that makes pictures of another scale."""
     from ntire.method import catalogue
 
+    if kind not in catalogue.folders():
+        kinds = catalogue.folders()
+        raise UserError(
+            f"{team}: its class says track = {kind!r}, expected a kind of input: {', '.join(kinds)}.{nearest([kind], kinds)}"
+        )
     if kind not in catalogue.serving(track.inputs):
         raise UserError(
             f"{team}: its method is for {kind} inputs, track {track.name} has {track.inputs}. Use --track {kind}."
@@ -311,18 +317,27 @@ def _default_inputs(track: Track) -> tuple[Track, Path]:
     return samples, sample_set() / samples.inputs / part
 
 
-def sheet_of(entries: Sequence[Path], gt: Path | None, out: Path) -> Path:
-    """Write a contact sheet of entries, and of the clean pictures where they are given."""
-    from ntire.entry.manifest import IMAGES, open_submission
-    from ntire.picture.contact_sheet import Column, contact_sheet
+def _before_and_after(out: Path, track_name: str, given: Sequence[Path]) -> Path:
+    """Draw what was restored beside its inputs, beside the folder, into which only what belongs to the entry goes."""
+    from ntire.commands.sheets import SHOWN, input_column, picture_column
+    from ntire.entry.manifest import IMAGES
+    from ntire.picture.contact_sheet import SheetPart, contact_sheet
+    from ntire.runner.runner import find_inputs
+    from ntire.scoring.track import load_track
 
-    columns = [Column(one.entry, one.root / IMAGES) for one in map(open_submission, entries)]
-    if gt is not None:
-        columns.append(Column("truth", gt))
-    empty = [str(column.folder) for column in columns if not column.folder.is_dir()]
-    if empty:
-        raise UserError(f"{', '.join(empty)}: expected a folder of pictures, found none.")
-    return contact_sheet(out, [columns])
+    track = load_track(track_name)
+    places = list(given)
+    if not places:
+        track, folder = _default_inputs(track)
+        places = [folder]
+    inputs = {one.name: one.path for one in find_inputs(places, track.inputs)}
+    columns = [input_column(inputs, raw=track.inputs == "raw"), picture_column("restored", out / IMAGES)]
+    file = out.resolve().with_name(f"{out.resolve().name}-sheet.png")
+    for remark in contact_sheet(file, [SheetPart(columns, sorted(inputs)[:SHOWN])]):
+        say(remark)
+    if len(inputs) > SHOWN:
+        say(f"the first {SHOWN} of {len(inputs)} pictures; `ntire sheet {out} --lq DIR --limit N` shows more")
+    return file
 
 
 @app.command(
@@ -375,6 +390,9 @@ def run_command(
             "--sandbox", help="Run a folder's method.py in a sandbox: the default, whatever NTIRE_TRUST says."
         ),
     ] = False,
+    sheet: Annotated[
+        bool, typer.Option("--sheet", help="Also draw inputs and results side by side, into <folder>-sheet.png.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; resumes an interrupted run."""
@@ -394,15 +412,7 @@ def run_command(
         print_json(summary.as_json())
     else:
         print_summary(summary)
+    if sheet:
+        say(f"before and after: {_before_and_after(summary.out, track, inputs or [])}")
     if summary.failed:
         raise typer.Exit(1)
-
-
-@app.command(epilog="Example: [bold]ntire sheet submissions/Copy-raw submissions/MiAlgo-raw --gt clean/[/]")
-def sheet(
-    entries: Annotated[list[Path], typer.Argument(help="Submission folders.")],
-    gt: Annotated[Path | None, typer.Option(help="Folder of ground truth, for the last column.")] = None,
-    file: Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")] = Path("contact-sheet.png"),
-) -> None:
-    """Put the same pictures of several entries side by side, at their own pixels."""
-    out.print(f"pictures side by side: {sheet_of(entries, gt, file)}", markup=False)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ntire.entry.manifest import Submission
     from ntire.review.check import InputsOf
     from ntire.review.check import Report as Checked
-    from ntire.review.pack import Packed
+    from ntire.review.pack import CodeCounted, Packed
     from ntire.review.verify import BothScored, Verification
     from ntire.scoring.references import References
     from ntire.scoring.score import Scored
@@ -176,11 +176,28 @@ def _mean_of(scored: Scored, metric: str) -> float | None:
     return math.fsum(present) / len(present) if present and len(present) == len(values) else None
 
 
-def pack_entry(folder: Path, out: Path | None, lq: Path | None) -> Packed:
-    """Make a zip of a run's folder; see `ntire.review.pack.pack`."""
+def pack_entry(folder: Path, out: Path | None, lq: Path | None, code: Path | None = None) -> Packed:
+    """Make a zip of a run's folder, with its code; see `ntire.review.pack.pack`."""
     from ntire.review.pack import pack
 
-    return pack(folder, out, _inputs_of(lq))
+    return pack(folder, out, _inputs_of(lq), code, _code_counted)
+
+
+def _code_counted(submission: Submission) -> CodeCounted | None:
+    """What `ntire cost` says of an entry's code, which runs in a sandbox."""
+    from ntire.commands.measured_figures import source_of
+    from ntire.commands.measuring import cost
+    from ntire.review.code_checks import CODE
+    from ntire.review.pack import CodeCounted
+
+    if source_of(submission) != CODE:
+        return None
+    try:
+        found = cost(submission.root / CODE.rpartition("/")[0], submission.track, at=submission.manifest.claims.at)
+    except UserError as error:
+        return CodeCounted(problem=str(error).splitlines()[0].rstrip("."))
+    by = "ntire" if found["counted_by"] == "ntire" else "ntire, in a sandbox"
+    return CodeCounted(found["params"], found["macs"], (found["at"][0], found["at"][1]), by)
 
 
 def _inputs_of(given: str | Path | None) -> InputsOf:
@@ -283,16 +300,23 @@ def verify_command(
 
 
 @app.command(
-    epilog="Example: [bold]ntire pack submissions/MiAlgo-srgb -o MiAlgo.zip[/]; exit code 1 if a rule is broken"
+    epilog="Examples: [bold]ntire pack submissions/MiAlgo-srgb -o MiAlgo.zip[/]; "
+    "[bold]ntire pack submissions/mine --code my-method/[/]; exit code 1 if a rule is broken"
 )
 def pack(
     folder: Annotated[Path, typer.Argument(help="A submission folder, as `ntire run` makes it.")],
     file: Annotated[Path | None, typer.Option("-o", "--out", help="The zip. Default: beside the folder.")] = None,
     lq: Inputs = None,
+    code: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the method.py that made the images: it goes into method/ of the folder and zip."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a zip of a run that `ntire check` accepts, with a factsheet; the same folder gives the same bytes."""
-    packed = pack_entry(folder, file, lq)
+    packed = pack_entry(folder, file, lq, code)
     if as_json:
         made = {"file": str(packed.file), "sha256": packed.sha256, "bytes": packed.size} if packed.file else None
         print_json({"packed": made, **packed.report.as_json()})

@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from ntire.entry.manifest import Submission
     from ntire.entry.verdict import Standing
     from ntire.review.acceptance import Entrance
+    from ntire.scoring.cache import Cache
     from ntire.scoring.detect import DetectorName
     from ntire.scoring.leaderboard import Line
     from ntire.scoring.references import Expected, References
     from ntire.scoring.score import Scored, Scorer
+    from ntire.scoring.sources import Sources
     from ntire.scoring.track import Track
 
 
@@ -54,6 +56,8 @@ class Board:
     """Where the tables belong: beside the entries, never in one."""
     observed: int = 0
     """Observations that had to be made; the others were in the cache."""
+    sources: Sources | None = None
+    """What was compared and where it lies; None for a ranking of tables."""
 
     @property
     def valid(self) -> bool:
@@ -89,7 +93,9 @@ class Board:
         from ntire.entry.results import place_of
         from ntire.files import writable_folder, write_together
         from ntire.scoring.read_back import ENTRY
+        from ntire.scoring.sources import SOURCES
         from ntire.scoring.tables import leaderboard_files, scores_text
+        from ntire.text import printable_json
 
         target = self.folder if folder is None else Path(folder)
         places = [place_of(target, one.submission.entry) for one, _ in self.scored]
@@ -101,6 +107,8 @@ class Board:
             writable_folder(place)
             files[place / SCORES] = scores_text(one.rows, one.of_set, metrics)
             files[place / ENTRY] = as_toml(one.submission.manifest)
+        if self.sources is not None:
+            files[target / SOURCES] = printable_json(self.sources.seen_from(target).model_dump(mode="json")) + "\n"
         write_together({**files, **leaderboard_files(target, self.lines, name)})
         return target
 
@@ -149,30 +157,27 @@ def score(
     from ntire.scoring.cache import Cache, default_path
     from ntire.scoring.leaderboard import ranked, refused_line
     from ntire.scoring.references import References
-    from ntire.scoring.score import Scorer
     from ntire.scoring.track import load_track
 
-    given, references = paths_of(entries), References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
+    references = References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
     device, secret = choose_device(device), read_key(Path(key)) if key else None
     wanted = load_track(str(track)) if track else None
     with Cache(default_path() if cache else None) as known, scratch_folder() as scratch:
         entrance = Entrance(known)
-        entered = enter(uploads_at(given, scratch, wanted, references, say), wanted, references, metrics, entrance, say)
-        _refuse(entered.by_track, references, metrics)
-        scorers = [Scorer(rules, chosen_metrics(rules, metrics), device, known) for rules, _ in entered.by_track]
-        fields = [
-            _field(scorer, of, expected_of(scorer, references, say, detector), say)
-            for scorer, (_, of) in zip(scorers, entered.by_track, strict=True)
-        ]
+        entered = enter(
+            uploads_at(paths_of(entries), scratch, wanted, references, say), wanted, references, metrics, entrance, say
+        )
+        fields = _fields(entered.by_track, references, metrics, (device, known), detector, say)
         scored = _scored(fields, entrance, report)
-        where = Path(verdicts) if verdicts else None
-        judge = _Judge(entrance, where, secret, references, device, measure, as_published, say)
+        places = Path(verdicts) if verdicts else None
+        judge = _Judge(entrance, places, secret, references, device, measure, as_published, say)
         lines, first = [judge.line(*one) for one in scored], entered.by_track[0][0]
         lines += [refused_line(one.name, first, entrance.refused_at(one)) for one in entered.refused]
         for remark in known.remarks:
             say(remark)
     lines = [replace(line, notes=(*line.notes, *_not_proven(line.versions))) for line in lines]
-    return Board(tuple(ranked(lines)), tuple((one, names) for _, one, names in scored), entered.results, known.observed)
+    pairs = tuple((one, names) for _, one, names in scored)
+    return Board(tuple(ranked(lines)), pairs, entered.results, known.observed, _sources(fields))
 
 
 def _not_proven(identities: Mapping[str, str]) -> tuple[str, ...]:
@@ -203,6 +208,28 @@ class _Field:
     images: Sequence[Expected]
 
 
+def _sources(fields: Sequence[_Field]) -> Sources:
+    """Where all that was compared lies."""
+    from ntire.scoring.sources import ComparedImage, ScoredTrack, Sources
+
+    def text(path: Path | None) -> str | None:
+        return str(path) if path else None
+
+    return Sources(
+        tracks=tuple(
+            ScoredTrack(
+                rules=field.scorer.track,
+                images=tuple(
+                    ComparedImage(name=one.name, subset=one.subset, gt=text(one.gt), lq=text(one.lq))
+                    for one in field.images
+                ),
+                entries={one.entry: str(one.place) for one in field.entries},
+            )
+            for field in fields
+        )
+    )
+
+
 def _scored(
     fields: Sequence[_Field], entrance: Entrance, report: Callable[[int, int], None]
 ) -> list[tuple[Scorer, Scored, tuple[str, ...]]]:
@@ -213,6 +240,25 @@ def _scored(
         (field.scorer, one, tuple(metric.name for metric in field.scorer.metrics))
         for field in fields
         for one in field.scorer.score(field.entries, field.images, lambda: report(next(done), total), entrance)
+    ]
+
+
+def _fields(
+    by_track: Sequence[tuple[Track, Sequence[Submission]]],
+    references: References,
+    metrics: Sequence[str],
+    where: tuple[str, Cache],
+    detector: DetectorName,
+    say: Say,
+) -> list[_Field]:
+    """What is to be scored; `where` are device and cache. What is missing for any track is told before the first image."""
+    from ntire.scoring.score import Scorer
+
+    _refuse(by_track, references, metrics)
+    scorers = [Scorer(track, chosen_metrics(track, metrics), *where) for track, _ in by_track]
+    return [
+        _field(scorer, entries, expected_of(scorer, references, say, detector), say)
+        for scorer, (_, entries) in zip(scorers, by_track, strict=True)
     ]
 
 

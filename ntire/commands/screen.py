@@ -15,13 +15,13 @@ from ntire.commands.table import between_words
 from ntire.text import printable, printable_json
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from ntire.benchmark.protocol import BenchReport
     from ntire.entry.findings import Finding
     from ntire.review.check import Report
     from ntire.review.verify import Verification
-    from ntire.runner.runner import Result, Summary
+    from ntire.runner.runner import Result, Summary, Watcher
     from ntire.scoring.leaderboard import Line
     from ntire.training.loop import Step
 
@@ -115,22 +115,35 @@ def progress() -> "Iterator[Progress]":
         raise typer.Exit(130) from None
 
 
-def watch_pictures(bars: "Progress", title: str, total: int | None) -> "Callable[[Result, bool], None]":
-    """A bar on a terminal, one plain line an image elsewhere."""
-    task = bars.add_task(escape(title), total=total)
+def watch_pictures(bars: "Progress", title: str, total: int | None) -> "Watcher":
+    """A bar on a terminal and one for each picture in work, one plain line an image elsewhere."""
+    from ntire.runner.runner import Watcher
 
-    def report(result: "Result", computed: bool) -> None:
-        bars.advance(task)
-        seconds = f"{result.seconds:.2f} s" if result.seconds is not None else ""
-        line = (
-            f"{title}: {result.image} {result.status if computed else 'kept'} {seconds} {result.problem or ''}".rstrip()
-        )
-        if not log.is_terminal or result.status != "done":
-            say(line)
-        if computed and result.notes:
-            say(f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}")
+    class OnScreen(Watcher):
+        def __init__(self) -> None:
+            self.whole = bars.add_task(escape(title), total=total)
+            self.in_work: dict[str, TaskID] = {}
 
-    return report
+        def __call__(self, result: "Result", computed: bool) -> None:
+            bars.advance(self.whole)
+            if result.image in self.in_work:
+                bars.remove_task(self.in_work.pop(result.image))
+            seconds = f"{result.seconds:.2f} s" if result.seconds is not None else ""
+            how = result.status if computed else "kept"
+            if not log.is_terminal or result.status != "done":
+                say(f"{title}: {result.image} {how} {seconds} {result.problem or ''}".rstrip())
+            if computed and result.notes:
+                say(f"  {result.image}: assumed or approximate: {'; '.join(result.notes)}")
+
+        def advanced(self, image: str, done: int, of: int) -> None:
+            if image not in self.in_work:
+                self.in_work[image] = bars.add_task(f"  {escape(printable(image))}, tiles")
+            bars.update(self.in_work[image], completed=done, total=of)
+
+        def stopping(self) -> None:
+            say("finishing what is in work; press Ctrl-C again to stop now")
+
+    return OnScreen()
 
 
 def print_summary(summary: "Summary") -> None:
@@ -184,6 +197,7 @@ def print_cost(found: dict[str, Any]) -> None:
         ("training only", f"{own['training_only']:,} parameters, {found['training_only_macs']:,} multiply-adds"),
         ("activations", f"{written['convolutions']:,} values written by convolutions, {written['all']:,} by all operators"),
         ("memory", f"{found['peak_memory_mb']:,} MB at the peak in float32, whole image, parameters included"),
+        *_memory_claimed(found),
         *(("as nothing", name) for name in found["count_as_nothing"]),
     ]  # fmt: skip
     for one in found["budgets"]:
@@ -206,6 +220,18 @@ def print_cost(found: dict[str, Any]) -> None:
     told = [f"counted by {by}"] if by != "ntire" else []
     for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"], *told)):
         out.print(f"- {line}", markup=False)
+
+
+def _memory_claimed(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The report's memory beside what a GPU here takes, where it states any."""
+    measured = found.get("measured_memory")
+    if measured is None:
+        return []
+    if measured["memory_mb"] is None:
+        here = f"unknown, {measured['why_not']}"
+    else:
+        here = f"{measured['memory_mb']:,} MB by PyTorch's allocator on {measured['device']}"
+    return [("memory claim", f"{found['claimed']['memory_mb']:,.10g} MB; measured: {here}")]
 
 
 def print_bench(report: "BenchReport") -> None:

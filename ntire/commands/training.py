@@ -12,7 +12,17 @@ import typer
 
 from ntire import UserError
 from ntire.commands.foreign_code import Trust, announce
-from ntire.commands.options import Device, PrecisionName, Team, TrackName, Variant, app, command_line, parsed_folders
+from ntire.commands.options import (
+    Device,
+    PrecisionName,
+    Team,
+    TrackName,
+    Variant,
+    app,
+    command_line,
+    parsed_folders,
+    parsed_settings,
+)
 from ntire.commands.restoring import chosen_method, refuse_unknown
 from ntire.commands.screen import (
     out,
@@ -47,9 +57,11 @@ def train_method(
     lr: float | None,
     pairs: Mapping[str, Path] | None = None,
     pictures: Mapping[str, Path] | None = None,
+    given: Mapping[str, str] | None = None,
     trust: bool = False,
 ) -> Path:
-    """Train a method by its recipe, scaled by what is not None, some stages on pairs; see `ntire.training.loop.train`.
+    """Train a method by its recipe, scaled by what is not None, some stages on pairs; see `ntire.training.loop.train`. `given`
+    are settings of the method itself.
 
     A folder's code runs with all rights of the user: only with `trust`.
 
@@ -58,12 +70,13 @@ def train_method(
     """
     import torch
 
+    from ntire.method.settings import configured, set_attributes
     from ntire.scoring.track import load_track
     from ntire.training.loop import start_from
     from ntire.training.loop import train as run_training
 
     track = load_track(track_name)
-    method_class = chosen_method(team, track, variant, trust=trust)
+    method_class = configured(chosen_method(team, track, variant, trust=trust), given or {})
     if method_class.recipe is None:
         raise UserError(f"{team} on track {track_name} has no recipe: it cannot be trained here.")
     recipe = method_class.recipe.with_folders(pairs or {}, pictures).scaled(
@@ -73,6 +86,7 @@ def train_method(
     method = method_class()
     if weights is not None:
         start_from(method, weights)
+    set_attributes(method, given or {})
     return run_training(method, recipe, settings, report, _aids(method, recipe, teacher, settings.device))
 
 
@@ -130,9 +144,10 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
     from ntire.method.pyiqa_networks import build
     from ntire.method.recipe import HasOpponent
     from ntire.method.state_dict import fill
-    from ntire.method.weights_files import VGG19, require
+    from ntire.method.weights_files import ARCFACE, VGG19, require
     from ntire.scoring.metrics import METRICS
     from ntire.training.discriminator import UNetDiscriminator
+    from ntire.training.identity import identity_loss
     from ntire.training.losses import Aids
     from ntire.training.perceptual import perceptual_loss
 
@@ -141,8 +156,12 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
             f"the loss distill compares with {method.team} {recipe.teacher}: give its weights with --teacher FILE, "
             "or leave it out: --without distill."
         )
-    files: dict[str, tuple[Weights, ...]] = {"perceptual": (VGG19,)} if "perceptual" in recipe.losses else {}
-    measured = [name for name in ("lpips", "dists") if name in recipe.losses]
+    features: dict[Loss, tuple[Weights, ...]] = {
+        "perceptual": (VGG19,), "perceptual-l2": (VGG19,), "identity": (ARCFACE,),
+    }  # fmt: skip
+    files: dict[str, tuple[Weights, ...]] = {name: features[name] for name in features if name in recipe.losses}
+    scored: tuple[Loss, ...] = ("lpips", "dists")
+    measured = [name for name in scored if name in recipe.losses]
     files |= {name: METRICS[name].weights for name in measured}
     try:
         require(files, dict.fromkeys(files))
@@ -150,8 +169,12 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
         left_out = " ".join(f"--without {name}" for name in files)
         raise UserError(f"{error}\nOr train without them:  {left_out}", exit_code=error.exit_code) from None
     judges: dict[Loss, Compare] = {}
-    if "perceptual" in recipe.losses:
-        judges["perceptual"] = perceptual_loss().to(device)
+    perceptual: dict[Loss, bool] = {"perceptual": False, "perceptual-l2": True}
+    for name, squared in perceptual.items():
+        if name in recipe.losses:
+            judges[name] = perceptual_loss(squared).to(device)
+    if "identity" in recipe.losses:
+        judges["identity"] = identity_loss().to(device)
     for name in measured:
         judges[name] = build(name).to(device)
     taught = None
@@ -197,6 +220,12 @@ def train(
         list[str] | None,
         typer.Option(metavar="PART=DIR", help="Clean pictures of its own for a stage or part; may be repeated."),
     ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting of the method, as for an ablation; may be repeated."
+        ),
+    ] = None,
     device: Device = "auto",
     precision: PrecisionName = "fp32",
     workers: Annotated[int, typer.Option(min=0, help="Number of processes that make training pairs.")] = 0,
@@ -237,6 +266,7 @@ def train(
         export=export,
         command=command_line(data, folder),
         fresh=fresh,
+        settings=tuple(sorted(parsed_settings(given or []).items())),
     )
     if search_t:
         steps = search_steps(
@@ -250,7 +280,8 @@ def train(
         written = train_method(
             team, track, variant, settings, watch_training(bars), weights, teacher,
             stages=tuple(stage or ()), without=tuple(without or ()), iterations=iterations, batch=batch, patch=patch, lr=lr,
-            pairs=parsed_folders(pairs or ()), pictures=parsed_folders(pictures or ()), trust=trust,
+            pairs=parsed_folders(pairs or ()), pictures=parsed_folders(pictures or ()),
+            given=dict(settings.settings), trust=trust,
         )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # the others of a `torchrun` have nothing to add
         out.print(f"weights: {written}\ncard: {written.with_name('card.toml')}", markup=False)

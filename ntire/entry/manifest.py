@@ -45,7 +45,7 @@ class WeightsUsed(_Section):
     file: str
     sha256: str
     license: str | None = None
-    provenance: Literal["official", "retrained"] | None = None
+    provenance: Literal["official", "retrained", "own"] | None = None
     note: str | None = None
     """What was chosen in it, such as averaged weights of several."""
 

@@ -42,8 +42,8 @@ class Method(nn.Module):
     """How many times as high and as wide as its input the result is."""
     variant: ClassVar[str] = ""
     """Tells several methods of one team and track apart, such as "phase3"."""
-    cite: ClassVar[str]
-    """A key of `teams/references.bib`."""
+    cite: ClassVar[str] = ""
+    """A key of `teams/references.bib`; empty for a method that is not ntire's."""
     code: ClassVar[str | None] = None
     """Address of the authors' program, if there is one."""
     claimed: ClassVar[Cost | None] = None
@@ -61,6 +61,8 @@ class Method(nn.Module):
     bf16_psnr_db: ClassVar[float] = 45.0
     """How near to float32 bfloat16 stays at least; less where a method multiplies rounding, as one-step diffusion does."""
     caveats: ClassVar[tuple[str, ...]] = ()
+    notice: ClassVar[str] = ""
+    """What a user is told whenever it runs, such as that it is a part of what the report has."""
     recipe: ClassVar["Recipe | None"] = None
     """How `ntire train` trains it; None for methods that cannot be trained here."""
     settable: ClassVar[Mapping[str, str]] = {}
@@ -76,18 +78,28 @@ class Method(nn.Module):
         super().__init_subclass__()
         if abstract:
             return
-        needed = ("team", "track", "cite", "tiling", "halo", "stride")
+        mistakes = cls._mistakes()
+        if mistakes:
+            raise TypeError(f"class {cls.__qualname__}: {'; '.join(mistakes)}")
+
+    @classmethod
+    def _mistakes(cls) -> list[str]:
+        """Everything that is wrong with what the class declares, in words."""
+        needed = ("team", "track", "tiling", "halo", "stride")
         missing = [name for name in needed if not hasattr(cls, name)]
-        if missing:
-            raise TypeError(f"{cls.__module__}.{cls.__qualname__} does not declare {', '.join(missing)}")
-        if cls.tiling not in ("exact", "method", "global"):
-            raise TypeError(
-                f"{cls.__module__}.{cls.__qualname__}: tiling is exact, method or global, not {cls.tiling!r}"
-            )
-        if cls.halo < 0 or cls.stride < 1 or not isinstance(cls.scale, int) or cls.scale < 1:
-            raise TypeError(
-                f"{cls.__module__}.{cls.__qualname__}: expected halo >= 0, stride >= 1 and a whole scale >= 1"
-            )
+        found = [f"it does not declare {', '.join(missing)}"] if missing else []
+        words = [name for name in ("team", "track", "variant") if not isinstance(getattr(cls, name, ""), str)]
+        found += [f"{name} is a text, not {getattr(cls, name)!r}" for name in words]
+        tiling = getattr(cls, "tiling", "exact")
+        if tiling not in ("exact", "method", "global"):
+            found.append(f"tiling is exact, method or global, not {tiling!r}")
+        for name, least in (("halo", 0), ("stride", 1), ("scale", 1)):
+            value = getattr(cls, name, least)
+            if not isinstance(value, int) or value < least:
+                found.append(f"{name} is a whole number of at least {least}, not {value!r}")
+        if not (isinstance(cls.weights, tuple) and all(isinstance(one, Weights) for one in cls.weights)):
+            return [*found, "weights is a tuple of Weights: (Weights(...),)"]
+        return found + [mistake for one in cls.weights for mistake in one.mistakes]
 
     @classmethod
     def lq_channels(cls) -> int:

@@ -33,6 +33,8 @@ class Execution:
     """Runs instead of calling the method, as a recorded CUDA graph does."""
     device: torch.device | None = None
     """Where the parts of a method are moved when they are called, if they take turns there."""
+    advanced: Callable[[int, int], None] = lambda done, of: None
+    """Hears the tiles of a picture that are done, and of how many."""
     making_room: Callable[[], AbstractContextManager[None]] = nullcontext
     """Leaves the device to others meanwhile, if there is a limit on the memory there."""
 
@@ -57,6 +59,7 @@ class Execution:
             same_size=self.same_size,
             finish=finish,
             shrunk=self._shrink,
+            advanced=self.advanced,
         )
 
     def _shrink(self, side: int) -> None:

@@ -6,18 +6,20 @@ submissions), then in the cache: `$NTIRE_WEIGHTS`, by default `~/.cache/ntire/we
 
 import importlib
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ntire import UserError
 from ntire.environment import own_cache, user_cache
 from ntire.files import sha256_of
 
 State = Literal["shipped", "here", "missing"]
+Provenance = Literal["official", "retrained", "own"]
 Home = Literal["ntire", "pyiqa", "torchvision", "clip", "huggingface"]
 """Whose cache a file is kept in: a library looks for its own files in its own place."""
 Progress = Callable[[int, int | None], None]
@@ -30,11 +32,12 @@ class Weights:
 
     file: str
     """Its name in the weights folder."""
-    sha256: str | None
+    sha256: str | None = None
     """All 64 digits, or the first ones (at least 8) where only those are published, or None."""
-    license: str
-    provenance: Literal["official", "retrained"]
-    """`official`: the authors' own file. `retrained`: made with `ntire train`, never called the team's own."""
+    license: str = ""
+    provenance: Provenance = "own"
+    """`official`: the authors' own file. `retrained`: made with `ntire train`, never called the team's own. `own`: of a method
+    that is nobody else's and was not published."""
     into: str = ""
     """Submodule path, such as "unet.encoder"; empty for the whole method."""
     prefix: str = ""
@@ -47,6 +50,18 @@ class Weights:
     """What a person must do to get it, where a program cannot or may not: terms to accept, a page for browsers."""
     home: Home = "ntire"
 
+    @property
+    def mistakes(self) -> list[str]:
+        """What is wrong with the declaration itself, in words."""
+        found = []
+        if self.provenance not in get_args(Provenance):
+            found.append(f"provenance is one of {', '.join(get_args(Provenance))}, not {self.provenance!r}")
+        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{8,64}", self.sha256):
+            found.append(f"sha256 is 8 to 64 hexadecimal digits in small letters, or None, not {self.sha256!r}")
+        if self.home not in get_args(Home):
+            found.append(f"home is one of {', '.join(get_args(Home))}, not {self.home!r}")
+        return [f"weights {self.file}: {one}" for one in found]
+
 
 VGG19 = Weights(
     "vgg19-dcbb9e9d.pth",
@@ -57,7 +72,16 @@ VGG19 = Weights(
     size=575_000_000,
     home="torchvision",
 )
-"""Of the training loss `perceptual`."""
+"""Of the training losses `perceptual` and `perceptual-l2`."""
+ARCFACE = Weights(
+    "recognition_arcface_ir_se50.pth",
+    sha256=None,
+    license="MIT (facexlib: Apache-2.0)",
+    provenance="official",
+    urls=("https://github.com/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth",),
+    size=175_000_000,
+)
+"""Of the training loss `identity`."""
 
 
 def cache_folder(home: Home = "ntire") -> Path:
@@ -89,6 +113,10 @@ def require(wanted: Mapping[str, tuple[Weights, ...]], beside: Mapping[str, Path
         for weights in files:
             path, state = locate(weights, beside[name])
             if state == "missing":
+                folder = beside[name]
+                if not weights.urls and not weights.by_hand and folder is not None:
+                    # Nobody can fetch it: it belongs where its method lies.
+                    path = folder / "weights" / weights.file
                 needed_by = missing.setdefault(path, (weights, []))[1]
                 needed_by += [name] * (name not in needed_by)
     if not missing:
@@ -128,9 +156,11 @@ def verify(weights: Weights, path: Path) -> None:
         from ntire.method.checkpoints import kind_of_file
 
         kind = kind_of_file(path)
+        again = "delete it and get it again with `ntire weights fetch`."
+        if not (weights.urls or weights.by_hand):
+            again = "put the right file there, or declare this one's sha256 where its method declares it."
         raise UserError(
-            f"{path}: expected sha256 {weights.sha256}, found {found}. It is {kind or 'damaged or another file'}: "
-            "delete it and get it again with `ntire weights fetch`.",
+            f"{path}: expected sha256 {weights.sha256}, found {found}. It is {kind or 'damaged or another file'}: {again}",
             exit_code=3,
         )
 

@@ -4,7 +4,6 @@ Each row is stored as its difference from the row above (filter Up), the first o
 that a strip stands on its own; ISA-L deflates at its fastest level. The bytes depend on the pixels alone, not on the threads.
 """
 
-import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -12,6 +11,8 @@ from functools import cache
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
+
+from ntire.environment import usable_cores
 
 STRIP_BYTES = 1 << 20
 """About how much of the picture is in one strip."""
@@ -73,4 +74,4 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), thread_name_prefix="png")
+    return ThreadPoolExecutor(min(THREADS, usable_cores()), thread_name_prefix="png")

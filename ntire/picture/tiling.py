@@ -74,6 +74,7 @@ def tiled(
     same_size: bool = False,
     finish: Callable[[Tensor], Tensor] = lambda piece: piece,
     shrunk: Callable[[int], None] = lambda side: None,
+    advanced: Callable[[int, int], None] = lambda done, of: None,
 ) -> Tensor:
     """Run `network` (B, C, H, W) -> (B, 3, s H, s W) over `lq` (C, H, W) in tiles; returns (3, s H, s W) with s the `scale`.
 
@@ -84,7 +85,7 @@ def tiled(
 
     `finish` works on each value alone, such as rounding: it is applied to pieces (3, h, w) before they are put together, or
     to the whole where that is blended. Out of memory, tiles are halved, which `shrunk` hears; OutOfMemoryError is raised
-    when that no longer helps.
+    when that no longer helps. `advanced` hears the tiles that are done, and of how many.
     """
     height, width = lq.shape[-2:]
     lq = pad_reflect(lq, 0, -width % stride, 0, -height % stride)
@@ -92,9 +93,9 @@ def tiled(
     smallest = max(2 * stride, halo // 2)
     if not blend:
         grid = _Grid(tuple(lq.shape[-2:]), halo, stride, scale, smallest, same_size, shrunk)
-        return _exact(network, lq, grid, side, batch, finish)[:, : scale * height, : scale * width]
+        return _exact(network, lq, grid, side, batch, finish, advanced)[:, : scale * height, : scale * width]
     while True:
-        restored = _blended(network, lq, side, halo, stride, scale)
+        restored = _blended(network, lq, side, halo, stride, scale, advanced)
         if restored is not None:
             return finish(restored[:, : scale * height, : scale * width])
         side = _halved(side, smallest, stride, shrunk)
@@ -138,10 +139,12 @@ def _exact(
     side: int,
     batch: int,
     finish: Callable[[Tensor], Tensor],
+    advanced: Callable[[int, int], None],
 ) -> Tensor:
     """Every tile written once, straight into its place."""
     waiting, scale = deque(grid.cut(side)), grid.scale
     restored: Tensor | None = None
+    written = 0
     while waiting:
         group = _alike(waiting, batch)
         pieces = _attempt(network, lq, group, scale)
@@ -162,6 +165,8 @@ def _exact(
                     return done
                 restored = _canvas(done, size)
             restored[:, row.writes(scale), column.writes(scale)] = done
+        written += len(group)
+        advanced(written, written + len(waiting))
     assert restored is not None
     return restored
 
@@ -226,14 +231,20 @@ def _halved(side: int, smallest: int, stride: int, shrunk: Callable[[int], None]
 
 
 def _blended(
-    network: Callable[[Tensor], Tensor], lq: Tensor, side: int, halo: int, stride: int, scale: int
+    network: Callable[[Tensor], Tensor],
+    lq: Tensor,
+    side: int,
+    halo: int,
+    stride: int,
+    scale: int,
+    advanced: Callable[[int, int], None],
 ) -> Tensor | None:
     """Tiles mixed over ramps, or None if the memory does not suffice: smaller tiles have other ramps, so all are redone."""
     rows = list(_with_ramps(spans(lq.shape[-2], side, halo, stride), halo, scale))
     columns = list(_with_ramps(spans(lq.shape[-1], side, halo, stride), halo, scale))
     restored: Tensor | None = None
-    for row in rows:
-        for column in columns:
+    for above, row in enumerate(rows):
+        for left, column in enumerate(columns, 1):
             pieces = _attempt(network, lq, [(row.span, column.span)], scale)
             if pieces is None:
                 return None
@@ -243,6 +254,7 @@ def _blended(
                 restored = pieces.new_zeros(pieces.shape[1], *(scale * length for length in lq.shape[-2:]))
             weight = row.weight.to(pieces)[:, None] * column.weight.to(pieces)
             restored[:, row.outside, column.outside] += pieces[0][:, row.inside, column.inside] * weight
+            advanced(above * len(columns) + left, len(rows) * len(columns))
     return restored
 
 

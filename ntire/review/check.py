@@ -5,7 +5,6 @@ is run only in a sandbox, only where one is named, and only to see that it impor
 """
 
 import math
-import os
 import re
 import tomllib
 from collections import Counter
@@ -23,12 +22,13 @@ from ntire.entry.archive import survey, unpack
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import IMAGES, MANIFEST, Claims, Manifest, MethodUsed
 from ntire.entry.verdict import VERIFICATION
+from ntire.environment import usable_cores
 from ntire.files import line_of, open_regular, read_regular
 from ntire.picture.folder import in_lines, passed_over
 from ntire.picture.scale import factor
 from ntire.picture.suffixes import Result
 from ntire.review.code_checks import CODE, METHOD, look_at_method
-from ntire.review.image_check_workers import decoders
+from ntire.review.image_check_workers import MOST_WORKERS, decoders
 from ntire.review.image_checks import SUFFIXES, SeenImage, Wanted, input_of, is_picture, size_in
 from ntire.review.submitted_method import SubmittedMethod, clean_tree, size_of
 from ntire.runner.runner import look_for_inputs
@@ -516,5 +516,5 @@ def _cut(lq: Path, multiple: int) -> tuple[int, int]:
 
 def _in_threads(look: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """Results in the order of the items; reading runs without the interpreter's lock, so threads are enough."""
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(MOST_WORKERS, usable_cores())) as pool:
         return list(pool.map(look, items))

@@ -5,7 +5,6 @@ copies; what comes back is lines of JSON and plain samples, read as one reads a 
 
 import atexit
 import json
-import os
 import queue
 import resource
 import secrets
@@ -24,8 +23,10 @@ import numpy as np
 
 from ntire import UserError
 from ntire.entry.findings import Finding
+from ntire.environment import usable_cores
 from ntire.files import read_regular
 from ntire.picture.image import Header, Integers, Pixels, UnreadableImage, decode, header_of, read_bytes
+from ntire.picture.preview import Preview, in_8_bits, shrunk
 from ntire.picture.scale import enlarged
 from ntire.review.image_checks import (
     MOST_BYTES,
@@ -44,6 +45,8 @@ from ntire.sandbox.limits import Limits, apply_rlimits
 from ntire.sandbox.scratch import scratch_folder
 from ntire.text import printable
 
+MOST_WORKERS = 16
+"""Processes that look at pictures, each of which takes half a second to start."""
 LIMITS = Limits(seconds=120.0, memory_bytes=3 << 30, processes=64, files=256, file_bytes=0)
 """A picture of 130 megapixels and its input take 2 GiB while they are compared."""
 DIGITS = 64
@@ -75,6 +78,9 @@ def _answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], Pixels | None]:
         if request["op"] == "methods":
             found = json.dumps(methods_in(json.loads(path.read_bytes()), request["source"])).encode()
             return {}, np.frombuffer(found, np.uint8)
+        if request["op"] == "small":
+            pixels = decode(path, read_bytes(path))
+            return {"size": pixels.shape[:2]}, shrunk(pixels, request["side"])
         if request["op"] == "open":
             data = read_bytes(path)
             return {"header": asdict(header_of(path, data))}, decode(path, data)
@@ -101,7 +107,7 @@ def decoders() -> "Decoders":
 
 
 class Decoders:
-    """As many such processes as there are processors, up to four, each started when it is first needed."""
+    """As many such processes as there are processors to use, up to MOST_WORKERS, each started when it is first needed."""
 
     def __init__(self, backend: Backend | None = None) -> None:
         """`backend` is by default what works here, and no sandbox where none does; it is chosen when it is needed."""
@@ -111,7 +117,7 @@ class Decoders:
         self._exchange = self._scratch.enter_context(scratch_folder()) / "in"
         self._exchange.mkdir(mode=0o755)
         self._exchange.parent.chmod(0o755)
-        self._count = min(4, os.cpu_count() or 1)
+        self._count = min(MOST_WORKERS, usable_cores())
         # A sandbox ends with the thread that started it, so that one has to stay.
         self._starter = ThreadPoolExecutor(1)
         # The last one that answered goes first: a few pictures need no second process.
@@ -203,6 +209,20 @@ class Decoders:
             why = mistake or f"its decoder {answer.get('problem') or 'ran out of memory'}"
             raise UnreadableImage(f"{path}: cannot be decoded: {printable(why)}") from None
         return header, pixels
+
+    def small(self, path: Path, data: bytes, side: int) -> tuple[Preview, tuple[int, int]]:
+        """A picture of at most `side` pixels a side in 8 bits, and the height and width of the whole.
+
+        Raises UnreadableImage.
+        """
+        answer, samples = self._ask({"op": "small", "side": side}, data, None, 3 * side * side)
+        try:
+            height, width = answer["size"]
+            return in_8_bits(_pixels(answer, samples)), (int(height), int(width))
+        except (KeyError, ValueError, TypeError):
+            mistake = str(answer.get("mistake", "")).partition(": ")[2]
+            why = mistake or f"its decoder {answer.get('problem') or 'ran out of memory'}"
+            raise UnreadableImage(f"{path}: cannot be decoded: {printable(why)}") from None
 
     def _look(self, wanted: Wanted) -> SeenImage:
         lq, size = input_of(wanted)

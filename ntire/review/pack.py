@@ -7,10 +7,9 @@ filled with what was measured and counted.
 import shutil
 import statistics
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -24,6 +23,7 @@ from ntire.method import catalogue
 from ntire.method.method_table import facts_of
 from ntire.review.check import InputsOf, Report, check
 from ntire.review.code_checks import METHOD
+from ntire.review.own_code import bring_code, claim_what_was_counted
 from ntire.runner.prepare import code_sha256
 from ntire.runner.runner import Result
 from ntire.scoring.track import all_tracks
@@ -48,14 +48,42 @@ class Packed:
     """The template, if it was written now."""
 
 
-def pack(folder: Path, out: Path | None, inputs_of: InputsOf) -> Packed:
+@dataclass(frozen=True)
+class CodeCounted:
+    """What the code in an entry was counted to cost, or why it could not be."""
+
+    params: int = 0
+    macs: int = 0
+    at: tuple[int, int] = (0, 0)
+    by: str = ""
+    problem: str = ""
+
+
+CountCode = Callable[[Submission], CodeCounted | None]
+"""Counts the code of an entry; None for one without."""
+
+
+def pack(
+    folder: Path,
+    out: Path | None,
+    inputs_of: InputsOf,
+    code: Path | None = None,
+    count_code: CountCode = lambda submission: None,
+) -> Packed:
     """Check a run's folder and, if it breaks no rule, write it to `out` (default: beside it) as a zip.
 
-    Images that the run could not make are problems, too. Writes `factsheet.md` into the folder if there is none. Raises
-    UserError for a folder that is no entry, or a place that cannot be written to.
+    The method in the folder `code` is first copied to `method/`, and what it was counted to cost is claimed where nothing else
+    is. Images that the run could not make are problems, too. Writes `factsheet.md` into the folder if there is none. Raises
+    UserError for a folder that is no entry, code that is not what ran, or a place that cannot be written to.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: expected the folder of a run, found none.")
+    counted = None
+    if code is not None:
+        submission = bring_code(folder, code)
+        counted = count_code(submission)
+        if counted is not None and not counted.problem:
+            claim_what_was_counted(submission, counted.params, counted.macs, counted.at)
     report = check(folder, None, inputs_of)
     told = {finding.file for finding in report.findings if finding.code == "E301"}
     results = _results(folder)
@@ -68,12 +96,13 @@ def pack(folder: Path, out: Path | None, inputs_of: InputsOf) -> Packed:
     if not report.valid:
         return Packed(report)
     submission = open_submission(folder)
+    counted = counted or count_code(submission)
     file = out or folder.resolve().with_suffix(folder.resolve().suffix + ".zip")
     factsheet = folder / FACTSHEET
     written = not factsheet.exists()
     try:
         if written:
-            write_atomically(factsheet, factsheet_of(submission, results))
+            write_atomically(factsheet, factsheet_of(submission, results, counted))
         _write_zip(file, folder, _members(folder))
     except OSError as error:
         raise UserError(
@@ -82,7 +111,7 @@ def pack(folder: Path, out: Path | None, inputs_of: InputsOf) -> Packed:
     return Packed(report, file, sha256_of(file), file.stat().st_size, factsheet if written else None)
 
 
-def factsheet_of(submission: Submission, results: Sequence[Result]) -> str:
+def factsheet_of(submission: Submission, results: Sequence[Result], counted: CodeCounted | None = None) -> str:
     """A factsheet in Markdown: what ntire knows filled in, what only the team knows left to it."""
     manifest = submission.manifest
     parts = [
@@ -100,7 +129,7 @@ def factsheet_of(submission: Submission, results: Sequence[Result]) -> str:
             ]
         ),
         f"## Method\n\n{TO_FILL}: idea, network, training data, losses, schedule, ensembles.",
-        "## Cost\n\n" + _cost(manifest, _counted(submission)),
+        "## Cost\n\n" + _cost(manifest, counted or _counted(submission)),
         "## Runtime\n\n" + _facts(_runtime(manifest, results)),
         "## Weights\n\n" + _weights(manifest),
         "## Environment\n\n" + _facts([(key, value) for key, value in sorted(manifest.environment.items())]),
@@ -150,7 +179,7 @@ def _results(folder: Path) -> list[Result]:
     return list(found.values())
 
 
-def _counted(submission: Submission) -> dict[str, Any] | None:
+def _counted(submission: Submission) -> CodeCounted | None:
     """What `ntire cost` says of the method, if the code that ran is one of the catalogue's; its word alone is not enough."""
     header = read_header(submission.root / JOURNAL)
     track = next((track for track in all_tracks() if track.name == submission.track), None)
@@ -160,21 +189,30 @@ def _counted(submission: Submission) -> dict[str, Any] | None:
         method = catalogue.find(submission.team, track.inputs, submission.manifest.method.variant or None)
     except UserError:
         return None
-    return facts_of(method) if header.get("code") == code_sha256(method) else None
+    if header.get("code") != code_sha256(method):
+        return None
+    facts = facts_of(method)
+    return CodeCounted(facts["params"], facts["macs"], (facts["at"][0], facts["at"][1]), "ntire")
 
 
-def _cost(manifest: Manifest, counted: dict[str, Any] | None) -> str:
+def _cost(manifest: Manifest, counted: CodeCounted | None) -> str:
     claims: Claims = manifest.claims
-    at = tuple(counted["at"]) if counted else None
+    whole = counted if counted and not counted.problem else None
+    at = whole.at if whole else None
     rows = [
-        ["parameters", _in_units(claims.params_m, "M"), f"{counted['params'] / 1e6:.4g} M" if counted else ""],
+        ["parameters", _in_units(claims.params_m, "M"), f"{whole.params / 1e6:.4g} M" if whole else ""],
         [
             "multiply-adds" + (f" at {at[0]} x {at[1]}" if at else ""),
             _in_units(claims.macs_g, "G") + (f" at {claims.at[0]} x {claims.at[1]}" if claims.at else ""),
-            f"{counted['macs'] / 1e9:.4g} G" if counted else "",
+            f"{whole.macs / 1e9:.4g} G" if whole else "",
         ],
     ]
-    note = "" if counted else "\n\nNot counted: the code that ran is not one of ntire's methods as they are here."
+    why_not = (
+        counted.problem
+        if counted
+        else "the code that ran is not one of ntire's methods as they are here, nor is it in the entry"
+    )
+    note = f"\n\nCounted by {whole.by}." if whole else f"\n\nNot counted: {_text(why_not)}."
     return _table(["", "claimed", "counted by ntire"], rows) + note
 
 

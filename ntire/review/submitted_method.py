@@ -16,7 +16,7 @@ from ntire.entry.manifest import Manifest
 from ntire.method import Method
 from ntire.method.catalogue import module_name
 from ntire.method.method_table import weights_of_methods
-from ntire.method.weights_files import Weights, cache_folder, digest_of
+from ntire.method.weights_files import Provenance, Weights, cache_folder, digest_of
 from ntire.picture.image import as_image, read_header
 from ntire.picture.raw import facts_text, read_raw
 from ntire.picture.scale import MOST_SCALE, enlarged
@@ -43,6 +43,7 @@ class LoadedWeights(BaseModel):
 
     file: Word
     license: Word
+    provenance: Provenance
 
 
 class Loaded(BaseModel):
@@ -227,7 +228,7 @@ def as_method(submitted: SubmittedMethod, facts: Loaded, folder: Path, scratch: 
 
     Its facts are what the code says of itself; its weights are those that lie beside it.
     """
-    weights = tuple(Weights(printable(one.file), None, printable(one.license), "official") for one in facts.weights)
+    weights = tuple(Weights(printable(one.file), None, printable(one.license), one.provenance) for one in facts.weights)
 
     class Sandboxed(Method, abstract=True):
         """A method that computes elsewhere."""

@@ -48,6 +48,14 @@ class Uploads:
     """What lies there beside them, with the reason why it is none."""
 
 
+def open_upload(place: Path, scratch: Path, track: Track | None = None) -> Upload:
+    """The one upload that a place is, or holds as its only archive. Raises UserError for a place that is none."""
+    found = _in_folder(place, track) if place.is_dir() else place
+    if isinstance(found, NotRead):
+        raise UserError(f"{place}: {found.reason}.")
+    return _opened(place, found, scratch, track)
+
+
 def find_uploads(place: Path, scratch: Path, track: Track | None = None, subsets: Collection[str] = ()) -> Uploads:
     """The upload that a place is, or every upload in it; archives are unpacked below the folder `scratch`.
 
@@ -78,21 +86,24 @@ def find_uploads(place: Path, scratch: Path, track: Track | None = None, subsets
 
 
 def with_images_found(submission: Submission, expected: Collection[str]) -> Submission:
-    """The same entry with the folder that the names of the expected images begin in; one with a manifest says it itself.
+    """The same entry with the folder of its images; `expected` are names as `folder_of_images` takes them."""
+    return replace(submission, pictures=folder_of_images(submission.root, expected))
 
-    `expected` are names relative to it, without suffixes.
+
+def folder_of_images(root: Path, expected: Collection[str]) -> str:
+    """The folder of an entry, relative to it, that the names of the expected images begin in; `images` with a manifest.
+
+    `expected` are names relative to that folder, without suffixes.
     """
-    if (submission.root / MANIFEST).is_file():
-        return submission
+    if (root / MANIFEST).is_file():
+        return IMAGES
     votes: Counter[str] = Counter()
-    for name in _pictures(survey(submission.root)[0]):
+    for name in _pictures(survey(root)[0]):
         parts = PurePosixPath(name).with_suffix("").parts
         votes.update("/".join(parts[:depth]) for depth in range(len(parts)) if "/".join(parts[depth:]) in expected)
     # The folder with most of them; of two with equally many, the one that is less deep.
     best = min(votes, key=lambda folder: (-votes[folder], folder.count("/") + bool(folder), folder), default=None)
-    if best is None:
-        best = IMAGES if (submission.root / IMAGES).is_dir() else ""
-    return replace(submission, pictures=best)
+    return best if best is not None else IMAGES if (root / IMAGES).is_dir() else ""
 
 
 def _is_one(folder: Path, subsets: Collection[str]) -> bool:

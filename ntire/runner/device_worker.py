@@ -6,6 +6,7 @@ import resource
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -87,6 +88,8 @@ class Device:
     def __init__(self, method: Method, options: Options, turns: "RandomTurns", find: Finder | None = None) -> None:
         """With `find`, pictures are whole ones: each face that it finds is restored and put back, the rest stays as it is."""
         self.method, self.options, self.turns, self.find = method, options, turns, find
+        self.advanced: Callable[[str, int, int], None] = lambda image, done, of: None
+        """Hears of each image how many of its tiles are done, and of how many."""
         speed_up(method, options)
         self.lane = lane_to(method.device)
         self.planner = Planner(method, options)
@@ -117,6 +120,7 @@ class Device:
         if frame is not None:
             frame = self.lane.upload(frame)
         planned = self.planner.set_up(frame)
+        method.execution.advanced = partial(self.advanced, item.name)
         seed = _seed_of(decoded)
 
         def as_floats_by(some: Method) -> Tensor:

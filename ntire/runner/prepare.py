@@ -16,10 +16,10 @@ from ntire.files import sha256_of
 from ntire.method import DTYPES, Method, Precision
 from ntire.method.catalogue import folder_of
 from ntire.method.own_modules import is_private
+from ntire.method.settings import configured, set_attributes
 from ntire.method.state_dict import fill, fill_from
 from ntire.method.weights_files import digest_of, locate, require, verify
 from ntire.runner.weight_offload import take_turns
-from ntire.text import nearest
 
 DRAWN = ("uniform_", "normal_", "kaiming_uniform_")
 """PyTorch's ways to draw parameters that its layers use and that can be told not to; transformers wraps them."""
@@ -121,11 +121,8 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
     if options.max_memory_gb is not None and options.fixed_shapes:
         asked = " and ".join(f"--{word}" for word in options.inexact if word in ("compile", "cuda-graphs"))
         raise UserError(f"--max-memory moves weights about, which {asked} cannot follow: leave one of them out.")
-    unknown = [name for name, _ in options.settings if name not in method_class.settable]
-    if unknown:
-        known = "; ".join(f"{name}: {what}" for name, what in method_class.settable.items())
-        near = nearest(unknown, method_class.settable)
-        raise UserError(f"{method_class.team} has no setting {', '.join(unknown)}.{near} It has {known or 'none'}.")
+    settings = dict(options.settings)
+    method_class = configured(method_class, settings)
     folder = folder_of(method_class)
     _require(method_class, folder, options)
     with _Undrawn():
@@ -138,8 +135,7 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
         method = method_class()
         _fill(method, options, ready.paths)
     ready = replace(ready, method=method, notes=notes)
-    for name, value in options.settings:
-        setattr(method, name, value)
+    set_attributes(method, settings)
     method.eval().deploy()
     # PyTorch's defaults let convolutions round to 10 bits on a GPU, and choose kernels by timing them.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -186,6 +182,13 @@ def _fill(method: Method, options: Options, paths: Sequence[Path]) -> dict[str, 
         for weights, path in zip(method.weights, paths, strict=True):
             verify(weights, path)
             notes[weights.file] = fill_from(method.get_submodule(weights.into), weights, path)
+    elif any(True for _ in method.parameters()) and is_private(type(method).__module__):
+        folder = folder_of(type(method))
+        raise UserError(
+            f"{folder}: its networks have parameters, and its class declares no file for them. Put one into "
+            f'{folder}/weights/ and declare it, `weights = (Weights("NAME.safetensors"),)`, or name one with --weights.',
+            exit_code=3,
+        )
     elif any(True for _ in method.parameters()):
         raise UserError(
             f"{method.team} on track {method.track}: no weights are public and none ship with ntire. Train them "
@@ -218,5 +221,13 @@ def _sha256_of_code(method: type[Method], folder: Path | None) -> str | None:
         return None
     own = folder / f"{method.__module__.rpartition('.')[2]}.py"
     alone = own.is_file() and not is_private(method.__module__)
-    files = [own] if alone else sorted(folder.rglob("*.py"))
+    return _sha256_of_files([own]) if alone else sha256_of_folder(folder)
+
+
+def sha256_of_folder(folder: Path) -> str:
+    """The sha256 of a method in a folder of its own, as the journal of its runs has it."""
+    return _sha256_of_files(sorted(folder.rglob("*.py")))
+
+
+def _sha256_of_files(files: Sequence[Path]) -> str:
     return sha256_of(" ".join(sha256_of(path) for path in files).encode())

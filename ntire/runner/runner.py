@@ -7,7 +7,6 @@ import contextlib
 import copy
 import dataclasses
 import errno
-import os
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +21,7 @@ import torch
 from ntire import UserError, __version__
 from ntire.entry.journal import Journal
 from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, write_manifest
-from ntire.environment import environment
+from ntire.environment import environment, usable_cores
 from ntire.files import sha256_of, sweep, writable_folder, write_atomically
 from ntire.method import Method
 from ntire.method.face_alignment import Finder
@@ -83,6 +82,19 @@ class Summary:
             "effect": dataclasses.asdict(self.effect) if self.effect else None,
             "not_read": [dataclasses.asdict(one) for one in self.not_read],
         }
+
+
+class Watcher:
+    """Hears what a run does while it does it; a plain function hears the results alone."""
+
+    def __call__(self, result: Result, computed: bool) -> None:
+        """An image is done, restored now or by an earlier run."""
+
+    def advanced(self, image: str, done: int, of: int) -> None:
+        """So many tiles of an image are done; called by the threads that restore."""
+
+    def stopping(self) -> None:
+        """Ctrl-C: nothing new begins, what is in work is finished."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +161,14 @@ def run(
     """Restore `inputs` into the submission folder `out` for the track of that full name.
 
     What an earlier run finished (same method, weights, settings and input, output still there) is kept. `report` gets
-    every result and whether it was computed now. An input that cannot be restored is a result, not an exception; a disk
+    every result and whether it was computed now; a `Watcher` hears more. An input that cannot be restored is a result, not
+    an exception; a disk
     that cannot be written to raises UserError (exit code 3), and what is finished stays. With `find`, inputs are whole
     pictures: each face that it finds is restored and put back, the rest stays as it is.
     """
     began = time.monotonic()
     sweep(writable_folder(writable_folder(out) / IMAGES), below=True)
-    method, options = prepared.method, prepared.options
+    options = prepared.options
     results: dict[str, Result] = {}
     kept, seconds = 0, 0.0
 
@@ -170,15 +183,14 @@ def run(
         results[result.image] = result
         report(result, computed)
 
-    turns = RandomTurns()
-    devices = [Device(copied, options, turns, find) for copied in _copies(method, options)]
+    devices = _devices(prepared, find, watcher := report if isinstance(report, Watcher) else Watcher())
     header = _header(prepared, track) | ({"whole": True} if find else {})
     with Journal(out / JOURNAL, header, fresh=options.fresh) as journal:
         if options.fresh or not (out / MANIFEST).exists():
             write_manifest(out, _manifest(prepared, track, out.name))
         finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
         stages = (
-            Station("read", [partial(_read, method, finished, out)] * _threads(1)),
+            Station("read", [partial(_read, prepared.method, finished, out)] * _threads(1)),
             Station("restore", [device.restore for device in devices]),
             Station("write", [partial(_write, out)] * _threads(4), ready=_arrived),
         )
@@ -188,7 +200,7 @@ def run(
                 for outcome in flow:
                     note(outcome)
             except (KeyboardInterrupt, OSError, DeviceLost) as stopped:
-                _end(flow, note)
+                _end(flow, note, watcher.stopping if isinstance(stopped, KeyboardInterrupt) else None)
                 raise _why_stopped(stopped, out, results.values(), len(inputs)) from stopped
     ordered = tuple(results[item.name] for item in inputs)
     effect = next((device.effect for device in devices if device.effect), None)
@@ -198,9 +210,13 @@ def run(
     )
 
 
-def _end(flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], None]") -> None:
-    """Begin nothing new, and write what is restored; a second Ctrl-C does not wait for that."""
+def _end(
+    flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], None]", stopping: Callable[[], None] | None
+) -> None:
+    """Begin nothing new, and write what is restored; a second Ctrl-C does not wait for that. `stopping` answers the first."""
     flow.stop()
+    if stopping is not None:
+        stopping()
     # On a full disk the first error is told; what is not in the journal is done again.
     try:
         for outcome in flow:
@@ -215,7 +231,17 @@ def _end(flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], Non
 
 def _threads(cores_each: int) -> int:
     """Threads of a stage that is to have one for so many cores: two at least, as files make them wait, and twelve at most."""
-    return min(max((os.cpu_count() or 1) // cores_each, 2), 12)
+    return min(max(usable_cores() // cores_each, 2), 12)
+
+
+def _devices(prepared: Prepared, find: Finder | None, watcher: Watcher) -> list[Device]:
+    """The devices of a run, each with its copy of the method."""
+    turns = RandomTurns()
+    copies = _copies(prepared.method, prepared.options)
+    devices = [Device(copied, prepared.options, turns, find) for copied in copies]
+    for device in devices:
+        device.advanced = watcher.advanced
+    return devices
 
 
 def _copies(method: Method, options: Options) -> list[Method]:

@@ -20,6 +20,7 @@ from ntire.files import sha256_of, writable_folder, write_atomically
 from ntire.method import DTYPES, Method, Precision
 from ntire.method.recipe import (
     BeginsFrom,
+    BeginsParts,
     BeginsStages,
     BeginsSteps,
     EntersStages,
@@ -32,7 +33,7 @@ from ntire.method.recipe import (
 from ntire.method.state_dict import fill
 from ntire.picture.image import psnr_of
 from ntire.picture.raw import demosaic, srgb_encode
-from ntire.training.data import batches, generator, validation_pairs
+from ntire.training.data import batches, generator, pool_of_batch, validation_pairs
 from ntire.training.losses import Aids, total_loss
 from ntire.training.parallel import Group, process_group
 from ntire.training.sources import pools_of
@@ -59,6 +60,8 @@ class Settings:
     command: str = ""
     """As typed; written into the card."""
     fresh: bool = False
+    settings: tuple[tuple[str, str], ...] = ()
+    """Names and values of the method's own settings."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,9 @@ def _train(
             training, stage, first_sample, steps, settings.seed, settings.workers, group, turns=recipe.turns
         )
         for step, (lq, gt) in zip(steps, loader, strict=True):
+            if stage.one_part_a_batch and isinstance(state.method, BeginsParts):
+                part = pool_of_batch(training, settings.seed, first_sample + step * stage.batch)
+                state.method.begin_part(stage.parts[part].name)
             loss = _step(state, recipe, stage, step, lq, gt, settings, aids, group)
             state.iteration += 1
             state.seconds = time.monotonic() - began
@@ -303,6 +309,7 @@ def _identity(method: Method, recipe: Recipe, settings: Settings) -> dict[str, s
     named["degradations"] = repr({name: (part.degradation, part.share, part.repeats) for name, part in drawn.items()})
     pairs = {name: str(part.pairs.resolve()) for name, part in drawn.items() if part.pairs is not None}
     pictures = {name: str(part.pictures.resolve()) for name, part in drawn.items() if part.pictures is not None}
+    named |= {"settings": repr(settings.settings)} if settings.settings else {}
     named |= ({"pairs": repr(pairs)} if pairs else {}) | ({"pictures": repr(pictures)} if pictures else {})
     chosen = (settings.data.resolve(), settings.precision, settings.seed, settings.held_out)
     return named | dict(zip(("data", "precision", "seed", "held_out"), map(str, chosen), strict=True))
@@ -355,6 +362,7 @@ def _export(
         "precision_saved": settings.export,
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "command": settings.command,
+        "settings": dict(settings.settings),
         "data": {"folder": settings.data.name, "pictures": pictures},
         "validation": validation,
         "training": {

@@ -64,7 +64,7 @@ class Aids:
     """The networks that a recipe's losses need beside the method."""
 
     judges: Mapping[Loss, Compare] = field(default_factory=dict)
-    """For `perceptual`, `lpips` and `dists`: frozen networks that compare pictures in [0, 1]."""
+    """For `perceptual`, `perceptual-l2`, `identity`, `lpips` and `dists`: frozen networks that compare pictures in [0, 1]."""
     teacher: Callable[[Tensor], Tensor] | None = None
     """For `distill`: lq to what the method is to imitate."""
     opponents: Mapping[Loss, Opponent] = field(default_factory=dict)

@@ -154,7 +154,7 @@ def test_scores_are_tables_that_can_be_computed_with_and_written(tmp_path):
     assert means["one"] == pytest.approx(frame.set_index("entry").loc["one", "psnr-y"])
     written = board.write(tmp_path / "tables")
     assert sorted(path.name for path in written.iterdir()) == [
-        "leaderboard.csv", "leaderboard.json", "leaderboard.md", "one", "two",
+        "leaderboard.csv", "leaderboard.json", "leaderboard.md", "one", "sources.json", "two",
     ]  # fmt: skip
     assert (written / "one" / "scores.csv").is_file()
 

@@ -191,7 +191,7 @@ def test_a_track_has_a_whole_scale_in_bounds():
     for wrong in (0, 17, 2.5):
         with pytest.raises(ValueError, match="scale"):
             Track(**given, scale=wrong)
-    with pytest.raises(TypeError, match="a whole scale >= 1"):
+    with pytest.raises(TypeError, match="scale is a whole number of at least 1"):
         type(
             "Half",
             (Method,),

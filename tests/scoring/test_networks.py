@@ -130,6 +130,15 @@ def test_niqe_of_a_picture_without_texture_or_too_small_is_no_number(instrument,
         instrument("niqe").observe([View(picture)])
 
 
+@pytest.mark.parametrize("size", [(97, 400), (500, 310), (768, 1152)])
+def test_niqe_is_pyiqa_s_on_even_areas_and_across_bands(instrument, size):
+    image = scene(*size, seed=3)
+    image[: size[0] // 2, : size[1] // 3] = 255
+    image[size[0] // 2 :, -96:] = scene(1, 1)
+    ours = float(instrument("niqe").observe([View(image)])[0][0])
+    assert ours == pytest.approx(by_pyiqa("niqe", [image])[0], abs=1e-6)
+
+
 def test_niqe_looks_only_at_whole_blocks_from_the_top_left(instrument):
     loaded = instrument("niqe")
     image = scene(200, 300)

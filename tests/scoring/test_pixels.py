@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ntire.picture.image import read_pixels
+from ntire.scoring import pixels
 from ntire.scoring.instruments import View
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.pixels import MetricError
@@ -47,6 +48,32 @@ def test_ssim_is_what_scikit_image_measures_where_no_structure_is_negative(seed,
     assert measure("ssim-rgb", restored, gt) == pytest.approx(expected, abs=1e-9)
     luma = [np.rint(image @ np.array([0.299, 0.587, 0.114])) for image in (gt, restored)]
     assert measure("ssim", restored, gt) == pytest.approx(structural_similarity(*luma, **SKIMAGE), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", PIXELS)
+@pytest.mark.parametrize("size", [(61, 40), (62, 40), (63, 40), (64, 40)])
+def test_strips_give_what_the_whole_gives(name, size, monkeypatch):
+    gt = scene(*size, seed=3)
+    restored = distorted(gt, 12)
+    deep = [image.astype(np.float32) * np.float32(0.999) for image in (restored, gt)]
+    whole = [measure(name, restored, gt), measure(name, *deep)]
+    monkeypatch.setattr(pixels, "STRIP_PIXELS", 21 * 40)
+    assert [measure(name, restored, gt), measure(name, *deep)] == pytest.approx(whole, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["psnr", "psnr-y"])
+def test_psnr_of_levels_counts_without_an_error(name):
+    # Differences of 255 all over: the largest sums there are.
+    for value in (255, 1):
+        gt = np.zeros((700, 900, 3), np.uint8)
+        restored = np.full_like(gt, value)
+        seen = 1.0 if name == "psnr" else 219 / 255
+        expected = -10 * math.log10((value / 255 * seen) ** 2 + (1e-8 if name == "psnr-y" else 0))
+        assert measure(name, restored, gt) == pytest.approx(expected, abs=1e-12)
+    gt = scene(200, 300, seed=1)
+    restored = distorted(gt, 9)
+    as_floats = measure(name, restored.astype(np.float32), gt.astype(np.float32))
+    assert measure(name, restored, gt) == pytest.approx(as_floats, abs=1e-12)
 
 
 @pytest.mark.parametrize(("channel", "weight"), [(0, 65.481), (1, 128.553), (2, 24.966)])

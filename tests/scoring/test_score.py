@@ -451,3 +451,39 @@ def test_where_subsets_count_alike_every_image_lies_in_one(gt):
     )  # fmt: skip
     with pytest.raises(UserError, match="a: lies in none of the folders below"):
         expected_images(track, References(gt), ("psnr",))
+
+
+def test_no_more_pictures_are_decoded_at_once_than_their_bytes_allow(entry, gt, monkeypatch):
+    usual = rows_of(entry, gt)
+    groups = []
+    own = Scorer._rows
+
+    def seen(self, chunk, *rest):
+        groups.append([one.name for one in chunk])
+        return own(self, chunk, *rest)
+
+    monkeypatch.setattr(Scorer, "_rows", seen)
+    # A picture is 40 x 48 x 3 bytes, with an entry's twice that; a chunk holds two of them, and one at least.
+    for limit, expected in ((4 * 40 * 48 * 3, [["a", "b"], ["below/c", "d"], ["e"]]), (1, [[name] for name in NAMES])):
+        monkeypatch.setattr(scoring, "CHUNK_BYTES", limit)
+        groups.clear()
+        assert rows_of(entry, gt) == usual
+        assert groups == expected
+
+
+def test_networks_get_no_more_pixels_at_once_than_they_may(entry, gt, monkeypatch):
+    sizes = []
+
+    class Network(Instrument):
+        batch = 4
+
+        def observe(self, views):
+            sizes.append(len(views))
+            return [np.array([1.0]) for _ in views]
+
+    monkeypatch.setitem(METRICS, "niqe", replace(METRICS["niqe"], load=lambda device, paths: Network(), weights=()))
+    for pixels, expected in ((1 << 21, [4, 1]), (3 * 40 * 48, [3, 2]), (1, [1] * 5)):
+        monkeypatch.setattr(scoring, "BATCH_PIXELS", pixels)
+        sizes.clear()
+        rows_of(entry, gt, metrics=("niqe",))
+        assert sizes == expected

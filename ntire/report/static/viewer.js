@@ -19,6 +19,7 @@
   const STYLE = `
 .pv{--pv-ground:#e7e7e5;--pv-ink:#1d1d1b;--pv-soft:#6a6a66;--pv-line:#cfcfca;--pv-face:#fff;--pv-accent:#0b5cad;color:var(--pv-ink);font:inherit}
 @media (prefers-color-scheme:dark){.pv{--pv-ground:#232323;--pv-ink:#ececea;--pv-soft:#a3a39e;--pv-line:#454543;--pv-face:#1a1a1a;--pv-accent:#7db8f5}}
+.pv [hidden]{display:none!important}
 .pv-bar{display:flex;flex-wrap:wrap;gap:.5rem .9rem;align-items:center;padding:.5rem 0;font-size:.875rem}
 .pv-group{display:inline-flex;border:1px solid var(--pv-line);border-radius:.4rem;overflow:hidden}
 .pv button,.pv select{font:inherit;color:inherit;background:var(--pv-face);border:0;padding:.4rem .7rem;min-height:2.2rem;cursor:pointer}
@@ -27,7 +28,7 @@
 .pv button[aria-pressed=true]{background:var(--pv-accent);color:var(--pv-face)}
 .pv button:focus-visible,.pv select:focus-visible,.pv-panes:focus-visible,.pv-range:focus-visible{outline:3px solid var(--pv-accent);outline-offset:2px}
 .pv-zoom{color:var(--pv-soft);font-variant-numeric:tabular-nums;min-width:4em}
-.pv-panes{display:grid;gap:.6rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,var(--pv-min,15rem)),1fr))}
+.pv-panes{display:grid;gap:.6rem;grid-template-columns:repeat(auto-fill,minmax(min(46%,var(--pv-min,15rem)),1fr))}
 .pv-panes.pv-one{grid-template-columns:1fr}
 .pv-pane{margin:0;min-width:0}
 .pv-pane figcaption{display:flex;justify-content:space-between;gap:.5rem;font-size:.8125rem;padding:.25rem 0;line-height:1.3}

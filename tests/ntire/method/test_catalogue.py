@@ -57,7 +57,7 @@ def test_a_folder_may_import_its_own_modules(plugin, tmp_path):
         ("x = 1", "expected one Method class, found none"),
         (
             "from ntire.method import Method\nclass A(Method):\n    team = 'A'\n",
-            "A does not declare track, cite",
+            "class A: it does not declare track",
         ),
     ],
 )

@@ -349,6 +349,22 @@ def test_the_outer_half_of_a_halo_is_thrown_away_where_tiles_are_blended():
     assert torch.allclose(restored[:, 8:-8, 8:-8], lq[:, 8:-8, 8:-8], atol=1e-5)
 
 
+@pytest.mark.parametrize("blend", [False, True])
+def test_who_listens_hears_each_tile_and_how_many_there_are_after_they_were_halved(blend):
+    heard = []
+
+    def network(pieces):
+        if pieces.shape[-1] > 16:
+            raise torch.OutOfMemoryError("too large")
+        return pieces
+
+    lq = torch.rand(3, 32, 48)
+    tiled(network, lq, tile=32, halo=0, stride=4, blend=blend, advanced=lambda done, of: heard.append((done, of)))
+    count = len(heard)
+    assert count in (6, 8)
+    assert heard == [(done, count) for done in range(1, count + 1)]
+
+
 class Enlarging(nn.Module):
     """Local, x`scale`, with a reach of 3: three convolutions and a pixel shuffle."""
 

@@ -167,3 +167,46 @@ def test_a_journal_that_no_run_wrote_is_told(ntire, run, pictures, line):
     journal.unlink()
     assert ntire("pack", run, "--lq", pictures).code == 0
     assert "not measured" in (run / "factsheet.md").read_text()
+
+
+@pytest.fixture
+def own(ntire) -> Path:
+    """A method of somebody's own with weights beside it, as `ntire new-method` writes it."""
+    assert ntire("new-method", "own").code == 0
+    return Path("own")
+
+
+def test_a_team_s_own_code_travels_in_the_zip_and_the_factsheet_counts_it(ntire, own, pictures):
+    assert ntire("run", "--team", "./own", "--track", "srgb", pictures, "-o", "mine", "--device", "cpu").code == 0
+    (own / "__pycache__").mkdir(exist_ok=True)
+    (own / "__pycache__" / "method.pyc").write_bytes(b"x")
+    (own / ".notes").write_text("mine")
+    ran = ntire("pack", "mine", "--code", "own", "--lq", pictures, "--json")
+    assert ran.code == 0, ran.out + ran.err
+    assert ran.json()["findings"] == [], "what was counted is claimed"
+    code = [name for name in members("mine.zip") if name.startswith("method/")]
+    assert code == ["method/README.md", "method/method.py", "method/weights/net.safetensors"]
+    manifest = tomllib.loads(Path("mine/submission.toml").read_text())
+    assert manifest["method"]["file"] == "method/method.py"
+    assert manifest["method"]["weights"][0]["provenance"] == "own"
+    assert manifest["claims"] == {"params_m": 84e-6, "macs_g": 81 * 2**20 / 1e9, "at": [1024, 1024]}
+    text = Path("mine/factsheet.md").read_text()
+    assert "| parameters | 8.4e-05 M | 8.4e-05 M |" in text
+    assert "Counted by ntire." in text
+    assert ntire("verify", "mine.zip", "--lq", pictures, "--sample", 1, "--no-measure").code == 0
+    again = ntire("pack", "mine", "--code", "own", "--lq", pictures, "--json")
+    assert again.json()["packed"] == ran.json()["packed"]
+
+
+def test_code_that_is_not_what_ran_and_files_that_would_be_lost_are_told_at_once(ntire, own, pictures):
+    assert ntire("run", "--team", "./own", "--track", "srgb", pictures, "-o", "mine", "--device", "cpu").code == 0
+    (own / "method.py").write_text((own / "method.py").read_text() + "\n")
+    Path("mine/method").mkdir()
+    Path("mine/method/notes.txt").write_text("mine")
+    ran = ntire("pack", "mine", "--code", "own", "--lq", pictures)
+    assert ran.code == 2
+    assert "is not the code that made the images" in ran.err
+    assert "ntire run --team ./own ... -o mine --fresh" in ran.err
+    assert "has notes.txt, which own has not" in ran.err
+    assert Path("mine/method/notes.txt").read_text() == "mine"
+    assert "expected a folder with a method.py" in ntire("pack", "mine", "--code", "nowhere").err

@@ -424,6 +424,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(slow, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert b"finishing what is in work; press Ctrl-C again to stop now" in err
     assert b"Run the same command again to go on" in err
     finished = read_journal(out / "journal.jsonl")
     assert 0 < len(finished) < 12
@@ -450,6 +451,22 @@ def test_ctrl_c_twice_leaves_at_once_and_what_is_finished_stays(plugin, tmp_path
     assert len(read_journal(out / "journal.jsonl")) == 2
     (stuck / "calls.txt").write_text("a b c")
     assert restored_by(stuck, tmp_path / "in", out)[0].computed == 4
+
+
+def test_a_watcher_hears_of_the_tiles_of_every_picture(plugin, pictures, tmp_path):
+    heard = []
+
+    class Listening(runner.Watcher):
+        def __call__(self, result, computed):
+            heard.append((result.image, result.status))
+
+        def advanced(self, image, done, of):
+            heard.append((image, done, of))
+
+    made = prepare(catalogue.load(plugin()), Options(tile=24))
+    run(made, find_inputs([pictures], "srgb"), tmp_path / "out", "srgb", Listening())
+    for image in ("a", "b", "below/c"):
+        assert [one[1:] for one in heard if one[0] == image] == [(1, 4), (2, 4), (3, 4), (4, 4), ("done",)]
 
 
 def test_the_manifest_says_what_made_the_images(plugin, pictures, tmp_path):

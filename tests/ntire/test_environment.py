@@ -1,0 +1,57 @@
+import os
+
+import pytest
+
+from ntire.environment import usable_cores
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+
+
+def written(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+V2 = "0::/batch/job7\n"
+V1 = "5:memory:/job7\n4:cpu,cpuacct:/batch/job7\n"
+TREE = "sys/fs/cgroup/"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        (V2, {}, 64),
+        (V2, {"batch/job7/cpu.max": "max 100000"}, 64),
+        (V2, {"batch/job7/cpu.max": "400000 100000"}, 4),
+        # The group around it may allow less, and a part of a processor is one that is used in part.
+        (V2, {"batch/job7/cpu.max": "max 100000", "batch/cpu.max": "250000 100000"}, 3),
+        # In a container its own group is the root of what it sees.
+        ("0::/\n", {"cpu.max": "50000 100000"}, 1),
+        (
+            V1,
+            {"cpu,cpuacct/batch/job7/cpu.cfs_quota_us": "200000", "cpu,cpuacct/batch/job7/cpu.cfs_period_us": "100000"},
+            2,
+        ),
+        (
+            V1,
+            {"cpu,cpuacct/batch/job7/cpu.cfs_quota_us": "-1", "cpu,cpuacct/batch/job7/cpu.cfs_period_us": "100000"},
+            64,
+        ),
+        (V1, {"memory/job7/cpu.cfs_quota_us": "100000", "memory/job7/cpu.cfs_period_us": "100000"}, 64),
+    ],
+)
+def test_quotas_of_control_groups_bound_the_cores(machine, tmp_path, groups, files, cores):
+    written(tmp_path, {"proc/self/cgroup": groups, **{TREE + name: text for name, text in files.items()}})
+    assert usable_cores(tmp_path) == cores
+
+
+def test_affinity_bounds_the_cores(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert usable_cores(tmp_path) == 3
