@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ntire.entry.manifest import Submission
     from ntire.review.acceptance import Entrance
     from ntire.scoring.protocol_diff import Moved
-    from ntire.scoring.references import Expected
+    from ntire.scoring.references import Expected, References
     from ntire.scoring.track import Track
 
 AGAIN = 4
@@ -23,10 +23,8 @@ AGAIN = 4
 
 def protocol_moves(
     entry: Path,
-    track_name: str | None = None,
-    *,
-    gt: Path | None = None,
-    lq: Path | None = None,
+    track_name: str | None,
+    references_of: Callable[[Track], References],
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Moved, ...]:
     """How each choice of a protocol moves the PSNR and SSIM of an entry, all others being its track's.
@@ -34,17 +32,16 @@ def protocol_moves(
     On a track that adds noise, a method of the catalogue restores a few pictures again for each of the noise protocols. Raises
     UserError for references or images that are not there: nothing is told of a part.
     """
-    from ntire.commands.scoring import references_of
     from ntire.entry.manifest import open_submission
     from ntire.review.acceptance import Entrance
     from ntire.scoring.cache import Cache, default_path
     from ntire.scoring.protocol_diff import protocol_diff
-    from ntire.scoring.references import References, expected_images
+    from ntire.scoring.references import expected_images
     from ntire.scoring.track import load_track
 
     submission = open_submission(entry)
     track = load_track(track_name or submission.track)
-    references = references_of(track, References(gt, lq))
+    references = references_of(track)
     expected = expected_images(track, references, ("psnr",))
     with Cache(default_path()) as cache:
         source = Entrance(cache)

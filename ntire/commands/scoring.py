@@ -495,10 +495,13 @@ def score_command(
         load_track(track)  # an unknown one is told before anything heavy is imported
     if protocol_diff:
         from ntire.commands.protocol_diff import print_protocol_diff, protocol_moves
+        from ntire.scoring.references import References
 
         if len(submissions) != 1:
             raise UserError(f"--protocol-diff takes one entry, found {len(submissions)}.")
-        print_protocol_diff(protocol_moves(submissions[0], track, gt=gt, lq=lq, say=say), as_json=as_json)
+        given = References(gt, lq)
+        moved = protocol_moves(submissions[0], track, lambda rules: references_of(rules, given), say)
+        print_protocol_diff(moved, as_json=as_json)
         return
     from ntire.scoring.tables import as_json as lines_as_json
 
