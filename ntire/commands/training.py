@@ -21,6 +21,7 @@ from ntire.commands.options import (
     app,
     command_line,
     parsed_folders,
+    parsed_losses,
     parsed_settings,
 )
 from ntire.commands.restoring import chosen_method, refuse_unknown
@@ -51,6 +52,7 @@ def train_method(
     *,
     stages: tuple[str, ...],
     without: tuple[str, ...] = (),
+    losses: Mapping[Loss, float] | None = None,
     iterations: int | None,
     batch: int | None,
     patch: int | None,
@@ -80,7 +82,7 @@ def train_method(
     if method_class.recipe is None:
         raise UserError(f"{team} on track {track_name} has no recipe: it cannot be trained here.")
     recipe = method_class.recipe.with_folders(pairs or {}, pictures).scaled(
-        stages=stages, without=without, iterations=iterations, batch=batch, patch=patch, lr=lr
+        stages=stages, without=without, losses=losses, iterations=iterations, batch=batch, patch=patch, lr=lr
     )
     torch.manual_seed(settings.seed)
     method = method_class()
@@ -209,6 +211,10 @@ def train(
         Path | None, typer.Option(help="Weights of the teacher variant, for the loss `distill`.")
     ] = None,
     without: Annotated[list[str] | None, typer.Option(help="Leave this loss out; may be repeated.")] = None,
+    loss: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=WEIGHT", help="Add this loss to every stage, or weigh it so; may be repeated."),
+    ] = None,
     pairs: Annotated[
         list[str] | None,
         typer.Option(
@@ -264,6 +270,7 @@ def train(
         validate_every=validate_every,
         save_every=save_every,
         export=export,
+        begun_from=weights,
         command=command_line(data, folder),
         fresh=fresh,
         settings=tuple(sorted(parsed_settings(given or []).items())),
@@ -279,8 +286,8 @@ def train(
     with progress() as bars:
         written = train_method(
             team, track, variant, settings, watch_training(bars), weights, teacher,
-            stages=tuple(stage or ()), without=tuple(without or ()), iterations=iterations, batch=batch, patch=patch, lr=lr,
-            pairs=parsed_folders(pairs or ()), pictures=parsed_folders(pictures or ()),
+            stages=tuple(stage or ()), without=tuple(without or ()), losses=parsed_losses(loss or ()), iterations=iterations,
+            batch=batch, patch=patch, lr=lr, pairs=parsed_folders(pairs or ()), pictures=parsed_folders(pictures or ()),
             given=dict(settings.settings), trust=trust,
         )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # the others of a `torchrun` have nothing to add

@@ -16,8 +16,8 @@ OwnLoss = Literal["own", "generation", "orthogonality", "importance"]
 OWN: tuple[OwnLoss, ...] = get_args(OwnLoss)
 Loss = (
     Literal[
-        "l1", "l2", "psnr", "ssim", "fft", "fft-scaled", "perceptual", "perceptual-l2", "identity", "lpips", "dists",
-        "distill", "gan", "vsd",
+        "l1", "l2", "psnr", "ssim", "colour", "fft", "fft-scaled", "perceptual", "perceptual-l2", "identity", "lpips",
+        "dists", "distill", "gan", "vsd",
     ]
     | OwnLoss
 )  # fmt: skip
@@ -186,14 +186,15 @@ class Recipe:
         *,
         stages: tuple[str, ...] = (),
         without: tuple[str, ...] = (),
+        losses: Mapping[Loss, float] | None = None,
         iterations: int | None = None,
         batch: int | None = None,
         patch: int | None = None,
         lr: float | None = None,
     ) -> "Recipe":
-        """The same recipe cut to a budget: only the named stages, without some losses, `iterations` in all shared out in
-        proportion, and one batch, patch or learning rate for all stages where given (the end rate keeps its ratio; a stage of
-        rate 0 learns nothing, and stays so).
+        """The same recipe cut to a budget: only the named stages, without some losses, with `losses` of these weights in every
+        stage, `iterations` in all shared out in proportion, and one batch, patch or learning rate for all stages where given
+        (the end rate keeps its ratio; a stage of rate 0 learns nothing, and stays so).
 
         Raises UserError for a stage or a loss that it does not have, and for a stage that is left without any loss.
         """
@@ -207,7 +208,10 @@ class Recipe:
                 f"the recipe has no loss {', '.join(sorted(strange))}; it has: {', '.join(sorted(self.losses))}."
                 f"{nearest(sorted(strange), sorted(self.losses))}"
             )
-        kept = [replace(stage, losses={k: v for k, v in stage.losses.items() if k not in without}) for stage in kept]
+        kept = [
+            replace(stage, losses={k: v for k, v in stage.losses.items() if k not in without} | dict(losses or {}))
+            for stage in kept
+        ]
         empty = [stage.name for stage in kept if not stage.losses]
         if empty:
             raise UserError(f"stage {', '.join(empty)} has no loss without {', '.join(without)}. Leave it out as well.")

@@ -57,6 +57,8 @@ class Settings:
     save_every: int = 500
     export: Literal["fp32", "fp16"] = "fp32"
     """Precision of the saved weights."""
+    begun_from: Path | None = None
+    """The file whose weights the method has been filled with; written into the card."""
     command: str = ""
     """As typed; written into the card."""
     fresh: bool = False
@@ -130,7 +132,7 @@ def _train(
     latest: float | None = None
     first_iteration = first_sample = 0
     for stage, (training, held) in zip(recipe.stages, sources, strict=True):
-        pairs = validation_pairs(held, method.stride, settings.seed)
+        pairs = _comparable(validation_pairs(held, method.stride, settings.seed))
         plain = sum(psnr(_plain(lq), gt) for lq, gt in pairs) / len(pairs)
         for network in (state.method, state.average):
             if isinstance(network, BeginsStages):
@@ -166,6 +168,11 @@ def _train(
     psnr_db = latest if latest is not None else _validate(state.average, pairs, settings)
     validation = {"pictures": len(pairs), "psnr_db": round(psnr_db, 3), "plain_psnr_db": round(plain, 3)}
     return _export(state, recipe, settings, sum(len(pool.pictures) for pool in training), validation)
+
+
+def _comparable(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Those whose input is not the target itself, which is infinitely good; all where there are no others."""
+    return [(lq, gt) for lq, gt in pairs if not torch.equal(lq, gt)] or pairs
 
 
 def psnr(restored: Tensor, gt: Tensor) -> float:
@@ -362,6 +369,7 @@ def _export(
         "precision_saved": settings.export,
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "command": settings.command,
+        **_begun_from(settings),
         "settings": dict(settings.settings),
         "data": {"folder": settings.data.name, "pictures": pictures},
         "validation": validation,
@@ -378,6 +386,15 @@ def _export(
     }
     write_atomically(settings.out / "card.toml", tomli_w.dumps(card))
     return path
+
+
+def _begun_from(settings: Settings) -> dict[str, dict[str, str]]:
+    """For the card: what the training began with, where that was not random."""
+    path = settings.begun_from
+    if path is None:
+        return {}
+    files = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.is_file())
+    return {"begun_from": {file.name: sha256_of(file) for file in files}}
 
 
 def _described(stage: Stage, recipe: Recipe) -> dict[str, Any]:
