@@ -139,7 +139,7 @@ def picture_column(title: str, folder: Path) -> Column:
 
 def _known_references(entries: Sequence[Path]) -> tuple[Path | None, Path | None]:
     """Inputs and truth of the one track that all entries' manifests name, where `score` would find them."""
-    from ntire.commands.scoring import references_of
+    from ntire.commands.known_references import references_of
     from ntire.entry.manifest import MANIFEST, open_submission
     from ntire.scoring.references import References
     from ntire.scoring.track import all_tracks
@@ -158,14 +158,15 @@ def _known_references(entries: Sequence[Path]) -> tuple[Path | None, Path | None
 )
 def sheet(
     entries: Annotated[list[Path], typer.Argument(help="Entries: folders or archives, or folders of them.")],
-    lq: Annotated[
-        Path | None, typer.Option("--lq", help="Folder of inputs, for the first column. Default: as for `score`.")
-    ] = None,
+    lq: Annotated[Path | None, typer.Option("--lq", help="Folder of inputs, for the first column.")] = None,
     gt: Annotated[Path | None, typer.Option(help="Folder of ground truth, for the last column and the scores.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Only the first N pictures.")] = SHOWN,
     file: Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")] = Path("contact-sheet.png"),
 ) -> None:
-    """Put the same pictures side by side, before and after: whole, and a crop at their own pixels."""
+    """Put the same pictures side by side, before and after: whole, and a crop at their own pixels.
+
+    Without --lq and --gt, inputs and truth are those that `score` would find.
+    """
     if lq is None and gt is None:
         lq, gt = _known_references(entries)
     out.print(f"pictures side by side: {sheet_of(entries, file, lq=lq, gt=gt, limit=limit, say=say)}", markup=False)
