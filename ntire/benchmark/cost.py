@@ -75,6 +75,7 @@ class _Strict(BaseModel):
 class _Claimed(_Strict):
     params: int | None
     macs: int | None
+    memory_mb: float | None = None
     source: str | None
     reading: str | None
     unmatched: list[str]

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +24,7 @@ from ntire.commands.options import (
     TrackName,
     Variant,
     app,
+    parsed_settings,
     parsed_size,
     parsed_tile,
 )
@@ -255,6 +256,7 @@ def cost(
     at: tuple[int, int] | None = None,
     reach: bool = False,
     tile: int = 128,
+    settings: Mapping[str, str] | None = None,
     trust: bool = False,
 ) -> dict[str, Any]:
     """What a method costs at a size `at` (height, width), by default the report's, beside its claims and its track's budgets:
@@ -262,7 +264,8 @@ def cost(
 
     With `reach`, also its declared halo, the one that it turns out to need (None: it sees the whole image), and what tiles
     of that side change, with the weights that are here, else random ones. `problems` has a sentence for each reason not to
-    believe the counts or to refuse the method. A folder is counted in a sandbox unless there is `trust`; `counted_by` says so.
+    believe the counts or to refuse the method. Where the report states memory, `measured_memory` has what a pass takes on
+    a GPU, or why that is unknown. A folder is counted in a sandbox unless there is `trust`; `counted_by` says so.
     """
     from ntire.scoring.track import load_track
 
@@ -271,14 +274,22 @@ def cost(
     if is_foreign(team, trust):
         from ntire.benchmark.sandboxed import Sandbox, cost_in_sandbox
 
+        if settings:
+            raise UserError(f"{team} is a folder, and in a sandbox its code goes without --set. {TRUST}")
         with foreign_tree(team) as (backend, code, scratch):
             found = cost_in_sandbox(Sandbox(backend, code, scratch), *sizes)
         found["counted_by"] = "the code itself, in a sandbox: figures that it could have written by hand"
         refuse_other_inputs(team, found["track"], rules, found["scale"])
     else:
         from ntire.benchmark.cost import cost_in_full
+        from ntire.method.settings import configured
 
-        found = cost_in_full(chosen_method(team, rules, variant, trust=trust), *sizes)
+        method = configured(chosen_method(team, rules, variant, trust=trust), settings or {})
+        found = cost_in_full(method, *sizes)
+        if found["claimed"]["memory_mb"] is not None:
+            from ntire.benchmark.memory import measured_memory
+
+            found["measured_memory"] = measured_memory(method, found["at"])
         found["counted_by"] = "ntire"
     spent = [one for one in rules.budgets.hold(found.pop("counted")) if one.value is not None]
     found["budgets"] = [one.as_json() for one in spent]
@@ -391,6 +402,9 @@ def cost_command(
         bool, typer.Option("--reach", help="Also measure its receptive field, and what tiling changes.")
     ] = False,
     tile: Annotated[int, typer.Option(min=1, help="With --reach: side of the tiles, in pixels.")] = 128,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method; may be repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Count a method's parameters, multiply-adds by three counters, activations and memory, beside what its report claims
@@ -398,7 +412,10 @@ def cost_command(
     """
     refuse_unknown(team, track, variant)
     announce(team, trust, say)
-    found = cost(team, track, variant=variant, at=parsed_size(at), reach=reach, tile=tile, trust=trust)
+    settings = parsed_settings(given or [])
+    found = cost(
+        team, track, variant=variant, at=parsed_size(at), reach=reach, tile=tile, settings=settings, trust=trust
+    )
     if as_json:
         print_json(found)
     else:

@@ -1,14 +1,20 @@
 """What commands share: the app, the options that several of them take, and how their values are read."""
 
+from __future__ import annotations
+
+import math
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ntire import UserError
+
+if TYPE_CHECKING:
+    from ntire.method.recipe import Loss
 
 EPILOG = (
     "Exit codes: 0 done and valid; 1 the entry breaks a rule or an image could not be restored; 2 wrong usage; "
@@ -127,6 +133,30 @@ def parsed_folders(given: Iterable[str], option: str = "--pairs") -> dict[str, P
         if not (stage and equals and folder):
             raise UserError(f"{option} {one}: expected a name and a path, such as snowy=DIR.")
         found[stage] = Path(folder)
+    return found
+
+
+def parsed_losses(given: Iterable[str]) -> dict[Loss, float]:
+    """`colour=1` to {"colour": 1.0}; the last of a name counts. Raises UserError that lists what is no such loss."""
+    from ntire.training.losses import PIXELS
+
+    found: dict[Loss, float] = {}
+    problems = []
+    for one in given:
+        name, _, value = one.partition("=")
+        known = next((loss for loss in PIXELS if loss == name), None)
+        try:
+            weight = float(value)
+        except ValueError:
+            weight = math.nan
+        if known is None:
+            problems.append(f"--loss {one}: no loss {name} that needs no network; there are {', '.join(PIXELS)}.")
+        elif not 0 < weight < math.inf:
+            problems.append(f"--loss {one}: expected NAME=WEIGHT with a number above 0, such as {name}=0.5.")
+        else:
+            found[known] = weight
+    if problems:
+        raise UserError("\n".join(problems))
     return found
 
 

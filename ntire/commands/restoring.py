@@ -96,6 +96,8 @@ def run(
         _refuse_in_sandbox(team, options, whole=whole)
         return _run_in_sandbox(team, str(track), given, target, limit, options, watch, say)
     job = plan(team, str(track), given, target, variant, limit, say, trust=trust)
+    if job.method.notice:
+        say(job.method.notice)
     return run_job(job, options, watch(f"{job.method.team} {job.track.name}", len(job.inputs)), whole=whole)
 
 

@@ -197,6 +197,7 @@ def print_cost(found: dict[str, Any]) -> None:
         ("training only", f"{own['training_only']:,} parameters, {found['training_only_macs']:,} multiply-adds"),
         ("activations", f"{written['convolutions']:,} values written by convolutions, {written['all']:,} by all operators"),
         ("memory", f"{found['peak_memory_mb']:,} MB at the peak in float32, whole image, parameters included"),
+        *_memory_claimed(found),
         *(("as nothing", name) for name in found["count_as_nothing"]),
     ]  # fmt: skip
     for one in found["budgets"]:
@@ -219,6 +220,18 @@ def print_cost(found: dict[str, Any]) -> None:
     told = [f"counted by {by}"] if by != "ntire" else []
     for line in filter(None, (claimed["reading"], claimed["source"], *found["caveats"], *told)):
         out.print(f"- {line}", markup=False)
+
+
+def _memory_claimed(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The report's memory beside what a GPU here takes, where it states any."""
+    measured = found.get("measured_memory")
+    if measured is None:
+        return []
+    if measured["memory_mb"] is None:
+        here = f"unknown, {measured['why_not']}"
+    else:
+        here = f"{measured['memory_mb']:,} MB by PyTorch's allocator on {measured['device']}"
+    return [("memory claim", f"{found['claimed']['memory_mb']:,.10g} MB; measured: {here}")]
 
 
 def print_bench(report: "BenchReport") -> None:

@@ -11,14 +11,14 @@ import typer
 
 from ntire import UserError
 from ntire.commands.options import AsJson, TrackName, app
-from ntire.commands.screen import out, print_json, print_table, progress, say
+from ntire.commands.screen import out, print_json, progress, say
+from ntire.commands.study_tables import print_powers, print_results, say_missing_marks
 
 if TYPE_CHECKING:
     from ntire.picture.image import Pixels
     from ntire.scoring.track import Track
     from ntire.study.design import Design
     from ntire.study.making import Restorations
-    from ntire.study.power import Power
 
 study_app = typer.Typer(no_args_is_help=True, help="Let observers judge entries blindly in the browser, and mark them.")
 app.add_typer(study_app, name="study")
@@ -232,7 +232,7 @@ def study_plan(
     if as_json:
         print_json({"assumptions": told, "powers": [asdict(one) for one in found]})
     else:
-        _print_powers(found, gaps, told, opinion)
+        print_powers(found, gaps, told, opinion)
 
 
 def _numbers(option: str, text: str) -> list[float]:
@@ -242,16 +242,73 @@ def _numbers(option: str, text: str) -> list[float]:
         raise UserError(f"{option}: expected numbers separated by commas, found {text!r}.") from None
 
 
-def _print_powers(found: Sequence[Power], gaps: Sequence[float], told: Sequence[str], opinion: bool) -> None:
-    header = ["observers", "votes", *(f"{gap:g} levels" if opinion else f"{gap:.0%} preferred" for gap in gaps)]
-    rows = []
-    for start in range(0, len(found), len(gaps)):
-        of_count = found[start : start + len(gaps)]
-        rows.append([str(of_count[0].observers), str(of_count[0].votes), *(f"{one.power:.2f}" for one in of_count)])
-    print_table(header, rows)
-    for number in range(len(gaps)):
-        enough = next((one for one in found[number :: len(gaps)] if one.power >= 0.8), None)
-        how = f"{enough.observers} observers, {enough.votes} votes" if enough else "more observers than asked about"
-        out.print(f"{header[2 + number]}: told apart in 8 of 10 studies with {how}", markup=False)
-    for line in told:
-        out.print(f"- {line}", markup=False)
+@study_app.command(
+    "serve",
+    epilog="Examples: [bold]ntire study serve study/[/]; "
+    "[bold]ntire study serve study/ --port 8300 --root-path /raim --public https://study.example.org[/]",
+)
+def study_serve(
+    study: Study,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at. Only this machine reaches the default.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 8000,
+    root_path: Annotated[str, typer.Option(help="Path below which a reverse proxy shows it, such as /study.")] = "",
+    public: Annotated[
+        str | None, typer.Option(help="Address that observers see, such as https://study.example.org, for the links.")
+    ] = None,
+) -> None:
+    """Serve a study to observers' browsers until Ctrl-C; prints the organiser's link."""
+    from ntire.study.serving import root_of, serve
+    from ntire.study.session import Site
+
+    root = root_of(root_path)
+
+    def told(site: Site, at: int) -> None:
+        base = (public or f"http://{f'[{host}]' if ':' in host else host}:{at}").rstrip("/") + root
+        out.print(
+            f"observers:  {base}/" + ("  (anybody may register)" if site.design.access.open else ""), markup=False
+        )
+        out.print(f"organiser:  {base}/admin/{site.keys.admin}", markup=False)
+        out.print("The organiser's link shows the invitations and is for you alone. Ctrl-C ends it; no vote is lost.")
+
+    serve(study, host, port, root, told)
+
+
+@study_app.command(
+    "results",
+    epilog="Examples: [bold]ntire study results study/ -o results[/]; "
+    "[bold]ntire study results study/ --scores submissions-results --marks efficiency.csv -o results[/]; then "
+    "[bold]ntire leaderboard board.csv --track srgb --phase3 results/marks.csv[/]",
+)
+def study_results(
+    study: Study,
+    folder: Annotated[Path, typer.Option("-o", "--out", help="Folder for tables, marks and the page.")],
+    scores: Annotated[
+        Path | None, typer.Option(help="Tables of `ntire score` of these entries, to compare the metrics with.")
+    ] = None,
+    marks: Annotated[
+        Path | None,
+        typer.Option(help="CSV of other marks, such as efficiency, to stand beside the study's in marks.csv."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Screen observers, estimate how the entries stand, and write tables, marks and a page; also while the study runs."""
+    from ntire.study.correlation import read_scores
+    from ntire.study.design import open_study
+    from ntire.study.results import other_marks, results_of
+    from ntire.study.tables import as_json as results_as_json
+    from ntire.study.tables import write_results
+
+    design = open_study(study)
+    others = other_marks(marks, [(one.name, one.team) for one in design.entries]) if marks else None
+    found = results_of(study, read_scores(scores, design) if scores else None)
+    write_results(folder, found, others)
+    if as_json:
+        print_json(results_as_json(found))
+        return
+    print_results(found)
+    tables = "results.csv, pairs.csv, metrics.csv, votes.csv, observers.csv, results.json"
+    out.print(f"{folder / 'index.html'}: plots; beside it {tables}", markup=False)
+    out.print(f"{folder / 'marks.csv'}: for ntire leaderboard --phase3", markup=False)
+    say_missing_marks(design, others[0] if others else ())

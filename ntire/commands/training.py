@@ -12,7 +12,18 @@ import typer
 
 from ntire import UserError
 from ntire.commands.foreign_code import Trust, announce
-from ntire.commands.options import Device, PrecisionName, Team, TrackName, Variant, app, command_line, parsed_folders
+from ntire.commands.options import (
+    Device,
+    PrecisionName,
+    Team,
+    TrackName,
+    Variant,
+    app,
+    command_line,
+    parsed_folders,
+    parsed_losses,
+    parsed_settings,
+)
 from ntire.commands.restoring import chosen_method, refuse_unknown
 from ntire.commands.screen import (
     out,
@@ -41,15 +52,18 @@ def train_method(
     *,
     stages: tuple[str, ...],
     without: tuple[str, ...] = (),
+    losses: Mapping[Loss, float] | None = None,
     iterations: int | None,
     batch: int | None,
     patch: int | None,
     lr: float | None,
     pairs: Mapping[str, Path] | None = None,
     pictures: Mapping[str, Path] | None = None,
+    given: Mapping[str, str] | None = None,
     trust: bool = False,
 ) -> Path:
-    """Train a method by its recipe, scaled by what is not None, some stages on pairs; see `ntire.training.loop.train`.
+    """Train a method by its recipe, scaled by what is not None, some stages on pairs; see `ntire.training.loop.train`. `given`
+    are settings of the method itself.
 
     A folder's code runs with all rights of the user: only with `trust`.
 
@@ -58,21 +72,23 @@ def train_method(
     """
     import torch
 
+    from ntire.method.settings import configured, set_attributes
     from ntire.scoring.track import load_track
     from ntire.training.loop import start_from
     from ntire.training.loop import train as run_training
 
     track = load_track(track_name)
-    method_class = chosen_method(team, track, variant, trust=trust)
+    method_class = configured(chosen_method(team, track, variant, trust=trust), given or {})
     if method_class.recipe is None:
         raise UserError(f"{team} on track {track_name} has no recipe: it cannot be trained here.")
     recipe = method_class.recipe.with_folders(pairs or {}, pictures).scaled(
-        stages=stages, without=without, iterations=iterations, batch=batch, patch=patch, lr=lr
+        stages=stages, without=without, losses=losses, iterations=iterations, batch=batch, patch=patch, lr=lr
     )
     torch.manual_seed(settings.seed)
     method = method_class()
     if weights is not None:
         start_from(method, weights)
+    set_attributes(method, given or {})
     return run_training(method, recipe, settings, report, _aids(method, recipe, teacher, settings.device))
 
 
@@ -130,9 +146,10 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
     from ntire.method.pyiqa_networks import build
     from ntire.method.recipe import HasOpponent
     from ntire.method.state_dict import fill
-    from ntire.method.weights_files import VGG19, require
+    from ntire.method.weights_files import ARCFACE, VGG19, require
     from ntire.scoring.metrics import METRICS
     from ntire.training.discriminator import UNetDiscriminator
+    from ntire.training.identity import identity_loss
     from ntire.training.losses import Aids
     from ntire.training.perceptual import perceptual_loss
 
@@ -141,8 +158,12 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
             f"the loss distill compares with {method.team} {recipe.teacher}: give its weights with --teacher FILE, "
             "or leave it out: --without distill."
         )
-    files: dict[str, tuple[Weights, ...]] = {"perceptual": (VGG19,)} if "perceptual" in recipe.losses else {}
-    measured = [name for name in ("lpips", "dists") if name in recipe.losses]
+    features: dict[Loss, tuple[Weights, ...]] = {
+        "perceptual": (VGG19,), "perceptual-l2": (VGG19,), "identity": (ARCFACE,),
+    }  # fmt: skip
+    files: dict[str, tuple[Weights, ...]] = {name: features[name] for name in features if name in recipe.losses}
+    scored: tuple[Loss, ...] = ("lpips", "dists")
+    measured = [name for name in scored if name in recipe.losses]
     files |= {name: METRICS[name].weights for name in measured}
     try:
         require(files, dict.fromkeys(files))
@@ -150,8 +171,12 @@ def _aids(method: Method, recipe: Recipe, teacher: Path | None, device: str) -> 
         left_out = " ".join(f"--without {name}" for name in files)
         raise UserError(f"{error}\nOr train without them:  {left_out}", exit_code=error.exit_code) from None
     judges: dict[Loss, Compare] = {}
-    if "perceptual" in recipe.losses:
-        judges["perceptual"] = perceptual_loss().to(device)
+    perceptual: dict[Loss, bool] = {"perceptual": False, "perceptual-l2": True}
+    for name, squared in perceptual.items():
+        if name in recipe.losses:
+            judges[name] = perceptual_loss(squared).to(device)
+    if "identity" in recipe.losses:
+        judges["identity"] = identity_loss().to(device)
     for name in measured:
         judges[name] = build(name).to(device)
     taught = None
@@ -186,6 +211,10 @@ def train(
         Path | None, typer.Option(help="Weights of the teacher variant, for the loss `distill`.")
     ] = None,
     without: Annotated[list[str] | None, typer.Option(help="Leave this loss out; may be repeated.")] = None,
+    loss: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=WEIGHT", help="Add this loss to every stage, or weigh it so; may be repeated."),
+    ] = None,
     pairs: Annotated[
         list[str] | None,
         typer.Option(
@@ -196,6 +225,12 @@ def train(
     pictures: Annotated[
         list[str] | None,
         typer.Option(metavar="PART=DIR", help="Clean pictures of its own for a stage or part; may be repeated."),
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting of the method, as for an ablation; may be repeated."
+        ),
     ] = None,
     device: Device = "auto",
     precision: PrecisionName = "fp32",
@@ -235,8 +270,10 @@ def train(
         validate_every=validate_every,
         save_every=save_every,
         export=export,
+        begun_from=weights,
         command=command_line(data, folder),
         fresh=fresh,
+        settings=tuple(sorted(parsed_settings(given or []).items())),
     )
     if search_t:
         steps = search_steps(
@@ -249,8 +286,9 @@ def train(
     with progress() as bars:
         written = train_method(
             team, track, variant, settings, watch_training(bars), weights, teacher,
-            stages=tuple(stage or ()), without=tuple(without or ()), iterations=iterations, batch=batch, patch=patch, lr=lr,
-            pairs=parsed_folders(pairs or ()), pictures=parsed_folders(pictures or ()), trust=trust,
+            stages=tuple(stage or ()), without=tuple(without or ()), losses=parsed_losses(loss or ()), iterations=iterations,
+            batch=batch, patch=patch, lr=lr, pairs=parsed_folders(pairs or ()), pictures=parsed_folders(pictures or ()),
+            given=dict(settings.settings), trust=trust,
         )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # the others of a `torchrun` have nothing to add
         out.print(f"weights: {written}\ncard: {written.with_name('card.toml')}", markup=False)

@@ -33,7 +33,7 @@ def declared_weights(names: Sequence[str], track_name: str | None) -> list[Decla
     """
     from ntire.method import catalogue
     from ntire.method.method_table import Declared, weights_of_methods
-    from ntire.method.weights_files import VGG19, locate
+    from ntire.method.weights_files import ARCFACE, VGG19, locate
     from ntire.scoring.metrics import METRICS
     from ntire.scoring.track import load_track
 
@@ -46,6 +46,7 @@ def declared_weights(names: Sequence[str], track_name: str | None) -> list[Decla
     ]
     if track is None:
         found.append(Declared("perceptual", "loss perceptual", VGG19, *locate(VGG19, None)))
+        found.append(Declared("identity", "loss identity", ARCFACE, *locate(ARCFACE, None)))
     known = {word for one in found for word in (one.weights.file, one.name)}
     unknown = sorted(set(names) - known)
     if unknown:

@@ -4,11 +4,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ntire.method.contract import DTYPES, Frame, Method, Precision, as_floats
+    from ntire.method.contract import DTYPES, MIRRORED, Frame, Method, Precision, as_floats
     from ntire.method.facts import Cost, Unpublished
     from ntire.method.weights_files import Weights
 
-__all__ = ["DTYPES", "Cost", "Frame", "Method", "Precision", "Unpublished", "Weights", "as_floats"]
+__all__ = ["DTYPES", "MIRRORED", "Cost", "Frame", "Method", "Precision", "Unpublished", "Weights", "as_floats"]
 
 _LIGHT = {"Cost": "facts", "Unpublished": "facts", "Weights": "weights_files"}
 """What is declared without PyTorch."""

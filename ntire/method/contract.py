@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+MIRRORED = "A few reflected pixels around the picture are ours: padding with zeros shows as a line along its borders."
+"""The caveat of methods with a `border`."""
 Frame = Tensor | RawFrame
 """What `Method.read` returns: a picture (3, H, W), as integers from a file (uint8, uint16) or as an image (float32, [0, 1]);
 or a raw frame on the raw track."""
@@ -56,11 +58,16 @@ class Method(nn.Module):
     the overlap of tiles)."""
     stride: ClassVar[int]
     """Origins and sizes of tiles sit on this grid of input pixels."""
+    border: ClassVar[int] = 0
+    """Pixels by which a picture is reflected all around before `forward`, for networks whose padding with zeros shows as a
+    line along its borders."""
     channels: ClassVar[int | None] = None
     """What `forward` takes, if not the track's usual: 3 on the raw track for a network on the plainly rendered frame."""
     bf16_psnr_db: ClassVar[float] = 45.0
     """How near to float32 bfloat16 stays at least; less where a method multiplies rounding, as one-step diffusion does."""
     caveats: ClassVar[tuple[str, ...]] = ()
+    notice: ClassVar[str] = ""
+    """What a user is told whenever it runs, such as that it is a part of what the report has."""
     recipe: ClassVar["Recipe | None"] = None
     """How `ntire train` trains it; None for methods that cannot be trained here."""
     settable: ClassVar[Mapping[str, str]] = {}

@@ -53,6 +53,7 @@ class Execution:
             tile=None if method.tiling == "method" else self.tile,
             halo=method.halo,
             stride=method.stride,
+            border=method.border,
             scale=method.scale,
             blend=method.tiling == "global",
             batch=self.batch,

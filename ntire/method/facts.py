@@ -25,6 +25,8 @@ class Cost:
     runtime_ms: float | None = None
     runtime_at: tuple[int, int] | None = None
     device: str | None = None
+    memory_mb: float | None = None
+    """Memory of the GPU for one image of size `at`, in MB as the report states it."""
     reading: str = ""
     """What a report's figures must mean for ours to meet them, such as "GFLOPs are MACs"."""
     trained_only: bool = False

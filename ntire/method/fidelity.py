@@ -49,6 +49,12 @@ class Passage:
     source: str
     sentences: int
     """How many its passage has, run-in headings counted."""
+    report: str
+    """The report's name among the project's sources."""
+    stretches: tuple[tuple[str, str], ...]
+    """The parts of the report that the passage consists of: the beginnings of their first line and of the line behind."""
+    marks: tuple[str, ...]
+    """Four digits of the hash of each sentence, which hold the numbering."""
     statements: tuple[Statement, ...]
 
 
@@ -68,7 +74,11 @@ def _passage(track: str, table: dict[str, Any]) -> Passage:
     for sentences, says, status, code in table["rows"]:
         name, _, reason = status.partition(": ")
         statements.append(Statement(sentences, says, name, reason, code))
-    return Passage(table["team"], track, table["passage"], table["sentences"], tuple(statements))
+    stretches = tuple((first, behind) for first, behind in table["stretches"])
+    marks = tuple(table["marks"].split())
+    return Passage(
+        table["team"], track, table["passage"], table["sentences"], table["report"], stretches, marks, tuple(statements)
+    )
 
 
 def mistakes_of(passage: Passage) -> list[str]:
@@ -79,6 +89,8 @@ def mistakes_of(passage: Passage) -> list[str]:
     expected = set(range(1, passage.sentences + 1))
     found = [f"no row accounts for sentence {number}" for number in sorted(expected - covered)]
     found += [f"there is no sentence {number}" for number in sorted(covered - expected)]
+    if len(passage.marks) != passage.sentences:
+        found.append(f"{len(passage.marks)} marks for {passage.sentences} sentences")
     for one in passage.statements:
         if one.status not in get_args(Status):
             found.append(f"{one.sentences}: {one.status!r} is not one of {', '.join(get_args(Status))}")

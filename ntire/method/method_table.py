@@ -123,7 +123,8 @@ def usual_size(method: "Listed") -> tuple[int, int]:
 
 
 def facts_of(method: "Listed", at: tuple[int, int] | None = None, *, built: "Method | None" = None) -> dict[str, Any]:
-    """One object of `facts`, counted at the report's size or at another one, for which no multiply-adds are claimed.
+    """One object of `facts`, counted at the report's size or at another one, for which neither multiply-adds nor memory are
+    claimed.
 
     `built` is what `on_meta` gave, where it is there already.
     """
@@ -131,7 +132,7 @@ def facts_of(method: "Listed", at: tuple[int, int] | None = None, *, built: "Met
     stated = usual_size(method)
     at = at or stated
     if claimed and at != stated:
-        claimed = replace(claimed, macs_g=None)
+        claimed = replace(claimed, macs_g=None, memory_mb=None)
     counts = counts_of(method, at, built)
     return {
         "team": method.team,
@@ -145,6 +146,7 @@ def facts_of(method: "Listed", at: tuple[int, int] | None = None, *, built: "Met
         "claimed": {
             "params": _whole(claimed.params_m if claimed else None, 1e6),
             "macs": _whole(claimed.macs_g if claimed else None, 1e9),
+            "memory_mb": claimed.memory_mb if claimed else None,
             "source": claimed.source if claimed else None,
             "reading": claimed.reading if claimed else None,
             "unmatched": list(claimed.unmatched) if claimed else [],

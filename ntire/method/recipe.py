@@ -16,7 +16,8 @@ OwnLoss = Literal["own", "generation", "orthogonality", "importance"]
 OWN: tuple[OwnLoss, ...] = get_args(OwnLoss)
 Loss = (
     Literal[
-        "l1", "l2", "psnr", "ssim", "fft", "fft-scaled", "perceptual", "lpips", "dists", "distill", "gan", "vsd"
+        "l1", "l2", "psnr", "ssim", "colour", "fft", "fft-scaled", "perceptual", "perceptual-l2", "identity", "lpips",
+        "dists", "distill", "gan", "vsd",
     ]
     | OwnLoss
 )  # fmt: skip
@@ -82,6 +83,10 @@ class Stage:
     """A folder with `lq` and `gt` whose pictures it is trained on, instead of pairs that are made."""
     parts: tuple[Part, ...] = field(default=(), repr=False)
     """The kinds of picture that it draws from, where there are several; then the three fields before are not used."""
+    one_part_a_batch: bool = field(default=False, repr=False)
+    """Whether all of a batch is of one part, which the method is told (`BeginsParts`)."""
+    only_if_asked: bool = field(default=False, repr=False)
+    """Whether it is trained only where it is named."""
 
     def __post_init__(self) -> None:
         shares = [part.share for part in self.parts if part.share is not None]
@@ -181,19 +186,21 @@ class Recipe:
         *,
         stages: tuple[str, ...] = (),
         without: tuple[str, ...] = (),
+        losses: Mapping[Loss, float] | None = None,
         iterations: int | None = None,
         batch: int | None = None,
         patch: int | None = None,
         lr: float | None = None,
     ) -> "Recipe":
-        """The same recipe cut to a budget: only the named stages, without some losses, `iterations` in all shared out in
-        proportion, and one batch, patch or learning rate for all stages where given (the end rate keeps its ratio; a stage of
-        rate 0 learns nothing, and stays so).
+        """The same recipe cut to a budget: only the named stages, without some losses, with `losses` of these weights in every
+        stage, `iterations` in all shared out in proportion, and one batch, patch or learning rate for all stages where given
+        (the end rate keeps its ratio; a stage of rate 0 learns nothing, and stays so).
 
         Raises UserError for a stage or a loss that it does not have, and for a stage that is left without any loss.
         """
         self._refuse_unknown([name for name in stages if name not in {stage.name for stage in self.stages}])
-        asked = stages or tuple(stage.name for stage in self.stages[: 1 if self.alternatives else None])
+        usual = [stage.name for stage in self.stages if not stage.only_if_asked]
+        asked = stages or tuple(usual[: 1 if self.alternatives else None])
         kept = [stage for stage in self.stages if stage.name in asked]
         strange = set(without) - self.losses
         if strange:
@@ -201,7 +208,10 @@ class Recipe:
                 f"the recipe has no loss {', '.join(sorted(strange))}; it has: {', '.join(sorted(self.losses))}."
                 f"{nearest(sorted(strange), sorted(self.losses))}"
             )
-        kept = [replace(stage, losses={k: v for k, v in stage.losses.items() if k not in without}) for stage in kept]
+        kept = [
+            replace(stage, losses={k: v for k, v in stage.losses.items() if k not in without} | dict(losses or {}))
+            for stage in kept
+        ]
         empty = [stage.name for stage in kept if not stage.losses]
         if empty:
             raise UserError(f"stage {', '.join(empty)} has no loss without {', '.join(without)}. Leave it out as well.")
@@ -254,6 +264,14 @@ class EntersStages(Protocol):
 
     def enter_stage(self, name: str) -> None:
         """Called once, when a stage begins with its first iteration."""
+
+
+@runtime_checkable
+class BeginsParts(Protocol):
+    """A method that must know what ails the pictures of a batch, where a stage draws batches of one part each."""
+
+    def begin_part(self, name: str) -> None:
+        """Called before each batch."""
 
 
 @runtime_checkable

@@ -72,7 +72,16 @@ VGG19 = Weights(
     size=575_000_000,
     home="torchvision",
 )
-"""Of the training loss `perceptual`."""
+"""Of the training losses `perceptual` and `perceptual-l2`."""
+ARCFACE = Weights(
+    "recognition_arcface_ir_se50.pth",
+    sha256=None,
+    license="MIT (facexlib: Apache-2.0)",
+    provenance="official",
+    urls=("https://github.com/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth",),
+    size=175_000_000,
+)
+"""Of the training loss `identity`."""
 
 
 def cache_folder(home: Home = "ntire") -> Path:

@@ -5,7 +5,7 @@ passed in, so one seed gives one result whatever ran before.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -195,7 +195,8 @@ class RawDegradation:
     """Unprocess an sRGB picture into what a sensor would have recorded of it (after Brooks et al. 2019).
 
     Inverse gamma, inverse colour matrix, white balance gains removed, blur, loss of resolution, darkening, mosaic, shot and
-    read noise by ISO, bad pixels, quantisation, digital gain. Ranges of factors (ISO, darkening) are drawn from log-uniformly.
+    read noise by ISO, bad pixels, quantisation, digital gain. Ranges of factors (ISO, darkening, exposure) are drawn from
+    log-uniformly.
     """
 
     iso: tuple[float, float] = (100.0, 12_800.0)
@@ -216,6 +217,8 @@ class RawDegradation:
     """Depths of the sensor's converter, one of which is drawn."""
     channel_gain: tuple[float, float] = (1.0, 1.0)
     """Each channel of the clean picture is multiplied by a factor of this range first, for more colours than it has."""
+    exposure: tuple[float, float] = (1.0, 1.0)
+    """And all of it by a factor of this range, drawn log-uniformly: below 1 for the dark of night, which stays dark."""
     rendered: bool = False
     """The pair's input is the plainly rendered frame (3, H, W), for networks that work on it."""
 
@@ -230,6 +233,8 @@ class RawDegradation:
         light = srgb_decode(gt)
         if self.channel_gain != (1.0, 1.0):
             light = light * torch.tensor([uniform(*self.channel_gain, rng) for _ in range(3)])[:, None, None]
+        if self.exposure != (1.0, 1.0):
+            light = light * log_uniform(*self.exposure, rng)
         balanced = apply_matrix(torch.linalg.inv(ccm), light).clamp(0, 1)
         gains = (uniform(*self.red_gain, rng), 1.0, uniform(*self.blue_gain, rng))
         light = balanced / torch.tensor(gains)[:, None, None]
@@ -252,6 +257,12 @@ class RawDegradation:
         frame, camera = self.frame(gt, rng)
         mosaic, _ = balanced_rggb(frame)
         return srgb_encode(demosaic(mosaic)) if self.rendered else mosaic, camera
+
+
+NIGHT = RawDegradation(iso=(100.0, 3200.0), channel_gain=(0.3, 1.0), exposure=(0.01, 1.0))
+"""Frames of scenes darker than pictures by day are, under coloured light."""
+LAMPS = replace(NIGHT, exposure=(1.0, 6.0))
+"""Frames of what shines there: of strong colours, some of them clipped."""
 
 
 @dataclass(frozen=True)

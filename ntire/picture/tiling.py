@@ -68,6 +68,7 @@ def tiled(
     tile: int | None,
     halo: int,
     stride: int,
+    border: int = 0,
     scale: int = 1,
     blend: bool = False,
     batch: int = 1,
@@ -79,25 +80,28 @@ def tiled(
     """Run `network` (B, C, H, W) -> (B, 3, s H, s W) over `lq` (C, H, W) in tiles; returns (3, s H, s W) with s the `scale`.
 
     `tile` is the side of the rectangle that a tile writes, in pixels of `lq` as all sides here; None takes the whole image.
-    The image is padded by reflection to the grid of `stride` and cropped again, with and without tiles alike. With `blend`,
-    tiles overlap by half their halo on each side of a cut and are mixed over a linear ramp there. Otherwise `batch` tiles that
-    read equally large areas go through the network together (`same_size` makes all of them so).
+    The image is padded by reflection to the grid of `stride`, after `border` pixels all around, and cropped again, with and
+    without tiles alike. With `blend`, tiles overlap by half their halo on each side of a cut and are mixed over a linear ramp
+    there. Otherwise `batch` tiles that read equally large areas go through the network together (`same_size` makes all of
+    them so).
 
     `finish` works on each value alone, such as rounding: it is applied to pieces (3, h, w) before they are put together, or
     to the whole where that is blended. Out of memory, tiles are halved, which `shrunk` hears; OutOfMemoryError is raised
     when that no longer helps. `advanced` hears the tiles that are done, and of how many.
     """
     height, width = lq.shape[-2:]
-    lq = pad_reflect(lq, 0, -width % stride, 0, -height % stride)
+    around = math.ceil(border / stride) * stride
+    lq = pad_reflect(lq, around, around + -width % stride, around, around + -height % stride)
+    rows, columns = (slice(scale * around, scale * (around + length)) for length in (height, width))
     side = max(lq.shape[-2:]) if tile is None else tile
     smallest = max(2 * stride, halo // 2)
     if not blend:
         grid = _Grid(tuple(lq.shape[-2:]), halo, stride, scale, smallest, same_size, shrunk)
-        return _exact(network, lq, grid, side, batch, finish, advanced)[:, : scale * height, : scale * width]
+        return _exact(network, lq, grid, side, batch, finish, advanced)[:, rows, columns]
     while True:
         restored = _blended(network, lq, side, halo, stride, scale, advanced)
         if restored is not None:
-            return finish(restored[:, : scale * height, : scale * width])
+            return finish(restored[:, rows, columns])
         side = _halved(side, smallest, stride, shrunk)
 
 

@@ -16,10 +16,10 @@ from ntire.files import sha256_of
 from ntire.method import DTYPES, Method, Precision
 from ntire.method.catalogue import folder_of
 from ntire.method.own_modules import is_private
+from ntire.method.settings import configured, set_attributes
 from ntire.method.state_dict import fill, fill_from
 from ntire.method.weights_files import digest_of, locate, require, verify
 from ntire.runner.weight_offload import take_turns
-from ntire.text import nearest
 
 DRAWN = ("uniform_", "normal_", "kaiming_uniform_")
 """PyTorch's ways to draw parameters that its layers use and that can be told not to; transformers wraps them."""
@@ -121,11 +121,8 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
     if options.max_memory_gb is not None and options.fixed_shapes:
         asked = " and ".join(f"--{word}" for word in options.inexact if word in ("compile", "cuda-graphs"))
         raise UserError(f"--max-memory moves weights about, which {asked} cannot follow: leave one of them out.")
-    unknown = [name for name, _ in options.settings if name not in method_class.settable]
-    if unknown:
-        known = "; ".join(f"{name}: {what}" for name, what in method_class.settable.items())
-        near = nearest(unknown, method_class.settable)
-        raise UserError(f"{method_class.team} has no setting {', '.join(unknown)}.{near} It has {known or 'none'}.")
+    settings = dict(options.settings)
+    method_class = configured(method_class, settings)
     folder = folder_of(method_class)
     _require(method_class, folder, options)
     with _Undrawn():
@@ -138,8 +135,7 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
         method = method_class()
         _fill(method, options, ready.paths)
     ready = replace(ready, method=method, notes=notes)
-    for name, value in options.settings:
-        setattr(method, name, value)
+    set_attributes(method, settings)
     method.eval().deploy()
     # PyTorch's defaults let convolutions round to 10 bits on a GPU, and choose kernels by timing them.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

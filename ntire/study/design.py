@@ -110,13 +110,13 @@ class Screening(_Part):
     least_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Of the session answered, at least."""
     anchors_failed: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Share of anchors judged better than what they were made of, at most."""
+    """Share of anchors not judged worse than what they were made of (first question), at most."""
     repeats_changed: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of repeats answered the other way round, at most; for an opinion, off by more than one level."""
     one_side: Annotated[float, Field(ge=0.5, le=1)] = 0.95
     """Share of decided pairs won by the same side, at most."""
     kurtosis: bool = True
-    """The procedure of BT.500 (annex 1, 2.3.1), for opinion scores."""
+    """Whether opinion scores are screened by the procedure of BT.500 (2.3.1)."""
 
 
 class Marks(_Part):

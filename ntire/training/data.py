@@ -130,20 +130,32 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(
-        self, pools: Sequence[Pool], patch: int, seed: int, *, turns: bool = True, sharpened: float = 0.0
+        self,
+        pools: Sequence[Pool],
+        patch: int,
+        seed: int,
+        *,
+        turns: bool = True,
+        sharpened: float = 0.0,
+        batches_of: tuple[int, int] | None = None,
     ) -> None:
+        """`batches_of` is the number of the first sample and the size of batches that are of one pool each."""
         self.pools = pools
         self.patch = patch
         self.seed = seed
         self.turns = turns
         self.sharpened = sharpened
         """Weight of the unsharp mask on targets."""
-        self._weights = torch.tensor([pool.weight for pool in pools], dtype=torch.float64)
+        self.batches_of = batches_of
         self._cache: OrderedDict[Path, Pixels] = OrderedDict()
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         rng = generator(self.seed, number)
-        pool = self.pools[int(torch.multinomial(self._weights, 1, generator=rng)) if len(self.pools) > 1 else 0]
+        if self.batches_of is None:
+            pool = self.pools[drawn(self.pools, rng)]
+        else:
+            first, size = self.batches_of
+            pool = self.pools[pool_of_batch(self.pools, self.seed, number - (number - first) % size)]
         chosen = pool.pictures[int(torch.randint(len(pool.pictures), (), generator=rng))]
         decoded = [self._decoded(path) for path in _files(chosen)]
         top, left = (int(torch.randint(size - self.patch + 1, (), generator=rng)) for size in decoded[0].shape[:2])
@@ -167,6 +179,19 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
         while sum(pixels.nbytes for pixels in self._cache.values()) > CACHED_BYTES and len(self._cache) > 1:
             self._cache.popitem(last=False)
         return self._cache[path]
+
+
+def drawn(pools: Sequence[Pool], rng: Generator) -> int:
+    """The number of one of the pools, each as likely as its weight says."""
+    if len(pools) == 1:
+        return 0
+    weights = torch.tensor([pool.weight for pool in pools], dtype=torch.float64)
+    return int(torch.multinomial(weights, 1, generator=rng))
+
+
+def pool_of_batch(pools: Sequence[Pool], seed: int, first_sample: int) -> int:
+    """The number of the pool that all of a batch is drawn from whose first sample has this number."""
+    return drawn(pools, generator(seed, -4, first_sample))
 
 
 def _degraded(pool: Pool, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
@@ -199,7 +224,14 @@ def batches(
         first_sample + step * stage.batch + group.rank * share + sample for step in steps for sample in range(share)
     ]
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        Pairs(pools, stage.patch, seed, turns=turns, sharpened=stage.sharpened),
+        Pairs(
+            pools,
+            stage.patch,
+            seed,
+            turns=turns,
+            sharpened=stage.sharpened,
+            batches_of=(first_sample, stage.batch) if stage.one_part_a_batch else None,
+        ),
         batch_size=share,
         sampler=numbers,
         num_workers=workers,

@@ -20,6 +20,7 @@ from ntire.files import sha256_of, writable_folder, write_atomically
 from ntire.method import DTYPES, Method, Precision
 from ntire.method.recipe import (
     BeginsFrom,
+    BeginsParts,
     BeginsStages,
     BeginsSteps,
     EntersStages,
@@ -32,7 +33,7 @@ from ntire.method.recipe import (
 from ntire.method.state_dict import fill
 from ntire.picture.image import psnr_of
 from ntire.picture.raw import demosaic, srgb_encode
-from ntire.training.data import batches, generator, validation_pairs
+from ntire.training.data import batches, generator, pool_of_batch, validation_pairs
 from ntire.training.losses import Aids, total_loss
 from ntire.training.parallel import Group, process_group
 from ntire.training.sources import pools_of
@@ -56,9 +57,13 @@ class Settings:
     save_every: int = 500
     export: Literal["fp32", "fp16"] = "fp32"
     """Precision of the saved weights."""
+    begun_from: Path | None = None
+    """The file whose weights the method has been filled with; written into the card."""
     command: str = ""
     """As typed; written into the card."""
     fresh: bool = False
+    settings: tuple[tuple[str, str], ...] = ()
+    """Names and values of the method's own settings."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ def _train(
     latest: float | None = None
     first_iteration = first_sample = 0
     for stage, (training, held) in zip(recipe.stages, sources, strict=True):
-        pairs = validation_pairs(held, method.stride, settings.seed)
+        pairs = _comparable(validation_pairs(held, method.stride, settings.seed))
         plain = sum(psnr(_plain(lq), gt) for lq, gt in pairs) / len(pairs)
         for network in (state.method, state.average):
             if isinstance(network, BeginsStages):
@@ -139,6 +144,9 @@ def _train(
             training, stage, first_sample, steps, settings.seed, settings.workers, group, turns=recipe.turns
         )
         for step, (lq, gt) in zip(steps, loader, strict=True):
+            if stage.one_part_a_batch and isinstance(state.method, BeginsParts):
+                part = pool_of_batch(training, settings.seed, first_sample + step * stage.batch)
+                state.method.begin_part(stage.parts[part].name)
             loss = _step(state, recipe, stage, step, lq, gt, settings, aids, group)
             state.iteration += 1
             state.seconds = time.monotonic() - began
@@ -160,6 +168,11 @@ def _train(
     psnr_db = latest if latest is not None else _validate(state.average, pairs, settings)
     validation = {"pictures": len(pairs), "psnr_db": round(psnr_db, 3), "plain_psnr_db": round(plain, 3)}
     return _export(state, recipe, settings, sum(len(pool.pictures) for pool in training), validation)
+
+
+def _comparable(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Those whose input is not the target itself, which is infinitely good; all where there are no others."""
+    return [(lq, gt) for lq, gt in pairs if not torch.equal(lq, gt)] or pairs
 
 
 def psnr(restored: Tensor, gt: Tensor) -> float:
@@ -303,6 +316,7 @@ def _identity(method: Method, recipe: Recipe, settings: Settings) -> dict[str, s
     named["degradations"] = repr({name: (part.degradation, part.share, part.repeats) for name, part in drawn.items()})
     pairs = {name: str(part.pairs.resolve()) for name, part in drawn.items() if part.pairs is not None}
     pictures = {name: str(part.pictures.resolve()) for name, part in drawn.items() if part.pictures is not None}
+    named |= {"settings": repr(settings.settings)} if settings.settings else {}
     named |= ({"pairs": repr(pairs)} if pairs else {}) | ({"pictures": repr(pictures)} if pictures else {})
     chosen = (settings.data.resolve(), settings.precision, settings.seed, settings.held_out)
     return named | dict(zip(("data", "precision", "seed", "held_out"), map(str, chosen), strict=True))
@@ -355,6 +369,8 @@ def _export(
         "precision_saved": settings.export,
         "parameters": sum(parameter.numel() for parameter in method.parameters()),
         "command": settings.command,
+        **_begun_from(settings),
+        "settings": dict(settings.settings),
         "data": {"folder": settings.data.name, "pictures": pictures},
         "validation": validation,
         "training": {
@@ -370,6 +386,15 @@ def _export(
     }
     write_atomically(settings.out / "card.toml", tomli_w.dumps(card))
     return path
+
+
+def _begun_from(settings: Settings) -> dict[str, dict[str, str]]:
+    """For the card: what the training began with, where that was not random."""
+    path = settings.begun_from
+    if path is None:
+        return {}
+    files = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.is_file())
+    return {"begun_from": {file.name: sha256_of(file) for file in files}}
 
 
 def _described(stage: Stage, recipe: Recipe) -> dict[str, Any]:

@@ -38,6 +38,14 @@ def psnr_loss(restored: Tensor, gt: Tensor) -> Tensor:
     return 10 * torch.log10(F.mse_loss(restored, gt) + 1e-8)
 
 
+def colour_loss(restored: Tensor, gt: Tensor, block: int = 32) -> Tensor:
+    """Mean absolute difference of the mean colours of blocks (sides even), of each of the four places in cells of 2 x 2 pixels
+    by itself: no tint, and no pattern of the sensor's mosaic. Patches smaller than a block are one.
+    """
+    places = F.pixel_unshuffle(restored - gt, 2)
+    return F.avg_pool2d(places, min(block // 2, *places.shape[-2:])).abs().mean()
+
+
 def fft_loss(restored: Tensor, gt: Tensor) -> Tensor:
     """Mean absolute difference of the real and imaginary parts of the 2D spectra (B, C, H, W).
 
@@ -54,7 +62,8 @@ def scaled_fft_loss(restored: Tensor, gt: Tensor) -> Tensor:
 Compare = Callable[[Tensor, Tensor], Tensor]
 """(restored, gt), each (B, 3, H, W), to a number, or to one a picture."""
 PIXELS: Mapping[Loss, Compare] = {
-    "l1": F.l1_loss, "l2": F.mse_loss, "psnr": psnr_loss, "ssim": ssim_loss, "fft": fft_loss, "fft-scaled": scaled_fft_loss,
+    "l1": F.l1_loss, "l2": F.mse_loss, "psnr": psnr_loss, "ssim": ssim_loss, "colour": colour_loss,
+    "fft": fft_loss, "fft-scaled": scaled_fft_loss,
 }  # fmt: skip
 """The losses that need no network."""
 
@@ -64,7 +73,7 @@ class Aids:
     """The networks that a recipe's losses need beside the method."""
 
     judges: Mapping[Loss, Compare] = field(default_factory=dict)
-    """For `perceptual`, `lpips` and `dists`: frozen networks that compare pictures in [0, 1]."""
+    """For `perceptual`, `perceptual-l2`, `identity`, `lpips` and `dists`: frozen networks that compare pictures in [0, 1]."""
     teacher: Callable[[Tensor], Tensor] | None = None
     """For `distill`: lq to what the method is to imitate."""
     opponents: Mapping[Loss, Opponent] = field(default_factory=dict)

@@ -11,13 +11,16 @@ LAYERS = {2: 0.1, 7: 0.1, 16: 1.0, 25: 1.0, 34: 1.0}
 
 
 class PerceptualLoss(nn.Module):
-    """Weighted sum of the mean absolute differences of VGG-19's features; pictures (B, 3, H, W) in [0, 1] from 16 x 16 on."""
+    """Weighted sum of the mean absolute differences of VGG-19's features; with `squared`, plain sum of the roots of their mean
+    squares. Pictures (B, 3, H, W) in [0, 1] from 16 x 16 on.
+    """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, squared: bool = False) -> None:
         super().__init__()
+        self.squared = squared
         from torchvision.models import vgg19
 
         self.features = vgg19(weights=None).features[: max(LAYERS) + 1].requires_grad_(False).eval()
@@ -33,14 +36,19 @@ class PerceptualLoss(nn.Module):
             x = torch.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
             if number in LAYERS:
                 of_restored, of_gt = x.chunk(2)
-                loss = loss + LAYERS[number] * (of_restored - of_gt.detach()).abs().mean()
+                difference = of_restored - of_gt.detach()
+                if self.squared:
+                    # The root of nothing has no slope.
+                    loss = loss + (difference.square().mean() + 1e-12).sqrt()
+                else:
+                    loss = loss + LAYERS[number] * difference.abs().mean()
         return loss
 
 
-def perceptual_loss() -> PerceptualLoss:
+def perceptual_loss(squared: bool = False) -> PerceptualLoss:
     """The loss with torchvision's weights. Raises UserError if they are not here."""
     require({"perceptual": (VGG19,)}, {"perceptual": None})
-    loss = PerceptualLoss()
+    loss = PerceptualLoss(squared)
     state = read_state_dict(locate(VGG19, None)[0])
     loss.features.load_state_dict(
         {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}

@@ -3,7 +3,7 @@
     LQ -> SwinIR -> 50 steps of Stable Diffusion 2.1 under IRControlNet (DiffBIR 1 for faces) -> wavelet colour
     LQ -> CodeFormer, w = 1
 
-Report: NTIRE 2025 real-world face restoration (DC-MoE); options as in the team's program.
+Report: NTIRE 2025 real-world face restoration, section 3.1, item 4, and table 1; options as in the team's program (DC-MoE).
 """
 
 from dataclasses import replace
@@ -23,6 +23,13 @@ ROUTING = (
 )
 
 
+def _one_of_two(variant: str, other: str) -> str:
+    return (
+        f"AIIALab: this is one of its two experts, --variant {variant}; the other is --variant {other}. The gate that weighs "
+        "and fuses them is not public, so neither makes its row of the report's table; choose the expert for each picture."
+    )
+
+
 class AiiaLabDiffBir(DiffBirFace):
     """The expert for details."""
 
@@ -31,6 +38,7 @@ class AiiaLabDiffBir(DiffBirFace):
     cite = "face2025"
     code = CHALLENGE
     weights = tuple(replace(one, into=f"diffbir.{one.into}") for one in (CLEANER, *DIFFUSION, CONTROL_V1_FACE))
+    notice = _one_of_two("diffbir", "codeformer")
     caveats = (
         ROUTING,
         "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
@@ -50,6 +58,7 @@ class AiiaLabCodeFormer(UprightFace):
     cite = "face2025"
     code = CHALLENGE
     weights = tuple(replace(one, into=f"codeformer{one.into}") for one in codeformer.WEIGHTS)
+    notice = _one_of_two("codeformer", "diffbir")
     caveats = (
         ROUTING,
         "The program writes this expert's pictures as JPEG and calls them .png; here they are PNGs.",

@@ -6,17 +6,22 @@
 Report: NTIRE 2025 real-world face restoration, section 4.1; options as in the team's program.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
+from ntire import UserError
+from ntire.method.state_dict import fill
 from ntire.teams.parts import tagger
 from ntire.teams.parts.diffbir import CONTROL_V2, DIFFUSION, NEGATIVE, DiffBIR
-from ntire.teams.parts.face_pipeline import CHALLENGE
+from ntire.teams.parts.face_pipeline import CHALLENGE, FacePipeline
+from ntire.teams.parts.natural_vae import NaturalVae, fill_from_folders
 from ntire.teams.parts.released_program import Program, ReleasedProgram
 from ntire.teams.parts.tagger import Tagger
 from ntire.teams.parts.upright_face import UprightFace
+from ntire.training import Constant, OwnLoss, Recipe, Stage
 
 MODELS = "model_zoo/team01_AllForFace"
 RUN = """
@@ -57,6 +62,14 @@ NATURALNESS = replace(
 )
 
 
+@dataclass(frozen=True)
+class Same:
+    """No damage: a picture is to come out as it goes in."""
+
+    def __call__(self, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        return gt, gt
+
+
 class AllForFace(UprightFace):
     """The middle stage and its tagger in ntire; the outer two as released, as there is no source of the first, and no weights
     but a pickle of the third.
@@ -78,8 +91,8 @@ class AllForFace(UprightFace):
         "sees the face as it is, unless `wrapped` is set.",
         "Pictures go through 8 bits between the stages.",
         "Each picture begins from seed 231; the original sets it once and draws on from picture to picture, on a GPU.",
-        "The report's training of the first network and of the last (reconstruction, perceptual and GAN losses, guided by "
-        "DINOv2) has neither numbers nor data: there is no recipe, and neither can be trained here.",
+        "The report does not say how the first network is trained: there is no recipe, and it cannot be trained here. The last "
+        "one can, as far as the text goes: see the variant naturalness.",
     )
     programs = (replace(FIDELITY, needs=(*FIDELITY.needs, *NATURALNESS.needs)),)
     settable = {"prompt": "what is in the pictures, in place of RAM++'s tags"}
@@ -126,3 +139,87 @@ class AllForFace(UprightFace):
 def wrapped(face: Tensor) -> Tensor:
     """A face in [0, 1] as it looks when its values in [-1, 1] are written as bytes: those below zero come out 256 higher."""
     return (((face.float() * 2 - 1) * 255).int() % 256) / 255
+
+
+class AllForFaceNaturalness(FacePipeline):
+    """The last network, to be trained by what the report says of it; it takes what the second stage gives.
+
+    faces -> VAE guided by DINOv2, with skips -> faces
+    """
+
+    team = "AllForFace"
+    variant = "naturalness"
+    cite = "face2025"
+    code = CHALLENGE
+    stride = 16
+    notice = (
+        "AllForFace: this is the last of its three networks alone, for results of the second one; the whole method is the "
+        "variant without a name."
+    )
+    caveats = (
+        "Not the whole method: its last stage alone, to be run on what the second one gives. No weights are public that ntire "
+        "reads; the team's pickle runs in the whole method.",
+        "The report gives no network, numbers or data: Stable Diffusion's VAE, latents drawn to DINOv2-base's patches by their "
+        "cosine as in VA-VAE, skips by 1 x 1 convolutions as in img2img-turbo, and all lengths, rates and weights of losses "
+        "are ours. The latent is the mean of the posterior, which nothing draws to a normal distribution.",
+        "Training begins from a folder with Stable Diffusion's `vae` and facebook/dinov2-base in `dinov2`, `ntire train "
+        "--weights FOLDER`. The stage skips needs pairs of what the second stage gives and clean faces: `--pairs skips=DIR`.",
+    )
+    recipe = Recipe(
+        degradation=Same(),
+        stages=(
+            Stage("latent", 100_000, 256, 8, 1e-4, 1e-4, {"l1": 1.0, "own": 0.1}, curve=Constant()),
+            Stage(
+                "skips",
+                iterations=100_000,
+                patch=512,
+                batch=4,
+                lr=1e-4,
+                lr_end=1e-4,
+                losses={"l1": 1.0, "own": 0.1, "perceptual": 1.0, "gan": 0.1},
+                curve=Constant(),
+                paired=True,
+            ),
+        ),
+        source=(
+            "NTIRE 2025 face restoration report, section 4.1: two stages, DINOv2 as the latent's guide, then skips with "
+            "reconstruction, perceptual and GAN losses on results of the second stage; all numbers are ours"
+        ),
+    )
+    tiny = {"width": 32, "features": 16}
+
+    def __init__(self, width: int = 128, features: int = 768) -> None:
+        super().__init__()
+        self.vae = NaturalVae(width, features)
+        # Not a part of it: neither saved with its weights nor counted.
+        self._guide: list[nn.Module] = []
+        self._gt: Tensor | None = None
+
+    def forward(self, lq: Tensor) -> Tensor:
+        return self.vae(lq)
+
+    def begin_stage(self, name: str) -> None:
+        """Without skips the latent must hold everything."""
+        self.vae.skipping = name != "latent"
+
+    def begin_step(self, lq: Tensor, gt: Tensor, rng: Generator) -> None:
+        self._gt = gt
+
+    def own_loss(self, name: OwnLoss) -> Tensor:
+        """How far the latents of the last batch are from what DINOv2 sees in its clean faces."""
+        if not self._guide:
+            raise UserError(
+                "the loss own compares latents with DINOv2: begin from a folder with it, --weights FOLDER, or leave it out: "
+                "--without own."
+            )
+        if self._gt is None:
+            raise RuntimeError("its own loss is of a batch in training")
+        self._guide[0].to(self._gt.device)
+        return self.vae.guidance(self._guide[0], self._gt)
+
+    def begin_from(self, weights: Path) -> None:
+        """A file of this stage's own weights, or a folder with Stable Diffusion's VAE and DINOv2."""
+        if not weights.is_dir():
+            fill(self, self.read_weights(weights), weights)
+            return
+        self._guide = [fill_from_folders(self.vae, weights)]

@@ -144,6 +144,8 @@ class UirLora(Method):
         "strategy": "which adapters are used: top, average (all alike) or random (one, by the picture)",
         "similarity": "how the router's weights are made: softmax, or printed for equation 4 as it stands",
         "correction": "how a crop that is not resized corrects the router: mean, maximum or none",
+        "rank": "rank of the UNet's adapters, to train and to run with (8), as in the paper's comparison of ranks",
+        "vae_rank": "rank of the VAE's adapters, to train and to run with (4)",
     }
 
     degradations: Mapping[str, float] | None = None
@@ -155,9 +157,18 @@ class UirLora(Method):
     correction: str = "mean"
 
     def __init__(
-        self, width: int = 320, prompt_width: int = 1024, clip_width: int = 768, clip_layers: int = 12
+        self,
+        width: int = 320,
+        prompt_width: int = 1024,
+        clip_width: int = 768,
+        clip_layers: int = 12,
+        rank: int = 8,
+        vae_rank: int = 4,
     ) -> None:
         super().__init__()
+        if min(rank, vae_rank) < 1:
+            raise UserError(f"rank={rank}, vae_rank={vae_rank}: expected ranks of 1 and more.")
+        self.rank, self.vae_rank = rank, vae_rank
         need_libraries(self.team)
         self.unet = new_unet(width, prompt_width)
         self.unet.conv_in = OwnConv(4, width, 3, bias=True)
@@ -283,7 +294,7 @@ class UirLora(Method):
     def _adapt(self, word: str) -> None:
         from peft import LoraConfig
 
-        for network, rank, layers in ((self.unet, 8, ADAPTED_UNET), (self.vae, 4, ADAPTED_VAE)):
+        for network, rank, layers in ((self.unet, self.rank, ADAPTED_UNET), (self.vae, self.vae_rank, ADAPTED_VAE)):
             config = LoraConfig(r=rank, lora_alpha=8, init_lora_weights="gaussian", target_modules=list(layers))
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are the point

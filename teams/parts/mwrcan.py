@@ -12,10 +12,10 @@ class Mwrcan(nn.Module):
         Haar -> conv, group -> Haar -> conv, group -> Haar -> conv, group
            -> conv, inverse Haar, + -> group -> conv, inverse Haar, + -> group -> conv, + first bands, inverse Haar -> conv
 
-    The authors' program has two groups in the middle, and no activation on what is added to the first bands.
+    The authors' program has two groups in the middle. As there, no activation follows what is added to the first bands.
     """
 
-    def __init__(self, widths: tuple[int, int, int], blocks: int, *, activated_bands: bool = False) -> None:
+    def __init__(self, widths: tuple[int, int, int], blocks: int) -> None:
         super().__init__()
         upper, middle, lower = widths
 
@@ -32,9 +32,14 @@ class Mwrcan(nn.Module):
         self.decoder2 = group(middle)
         self.up2 = nn.Sequential(nn.Conv2d(middle, 4 * upper, 3, padding=1), nn.PReLU())
         self.decoder1 = group(upper)
-        last = nn.PReLU() if activated_bands else nn.Identity()
-        self.up1 = nn.Sequential(nn.Conv2d(upper, 12, 3, padding=1), last)
+        self.up1 = nn.Sequential(nn.Conv2d(upper, 12, 3, padding=1))
         self.tail = nn.Conv2d(3, 3, 3, padding=1)
+
+    def begin_as_identity(self) -> None:
+        """Nothing is added to the first bands yet, and the last convolution keeps the picture."""
+        for parameter in (*self.up1.parameters(), *self.tail.parameters()):
+            nn.init.zeros_(parameter)
+        nn.init.dirac_(self.tail.weight)
 
     def forward(self, lq: Tensor) -> Tensor:
         bands = haar(lq)

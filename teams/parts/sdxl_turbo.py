@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ntire import UserError
 from ntire.method.state_dict import fill, read_state_dict
 from ntire.method.weights_files import Weights
 from ntire.teams.parts.adapters import adapted, fill_plain
 from ntire.teams.parts.ldm_names import vae_names
-from ntire.teams.parts.stable_diffusion import decode, encode, need_libraries, new_vae
+from ntire.teams.parts.stable_diffusion import decode, encode, fill_base, need_libraries, new_vae
 from ntire.teams.parts.stored import Stored
 
 SCALE = 0.13025
@@ -70,7 +71,17 @@ class SdxlTurbo(nn.Module):
                 "time_ids": self.sizes.value.expand(many, -1),
             },
         ).sample
-        return decode(self.vae, clean.float(), SCALE).clamp(0, 1).to(image.dtype)
+        decoded = decode(self.vae, clean.float(), SCALE).to(image.dtype)
+        return decoded if self.training else decoded.clamp(0, 1)  # what is clipped learns nothing
+
+    def fill_base(self, folder: Path) -> None:
+        """UNet and VAE of the base model as diffusers keeps them. Raises UserError for a folder without them."""
+        if missing := [name for name in ("unet", "vae") if not (folder / name).is_dir()]:
+            raise UserError(
+                f"{folder}: expected the folders of SDXL-Turbo as diffusers keeps it, lacks {', '.join(missing)}."
+            )
+        fill_base(self.unet, folder / "unet")
+        fill_base(self.vae, folder / "vae")
 
     @contextmanager
     def layers_only(self) -> Iterator[None]:

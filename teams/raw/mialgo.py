@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ntire.method import Cost, Method
+from ntire.method import MIRRORED, Cost, Method
 from ntire.method.weights_files import Weights
 from ntire.picture.degradations import RawDegradation
 from ntire.picture.raw import pack
@@ -94,6 +94,7 @@ class MiAlgo(Method):
     tiling = "global"
     halo = 64
     stride = 8
+    border = 8
     caveats = (
         "Widths, levels and block counts are a fit to the published parameters and GFLOPs: the report gives the idea.",
         "The report builds its light U-Net of basic transformer blocks; residual blocks of convolutions stand for them "
@@ -105,6 +106,7 @@ class MiAlgo(Method):
         "The report distils this network from phase 2 without saying how: here by L1 to its result, in a last stage as long as "
         "the one before it. The weights that ship had the stage l1 alone, of data without loss of resolution.",
         DATA,
+        MIRRORED,
         STEADIED,
     )
     recipe = Recipe(

@@ -7,13 +7,13 @@ Report: RAIM 2025 report, supplement, NJUST-KMG (track 1): 0.83 M parameters, tr
 
 from torch import Tensor, nn
 
-from ntire.method import Cost, Method
+from ntire.method import MIRRORED, Cost, Method
 from ntire.method.weights_files import Weights
-from ntire.picture.degradations import RawDegradation
+from ntire.picture.degradations import LAMPS, NIGHT, RawDegradation
 from ntire.picture.raw import pack
 from ntire.teams.parts.attention import RCAB, ResGFM
 from ntire.teams.parts.hybrid import WaveletUNet
-from ntire.training import STEADIED, Loss, Recipe, Stage
+from ntire.training import STEADIED, Loss, Part, Recipe, Stage
 
 LOSSES: dict[Loss, float] = {"l1": 1.0, "ssim": 0.1, "lpips": 0.1, "dists": 0.1}
 HEAVY = RawDegradation(
@@ -56,6 +56,7 @@ class NjustKmg(Method):
     tiling = "global"
     halo = 64
     stride = 8
+    border = 16
     caveats = (
         "Only the parameters constrain widths, group length and reductions; other choices give the same number.",
         "Its channel attention pools over the whole image: tiles change the result slightly.",
@@ -66,6 +67,7 @@ class NjustKmg(Method):
         "weights of the losses are ours, as it gives none, and so is that half of the pictures are blurred.",
         "The report trains on 160 pictures of SIDD, SID and its own; the recipe makes frames of any clean pictures. The "
         "weights that ship had one phase, with blurs of 0.8 to 1.4.",
+        MIRRORED,
         STEADIED,
     )
     recipe = Recipe(
@@ -73,7 +75,18 @@ class NjustKmg(Method):
         stages=(
             Stage("heavy", iterations=150_000, patch=128, batch=8, lr=5e-4, lr_end=1e-5, losses=LOSSES),
             Stage(
-                "light", iterations=50_000, patch=128, batch=8, lr=1e-4, lr_end=1e-6, losses=LOSSES, degradation=LIGHT
+                "light",
+                iterations=50_000,
+                patch=128,
+                batch=8,
+                lr=1e-4,
+                lr_end=1e-6,
+                losses=LOSSES,
+                parts=(
+                    Part("day", LIGHT, share=0.35),
+                    Part("night", NIGHT, share=0.35),
+                    Part("lamps", LAMPS, share=0.3),
+                ),
             ),
         ),
         source=(

@@ -9,7 +9,7 @@ AIM challenge on learned ISP), with widths 16, 32, 32 and a single middle layer.
 
 from typing import ClassVar
 
-from ntire.method import Method
+from ntire.method import MIRRORED, Method
 from ntire.method.weights_files import Weights
 from ntire.picture.degradations import SrgbDegradation
 from ntire.teams.parts.mwrcan import Mwrcan
@@ -25,7 +25,7 @@ class NjustKmg(Mwrcan, Method):
     weights: ClassVar[tuple[Weights, ...]] = (
         Weights(
             "njust-kmg.safetensors",
-            sha256="e1e93013ed834218e913d257161812e370f415ee395b9b049bb7cc2253d9c7a9",
+            sha256="973b177484124f6086496247e8a8236ec3291910514e4f4f1f4cabb45a6362a3",
             license="research and education only, as the BSDS500 pictures it is trained on",
             provenance="retrained",
         ),
@@ -33,12 +33,12 @@ class NjustKmg(Mwrcan, Method):
     tiling = "global"
     halo = 64
     stride = 8
+    border = 8
     caveats: ClassVar[tuple[str, ...]] = (
         "The report's text breaks off after the widths and the single middle layer: two blocks a group are our choice for "
         "a network that it calls light, and its data, losses, lengths and rates are lost; the recipe's are ours.",
-        "An activation on what is added to the first bands is ours, and the program of MWRCAN has none: see the variant "
-        "linear-bands. The weights that ship have it.",
         "Its channel attention pools over the whole image: tiles change the result slightly.",
+        MIRRORED,
         STEADIED,
     )
     recipe = Recipe(
@@ -47,16 +47,7 @@ class NjustKmg(Mwrcan, Method):
         source="ours: the report's text is lost",
     ).steadied()
     tiny = {"width": 4, "blocks": 1}
-    activated_bands: ClassVar[bool] = True
 
     def __init__(self, width: int = 16, blocks: int = 2) -> None:
-        super().__init__((width, 2 * width, 2 * width), blocks, activated_bands=self.activated_bands)
-
-
-class NjustKmgLinear(NjustKmg):
-    """The same without an activation on what is added to the first bands, as in the program of MWRCAN."""
-
-    variant = "linear-bands"
-    weights = ()
-    caveats = (NjustKmg.caveats[0], *NjustKmg.caveats[2:])
-    activated_bands = False
+        super().__init__((width, 2 * width, 2 * width), blocks)
+        self.begin_as_identity()

@@ -7,7 +7,7 @@ Report: RAIM 2025 report, supplement, TongJi-IPOE (track 2): 0.26 M parameters, 
 
 from torch import Tensor
 
-from ntire.method import Cost, Method
+from ntire.method import MIRRORED, Cost, Method
 from ntire.method.weights_files import Weights
 from ntire.picture.degradations import SrgbDegradation
 from ntire.teams.parts.unet import UNet
@@ -41,15 +41,17 @@ class TongJiIpoe(Method):
     tiling = "exact"
     halo = 52
     stride = 4
+    border = 8
     caveats = (
         "Widths and layers are a fit that meets the published parameters and GFLOPs in every digit; the LeakyReLU of 0.2 is "
         "our reading. The report calls the sub-network B2FNet in one place, with the whole network's figures.",
         "The report trains on the challenge's pairs alone (`--pairs constant=DIR --pairs cosine=DIR`); without, the recipe "
         "damages clean pictures, some of which it leaves as they are. It gives neither loss nor batch.",
+        MIRRORED,
         STEADIED,
     )
     recipe = Recipe(
-        degradation=SrgbDegradation(untouched=0.15),
+        degradation=SrgbDegradation(untouched=0.4),
         stages=(
             Stage(
                 "constant",

@@ -17,6 +17,7 @@ from skimage.metrics import structural_similarity
 from torch import nn
 
 from ntire import UserError
+from ntire.commands.options import parsed_losses
 from ntire.method import Method, catalogue
 from ntire.picture.degradations import RawDegradation, SrgbDegradation, gaussian_noise
 from ntire.picture.image import as_image
@@ -24,7 +25,7 @@ from ntire.training import Constant, Cosine, Part, Recipe, Stage, Steps, even_st
 from ntire.training.data import Pairs, Pool, batches, clean_images, hold_out, paired_images, validation_pairs
 from ntire.training.discriminator import UNetDiscriminator
 from ntire.training.loop import Settings, psnr, train
-from ntire.training.losses import Aids, fft_loss, psnr_loss, scaled_fft_loss, ssim_loss
+from ntire.training.losses import Aids, colour_loss, fft_loss, psnr_loss, scaled_fft_loss, ssim_loss
 from ntire.training.parallel import Group
 from ntire.training.perceptual import PerceptualLoss, perceptual_loss
 from ntire.training.sources import pools_of
@@ -116,6 +117,47 @@ def test_the_card_tells_what_was_done(clean, tmp_path):
     assert card["data"] == {"folder": "clean", "pictures": 4}
     assert [stage["name"] for stage in card["training"]["stages"]] == ["first", "second"]
     assert card["command"] == "ntire train ..."
+
+
+def test_the_card_names_the_weights_that_training_began_with(clean, tmp_path):
+    trained(clean, tmp_path / "first", recipe=RECIPE.scaled(iterations=2))
+    earlier = tmp_path / "first" / "weights.safetensors"
+    trained(clean, tmp_path / "second", recipe=RECIPE.scaled(iterations=2), begun_from=earlier)
+    first, second = (tomllib.loads((tmp_path / name / "card.toml").read_text()) for name in ("first", "second"))
+    assert "begun_from" not in first
+    assert second["begun_from"] == {"weights.safetensors": first["sha256"]}
+
+
+def test_pictures_that_stay_as_they_are_do_not_make_validation_infinite(clean, tmp_path):
+    some = replace(RECIPE, degradation=replace(RECIPE.degradation, untouched=0.5))
+    steps = trained(clean, tmp_path / "out", recipe=some.scaled(stages=("first",), iterations=2), seed=2)
+    assert 19 < steps[-1].plain_psnr_db < 22
+    card = tomllib.loads((tmp_path / "out" / "card.toml").read_text())
+    assert card["validation"]["pictures"] == 1, "of two, one is damaged"
+
+
+def test_losses_are_added_and_weighed_by_name():
+    scaled = RECIPE.scaled(losses=parsed_losses(["colour=2", "l1=0.5"]), without=("ssim",))
+    assert [stage.losses for stage in scaled.stages] == [
+        {"l1": 0.5, "colour": 2.0},
+        {"l2": 1.0, "colour": 2.0, "l1": 0.5},
+    ]
+    with pytest.raises(UserError) as caught:
+        parsed_losses(["lpips=1", "l1=much", "ssim", "l2=-1"])
+    said = str(caught.value)
+    assert "no loss lpips that needs no network; there are l1, l2" in said
+    assert all(f"--loss {wrong}: expected NAME=WEIGHT" in said for wrong in ("l1=much", "ssim", "l2=-1"))
+
+
+def test_the_loss_of_colours_sees_tints_and_grids_but_hardly_noise():
+    gray = torch.full((2, 3, 64, 64), 0.5)
+    noise = torch.randn(gray.shape, generator=torch.Generator().manual_seed(0)) * 0.02
+    grid = torch.zeros_like(gray)
+    grid[..., ::2, ::2], grid[..., 1::2, ::2] = 0.02, -0.02
+    assert float(colour_loss(gray + 0.02, gray)) == pytest.approx(0.02)
+    assert float(colour_loss(gray + grid, gray)) == pytest.approx(0.01), "two of four places are off, their mean is not"
+    assert float(colour_loss(gray + noise, gray)) < 0.002
+    assert float(colour_loss(gray[..., :6, :6] + 0.1, gray[..., :6, :6])) == pytest.approx(0.1), "smaller than a block"
 
 
 def test_samples_do_not_depend_on_workers_or_where_a_run_began(clean):

@@ -40,7 +40,7 @@ from ntire.teams.general.diffusion_trained.regularisers import (
     importance_loss,
     orthogonality,
 )
-from ntire.training import Recipe, Stage
+from ntire.training import Part, Recipe, Stage
 from ntire.training.loop import Settings, train
 from tests.made import scene, write_png
 
@@ -365,7 +365,7 @@ def test_without_a_pass_for_importance_its_loss_says_what_to_do():
 
 
 def test_damages_are_learnt_ascending_by_the_step_that_they_match():
-    names = [stage.name for stage in DiffusionTrainedExperts.recipe.stages]
+    names = [stage.name for stage in DiffusionTrainedExperts.recipe.scaled().stages]
     assert names == [PRETRAIN, IMPORTANCE, *sorted(MATCHING, key=MATCHING.__getitem__)]
     method = DiffusionTrainedExperts(**DiffusionTrained.tiny).eval()
     for module in method.modules():
@@ -389,6 +389,88 @@ def test_damages_are_learnt_ascending_by_the_step_that_they_match():
     method.damage = "foggy"
     with pytest.raises(UserError, match="no step matches 'foggy'. There are: noisy, .*, and unknown"):
         method.deploy()
+
+
+def test_without_a_matching_step_none_is_told_and_all_blocks_generate():
+    method = DiffusionTrained(**DiffusionTrained.tiny)
+    method.matching = "none"
+    begun(method, "hazy")
+    assert method._generating() == method._known().count
+    method.eval()
+    lq = torch.full((1, 3, 8, 8), 0.4)
+    with torch.no_grad():
+        untold = method(lq)
+        method.matching, method.damage = "printed", "unknown"
+        assert torch.equal(method(lq), untold)
+    for matching, expected in (("printed", 47), ("20", 20)):
+        method.matching, method.damage = matching, None
+        method.begin_stage("hazy")
+        assert int(method.get_buffer("step")) == expected
+    for wrong in ("0", "51", "best"):
+        method.matching = wrong
+        with pytest.raises(UserError, match=f"matching={wrong}: expected printed, none, or a step from 1 to 50"):
+            method.begin_stage("hazy")
+
+
+def test_without_decay_all_blocks_generate_and_the_hold_does_not_weaken():
+    method = begun(DiffusionTrained(**DiffusionTrained.tiny), "motion-blurry")
+    assert method._generating() < method._known().count
+    method.decay = 0.0
+    assert method._generating() == method._known().count
+    begun(method, IMPORTANCE)
+    method(method._lq)
+    method.own_loss("generation")
+    begun(method, "motion-blurry")
+    with torch.no_grad():
+        for weight in method.net.parameters():
+            weight += 0.1
+    memory = method.memory()
+    changes = [0.1 * memory[f"importance.{name}"].double() for name, _ in method.net.named_parameters()]
+    expected = sum(float((change + change.square()).sum()) for change in changes)
+    assert method.own_loss("importance").item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_together_every_batch_is_of_one_damage_which_the_network_is_told(tmp_path, clean, monkeypatch):
+    stage = DiffusionTrainedExperts.recipe.stages[-1]
+    assert (stage.name, stage.iterations) == ("together", 1_000_000)
+    assert [part.name for part in stage.parts] == list(MATCHING)
+    parts = tuple(Part(name, Painted(value)) for name, value in (("noisy", 0.25), ("hazy", 0.5), ("rainy", 0.75)))
+    recipe = replace(DiffusionTrainedExperts.recipe, stages=(replace(stage, parts=parts, losses={"l1": 1.0}),))
+    recipe = recipe.scaled(stages=("together",), iterations=12, batch=3, patch=8)
+    seen = []
+
+    class Watched(DiffusionTrained):
+        def begin_step(self, lq, gt, rng):
+            super().begin_step(lq, gt, rng)
+            seen.append((int(self.get_buffer("step")), {round(float(value), 2) for value in lq.unique()}))
+
+    def run(out, stop_after=None):
+        def report(step):
+            if step.iteration == stop_after:
+                raise KeyboardInterrupt
+
+        train(Watched(**DiffusionTrained.tiny), recipe, Settings(clean, out, held_out=1, save_every=4), report)
+
+    run(tmp_path / "whole")
+    told = {MATCHING["noisy"]: {0.25}, MATCHING["hazy"]: {0.5}, MATCHING["rainy"]: {0.75}}
+    assert all(told[step] == values for step, values in seen), "one damage a batch, and that one is told"
+    assert len({step for step, _ in seen}) == 3
+    whole = list(seen)
+    seen.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", stop_after=4)
+    run(tmp_path / "stopped")
+    assert seen == whole, "a run that goes on draws the same"
+
+
+class Painted:
+    """Makes every picture one gray."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, gt, rng):
+        return torch.full_like(gt, self.value), gt
 
 
 SHORT = replace(

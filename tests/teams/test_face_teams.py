@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ntire import UserError
+from ntire.commands.restoring import run
 from ntire.method import catalogue
 from ntire.method.face_alignment import TEMPLATE
 from ntire.method.state_dict import fill_from
@@ -314,3 +315,21 @@ def test_real_portraits_are_restored_at_their_own_size(ntire, small_hh, data, tm
     assert ran.code == 0, ran.err
     for path in pictures:
         assert read_pixels(tmp_path / "out" / "images" / path.name).shape == read_pixels(path).shape
+
+
+@pytest.mark.parametrize(("variant", "other"), [(None, "codeformer"), ("codeformer", "diffbir")])
+def test_a_run_of_one_expert_of_aiialab_says_so_and_names_the_other(variant, other, tmp_path, monkeypatch):
+    monkeypatch.setenv("NTIRE_WEIGHTS", str(tmp_path / "none"))
+    said = []
+    with pytest.raises(UserError):  # no weights are here
+        run(
+            "AIIALab",
+            "face",
+            write_png(tmp_path / "a.png", scene()),
+            tmp_path / "out",
+            variant=variant,
+            say=said.append,
+        )
+    (line,) = [one for one in said if "one of its two experts" in one]
+    assert f"--variant {variant or 'diffbir'};" in line
+    assert f"the other is --variant {other}" in line

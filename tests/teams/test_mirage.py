@@ -8,7 +8,7 @@ import torch
 from ntire import UserError
 from ntire.method.count import count
 from ntire.runner.prepare import Options, prepare
-from ntire.teams.general.mirage import GatedConv, Mirage, MirageSmall, contrast, covariances
+from ntire.teams.general.mirage import ABLATED, GatedConv, Mirage, MirageSmall, MixedAttention, contrast, covariances
 from ntire.training.loop import start_from
 from ntire.training.sources import pools_of
 from tests.made import scene, write_png
@@ -35,7 +35,7 @@ def test_it_has_the_names_and_shapes_of_the_published_weights(data, method, name
 
 
 def test_a_lightning_checkpoint_fills_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(Mirage.__init__, "__defaults__", (12, 1, 1))
+    monkeypatch.setattr(Mirage.__init__, "__defaults__", (12, 1, 1, ""))
     torch.manual_seed(0)
     trained = Mirage().eval()
     state = {f"net.{name}": value for name, value in trained.state_dict().items()}
@@ -109,3 +109,37 @@ def test_fresh_noise_stands_beside_pairs_as_often_as_the_authors_have_it(tmp_pat
     assert {pool.weight for pool in even} == {1.0}
     ((mixed, _),) = pools_of(recipe.with_folders({"rainy": tmp_path / "rain"}), tmp_path / "clean", 1)
     assert [pool.weight for pool in mixed] == [3 * 9, 3 * 120, 3]
+
+
+@pytest.mark.parametrize("ablation", ["", *ABLATED])
+def test_each_arm_of_its_ablations_lacks_just_what_it_is_called_after(ablation):
+    torch.manual_seed(0)
+    attention = MixedAttention(24, 1, ablation).eval()
+    x = torch.randn(1, 24, 9, 8)
+    parts = x.chunk(len(attention.branches), dim=1)
+    ways = {"att": lambda part: attention.attend(part), "gated": lambda part: attention.gatedcnn(part)}
+    ways["mlp"] = lambda part: attention.mlp(part.flatten(2)).reshape(part.shape)
+    with torch.no_grad():
+        found = [ways[branch](part) for branch, part in zip(attention.branches, parts, strict=True)]
+        if len(found) > 1 and ablation != "no-fusion":
+            found = [one + torch.sigmoid(sum(found) - one) for one in found]
+        expected = attention.project_out(torch.cat(found, 1))
+        assert torch.allclose(attention(x), expected, atol=1e-5)
+    names = {name.split(".")[0] for name, _ in attention.named_parameters()}
+    lacking = {"attention-only": {"gatedcnn", "mlp"}, "no-convolution": {"gatedcnn"}, "no-mlp": {"mlp"}}.get(
+        ablation, set()
+    )
+    assert {"gatedcnn", "mlp"} - names == lacking
+    assert any(name.startswith("alpha") for name in names) == (ablation not in ("attention-only", "no-fusion"))
+
+
+def test_without_spd_the_contrast_is_between_means():
+    torch.manual_seed(0)
+    method = Mirage(**Mirage.tiny, ablation="no-spd").train()
+    method(torch.rand(2, 3, 16, 16))
+    method.own_loss("own").backward()
+    assert method.spd_proj_shallow.weight.shape == (64, 12)
+    assert method.spd_proj_latent.weight.shape == (64, 24)
+    assert float(method.reduce_latent.weight.grad.abs().sum()) > 0
+    with pytest.raises(UserError, match="ablation=no-attention: expected one of attention-only"):
+        Mirage(**Mirage.tiny, ablation="no-attention")

@@ -81,8 +81,9 @@ def test_njust_raw_has_a_heavy_and_a_light_phase():
     assert found.degradation.blur_sides == (3, 5, 7)
     assert found.degradation.channel_gain == (0.8, 1.2)
     assert heavy.degradation is None
-    assert light.degradation.blur_probability < found.degradation.blur_probability
-    assert light.degradation.iso[1] < found.degradation.iso[1]
+    day = {part.name: part for part in light.parts}["day"].degradation
+    assert day.blur_probability < found.degradation.blur_probability
+    assert day.iso[1] < found.degradation.iso[1]
 
 
 def test_xianggkl_has_three_steps():

@@ -10,6 +10,7 @@ resolved as the caveats say.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, get_args
 
 import torch
@@ -23,8 +24,9 @@ from ntire import UserError
 from ntire.method import Cost, Method
 from ntire.picture.weather import Weather
 from ntire.teams.general.diffusion_trained.diffusion import STEPS, Definition, clean_estimate, diffuse, matching_step
-from ntire.teams.general.diffusion_trained.experts import Clock, TimeExperts
+from ntire.teams.general.diffusion_trained.experts import EXPERTS, Clock, TimeExperts
 from ntire.teams.general.diffusion_trained.regularisers import (
+    DECAY,
     Blocks,
     blocks_of,
     generative_blocks,
@@ -34,7 +36,7 @@ from ntire.teams.general.diffusion_trained.regularisers import (
 )
 from ntire.teams.general.diffusion_trained.unet import TimedBlock, TimedUNet
 from ntire.teams.parts.x_restormer import XRestormerBlock, x_restormer
-from ntire.training import Loss, OwnLoss, Recipe, Stage
+from ntire.training import Loss, OwnLoss, Part, Recipe, Stage
 
 MATCHING: Mapping[str, int] = {
     "noisy": 4, "rainy": 8, "jpeg-compressed": 12, "snowy": 15, "uncompleted": 19, "raindrop": 22, "shadowed": 27,
@@ -42,7 +44,7 @@ MATCHING: Mapping[str, int] = {
 }  # fmt: skip
 """The step that each kind of damage matches, as the paper found them; also the order in which they are learnt."""
 PAIRED = ("snowy", "raindrop", "shadowed")
-PRETRAIN, IMPORTANCE = "pretrain", "importance"
+PRETRAIN, IMPORTANCE, TOGETHER = "pretrain", "importance", "together"
 OF_NOISE_50 = 6
 """The step whose noise is that of sigma 50 of 255, which pre-training is validated on."""
 RESTORING: Mapping[Loss, float] = {"l1": 1.0, "generation": 1.0, "orthogonality": 1.0, "importance": 0.2}
@@ -52,6 +54,14 @@ def _stage(word: str, iterations: int) -> Stage:
     """Learning to restore one kind of damage."""
     damage = None if word in PAIRED else Weather(word)
     return Stage(word, iterations, 128, 16, 5e-5, 0.0, RESTORING, degradation=damage, paired=word in PAIRED)
+
+
+def _together() -> Stage:
+    """All kinds of damage at once, as many batches as of one after the other: what the paper compares that order with."""
+    parts = tuple(Part(word, None if word in PAIRED else Weather(word)) for word in MATCHING)
+    return replace(
+        _stage("noisy", 100_000 * len(MATCHING)), name=TOGETHER, parts=parts, one_part_a_batch=True, only_if_asked=True
+    )
 
 
 GENERATION = (
@@ -75,6 +85,10 @@ READING = (
     "Runs for the last kind of damage that was trained, unless `--set damage=...` names another or says unknown.",
     "Snow, raindrops and shadows need paired pictures: `ntire train --pairs snowy=DIR`. Blur, haze, low light, rain and masks "
     "are made from clean ones, where the paper has paired data.",
+    "Ablations of tables 3 and 10: without TMGP, train without the stage pretrain and `--without importance`; without t_mat, "
+    "`--set matching=none` (no step is told; w(t) is then 1); without w_decay, `--set decay=0`; without GEF, `--set mixed=0 "
+    "--without importance`; without L_reg or L_orthog, `--without importance` or orthogonality; of experts and order, see "
+    "their variants.",
     "No weights are public.",
 )
 
@@ -99,7 +113,7 @@ class DiffusionTrained(Method):
     tiling = "global"
     halo = 64
     stride = 8
-    caveats = (
+    caveats: ClassVar[tuple[str, ...]] = (
         "The text does not identify the network: IR-SDE's U-Net at 56 channels has 27.85 M parameters, but 28 % more "
         "multiply-adds than claimed; no usual network has both.",
         *READING,
@@ -110,14 +124,25 @@ class DiffusionTrained(Method):
         source=SOURCE,
         optimiser="adam",
     )
-    settable: ClassVar[Mapping[str, str]] = {"damage": f"what to restore, of {', '.join(MATCHING)}, or unknown"}
+    settable: ClassVar[Mapping[str, str]] = {
+        "damage": f"what to restore, of {', '.join(MATCHING)}, or unknown",
+        "experts": "number of experts for the time step, to train and to run with; 0 for none",
+        "matching": "steps of damage: printed, none, or one number for all; in training, and none at run time, too",
+        "decay": "a of w(t), in training (0.05); 0 lets generation train all blocks",
+        "mixed": "share of the batches that also generate, in training (0.1)",
+        "parts": "number of gradients of either kind that the orthogonality loss compares, in training (2)",
+        "exchanged": "whether the orthogonality loss does what its name says, not what is printed, in training: yes or no",
+    }
     tiny = {"width": 8}
 
-    experts: ClassVar[bool] = False
     block: ClassVar[type[nn.Module]] = TimedBlock
     """Of what the network is made, for counting how deep a weight lies."""
     damage: str | None = None
     """What to restore, a word of MATCHING, if it is not what was trained last; "unknown" tells the network no step."""
+    matching: str = "printed"
+    """Whether restoration is told the steps that the paper prints, none, or one for every damage, which then is a number."""
+    decay: float = DECAY
+    """a of w(t)."""
     mixed: float = 0.1
     """Share of the batches that also generate."""
     parts: int = 2
@@ -125,15 +150,17 @@ class DiffusionTrained(Method):
     exchanged: bool = False
     """Whether the orthogonality loss does what its name says, not what is printed."""
 
-    def __init__(self, width: int = 56) -> None:
+    def __init__(self, width: int = 56, experts: int = 0) -> None:
         super().__init__()
+        if experts < 0:
+            raise UserError(f"experts={experts}: expected 0 or more.")
         self.clock = Clock()
         self.net, levels = self._network(width)
-        if self.experts:
+        if experts:
             for level, here in levels:
-                level.append(TimeExperts(here, self.clock))
+                level.append(TimeExperts(here, self.clock, experts))
         self.register_buffer("step", torch.tensor([MATCHING["noisy"]]))
-        self._stage = ""
+        self._stage = self._kind = ""
         self._memory: dict[str, Tensor] = {}
         self._blocks: Blocks | None = None
         self._generates = False
@@ -156,7 +183,12 @@ class DiffusionTrained(Method):
         """Learn to generate, or to restore the damage that the stage is called after."""
         self._stage = name
         if name in MATCHING:
-            self.get_buffer("step").fill_(MATCHING[name])
+            self.begin_part(name)
+
+    def begin_part(self, name: str) -> None:
+        """Restore this damage from now on."""
+        self._kind = name
+        self.get_buffer("step").fill_(self._matched())
 
     def begin_step(self, lq: Tensor, gt: Tensor, rng: Generator) -> None:
         """Draw noise and steps for generation, and whether this batch generates."""
@@ -168,8 +200,9 @@ class DiffusionTrained(Method):
         if self._blocks is None:
             self.clock.steps = None
             self._blocks = blocks_of(self.net, self.block, lq[:1])
-        if self._stage in MATCHING and int(self._memory.get("stage", torch.tensor(0))) != MATCHING[self._stage]:
-            self._memory["stage"] = torch.tensor(MATCHING[self._stage])
+        number = {**MATCHING, TOGETHER: STEPS + 1}.get(self._stage)
+        if number is not None and int(self._memory.get("stage", torch.tensor(0))) != number:
+            self._memory["stage"] = torch.tensor(number)
             for name, weight in self.net.named_parameters():
                 self._memory[f"before.{name}"] = weight.detach().clone()
 
@@ -205,11 +238,19 @@ class DiffusionTrained(Method):
         restored: Tensor = (self.net(2 * lq - 1) + 1) / 2
         return restored
 
+    def _matched(self) -> int:
+        """The step of the damage that is learnt now; 0 where none is told, as nearly clean pictures have."""
+        if self.matching in ("printed", "none"):
+            return MATCHING[self._kind] if self.matching == "printed" else 0
+        if not (self.matching.isdecimal() and 1 <= int(self.matching) <= STEPS):
+            raise UserError(f"matching={self.matching}: expected printed, none, or a step from 1 to {STEPS}.")
+        return int(self.matching)
+
     def _step_of_damage(self) -> Tensor | None:
+        if self.matching == "none" or self.damage == "unknown":
+            return None
         if self.damage is None:
             return self.get_buffer("step")
-        if self.damage == "unknown":
-            return None
         if self.damage not in MATCHING:
             raise UserError(f"no step matches {self.damage!r}. There are: {', '.join(MATCHING)}, and unknown.")
         return torch.tensor([MATCHING[self.damage]])
@@ -252,7 +293,7 @@ class DiffusionTrained(Method):
                 f"the loss importance needs to know how much generation depends on each weight: train the stage {IMPORTANCE} "
                 "in the same run, or leave the loss out: --without importance."
             )
-        share = generative_share(MATCHING[self._stage])
+        share = generative_share(self._matched(), self.decay)
         weights = dict(self.net.named_parameters())
         return importance_loss(
             weights,
@@ -282,7 +323,7 @@ class DiffusionTrained(Method):
 
     def _generating(self) -> int:
         """How many blocks, from the input on, generation trains now."""
-        return generative_blocks(MATCHING[self._stage], self._known().count)
+        return generative_blocks(self._matched(), self._known().count, self.decay)
 
     def _of(self, name: str) -> int:
         return self._known().of[name]
@@ -337,18 +378,23 @@ class DiffusionTrainedExperts(DiffusionTrained):
 
     variant = "unet-experts"
     claimed: ClassVar[Cost | None] = None
-    caveats = (
+    caveats: ClassVar[tuple[str, ...]] = (
         "Place, gate and form of the experts are not in the paper: ten bottlenecks of a sixth of the width a level, mixed "
         "by a softmax of step and pooled features; they add 1.78 M parameters to the U-Net, the paper 1.8 M to any network.",
+        "Ablations of table 10: without MoE, `--set experts=0`; without TIT, `--stage pretrain --stage importance --stage "
+        "together`, which draws the kind of every batch. The figures of TIT, MoE and GEF have changed rows between tables 3 "
+        "and 10.",
         *READING,
     )
     recipe = Recipe(
         degradation=Weather("noisy"),
-        stages=(*GENERATION, *(_stage(word, 100_000) for word in MATCHING)),
+        stages=(*GENERATION, *(_stage(word, 100_000) for word in MATCHING), _together()),
         source=SOURCE,
         optimiser="adam",
     )
-    experts = True
+
+    def __init__(self, width: int = 56, experts: int = EXPERTS) -> None:
+        super().__init__(width, experts)
 
 
 class DiffusionTrainedNafnet(DiffusionTrainedExperts):
@@ -368,9 +414,9 @@ class DiffusionTrainedNafnet(DiffusionTrainedExperts):
     tiny = {"width": 8, "deep": 2}
     block = NAFBlock
 
-    def __init__(self, width: int = 64, deep: int = 28) -> None:
+    def __init__(self, width: int = 64, deep: int = 28, experts: int = EXPERTS) -> None:
         self._deep = deep
-        super().__init__(width)
+        super().__init__(width, experts)
 
     def _network(self, width: int) -> tuple[nn.Module, list[tuple[nn.Sequential, int]]]:
         net = NAFNet(width=width, enc_blk_nums=[1, 1, 1, self._deep], middle_blk_num=1, dec_blk_nums=[1] * 4)
@@ -401,8 +447,8 @@ class DiffusionTrainedXRestormer(DiffusionTrainedExperts):
     tiny = {"width": 8}
     block = XRestormerBlock
 
-    def __init__(self, width: int = 48) -> None:
-        super().__init__(width)
+    def __init__(self, width: int = 48, experts: int = EXPERTS) -> None:
+        super().__init__(width, experts)
 
     def _network(self, width: int) -> tuple[nn.Module, list[tuple[nn.Sequential, int]]]:
         net = x_restormer(3, 3, width)

@@ -27,18 +27,18 @@ class Clock:
 
 
 class TimeExperts(nn.Module):
-    """x + the sum over ten bottlenecks of share x bottleneck(x); shares follow from the time step and the mean of x.
+    """x + the sum over `count` bottlenecks of share x bottleneck(x); shares follow from the time step and the mean of x.
 
     They start at zero, so that a network that has learnt without them stays as it was.
     """
 
-    def __init__(self, width: int, clock: Clock) -> None:
+    def __init__(self, width: int, clock: Clock, count: int = EXPERTS) -> None:
         super().__init__()
         self.clock = clock
         self.inner = max(width // 6, 1)
-        self.down = nn.Conv2d(width, EXPERTS * self.inner, 1)
-        self.up = nn.Conv2d(EXPERTS * self.inner, width, 1, bias=False)
-        self.gate = nn.Linear(PROMPT + width, EXPERTS)
+        self.down = nn.Conv2d(width, count * self.inner, 1)
+        self.up = nn.Conv2d(count * self.inner, width, 1, bias=False)
+        self.gate = nn.Linear(PROMPT + width, count)
         nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:

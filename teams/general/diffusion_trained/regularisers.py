@@ -15,14 +15,14 @@ from torch import Tensor, nn
 DECAY = 0.05
 
 
-def generative_share(step: int) -> float:
-    """w(t) = exp(-0.05 t): the share of the network that generation trains when the damage matches step t."""
-    return math.exp(-DECAY * step)
+def generative_share(step: int, decay: float = DECAY) -> float:
+    """w(t) = exp(-0.05 t) (eq. 10): the share of the network that generation trains when the damage matches step t."""
+    return math.exp(-decay * step)
 
 
-def generative_blocks(step: int, count: int) -> int:
+def generative_blocks(step: int, count: int, decay: float = DECAY) -> int:
     """How many of `count` blocks, from the input on, generation trains: w(t) of them, rounded up."""
-    return math.ceil(generative_share(step) * count)
+    return math.ceil(generative_share(step, decay) * count)
 
 
 @dataclass

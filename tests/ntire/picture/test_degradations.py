@@ -141,6 +141,15 @@ def test_what_recipes_switch_on_changes_only_what_it_names():
     assert float(ratio) == pytest.approx(0.5, abs=0.06)
 
 
+def test_a_darker_exposure_is_dark_in_the_target_as_well():
+    clean = torch.full((3, 32, 32), 0.6)
+    night, day = (
+        RawDegradation(exposure=(factor, factor), iso=(1, 1), bad_pixel_share=(0, 0)) for factor in (0.02, 1.0)
+    )
+    ratio = srgb_decode(night(clean, seeded(2))[1]).mean() / srgb_decode(day(clean, seeded(5))[1]).mean()
+    assert float(ratio) == pytest.approx(0.02, rel=0.05)
+
+
 def test_noise_levels_are_drawn_and_cut_off_to_8_bits():
     gray = torch.full((3, 100, 100), 0.5)
     rng = seeded()

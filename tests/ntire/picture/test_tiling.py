@@ -82,6 +82,21 @@ def test_tiles_of_a_local_network_give_the_whole_image_at_any_size(height, width
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("blend", [False, True])
+def test_a_reflected_border_hides_padding_with_zeros(blend):
+    blur = nn.Conv2d(3, 3, 3, padding=1, groups=3, bias=False)
+    nn.init.constant_(blur.weight, 1 / 9)
+    gray = torch.full((3, 37, 45), 0.5)
+    for tile in (None, 16):
+        with_line, without = (
+            tiled(blur, gray, tile=tile, halo=4, stride=4, border=border, blend=blend) for border in (0, 1)
+        )
+        assert float(with_line[:, 0].max()) < 0.4
+        assert without.shape == gray.shape
+        assert torch.allclose(without, gray)
+
+
+@torch.no_grad()
 def test_tiles_as_large_as_those_that_run_give_the_very_bits():
     torch.manual_seed(0)
     network, lq = UNet(), torch.rand(3, 603, 802)
