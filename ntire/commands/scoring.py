@@ -13,6 +13,7 @@ import typer
 
 from ntire import UserError
 from ntire.commands.entering import enter, uploads_at
+from ntire.commands.known_references import references_of as references_of
 from ntire.commands.options import AsJson, Device, Key, Out, TrackName, app
 from ntire.commands.restoring import paths_of
 from ntire.commands.screen import (
@@ -366,23 +367,6 @@ def leaderboard(
     from ntire.scoring.phase3 import read_marks, with_phase3
 
     return Board(tuple(with_phase3(lines, read_marks(Path(phase3), rules))))
-
-
-def references_of(track: Track, given: References) -> References:
-    """The references that the user named, else those in `$NTIRE_DATA/<track>/`, else those of the sample set."""
-    from ntire.picture.samples import sample_set
-    from ntire.scoring.references import References
-
-    root = os.environ.get("NTIRE_DATA")
-    folder = Path(root) / track.name if root else None
-    if folder is None and track.samples and given.gt is None and given.lq is None:
-        # Where the user has named pictures, those of the sample set are others.
-        folder = sample_set() / track.inputs
-
-    def found(name: str) -> Path | None:
-        return folder / name if folder and (folder / name).exists() else None
-
-    return References(given.gt or found("gt"), given.lq or found("lq"), given.landmarks or found("landmarks.csv"))
 
 
 def expected_of(scorer: Scorer, given: References, say: Say, detector: DetectorName = "retinaface") -> list[Expected]:
