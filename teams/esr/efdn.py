@@ -40,7 +40,7 @@ class _Folded(nn.Module):
         return activated
 
 
-class Cell(nn.Module):
+class DistillationCell(nn.Module):
     """Edge-enhanced feature distillation block (figure 3)."""
 
     def __init__(self, channels: int) -> None:
@@ -80,7 +80,7 @@ class Efdn(PooledNetwork):
     def __init__(self, channels: int = 48) -> None:
         super().__init__()
         self.head = nn.Conv2d(3, channels, 3, padding=1)
-        self.cells = nn.ModuleList(Cell(channels) for _ in range(4))
+        self.cells = nn.ModuleList(DistillationCell(channels) for _ in range(4))
         self.local_fuse = nn.ModuleList(nn.Conv2d(2 * channels, channels, 1) for _ in range(3))
         self.tail = nn.Sequential(nn.Conv2d(channels, 3 * self.scale**2, 3, padding=1), nn.PixelShuffle(self.scale))
 
