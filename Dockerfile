@@ -1,5 +1,5 @@
 # The scoring machine, pinned: docker build -t ntire . && docker run --gpus all -v "$PWD:/work" ntire doctor
-FROM nvidia/cuda:13.0.1-base-ubuntu24.04
+FROM nvidia/cuda:13.0.1-base-ubuntu24.04 AS installed
 
 RUN apt-get update \
     && apt-get install -y --no-install-recommends bubblewrap libgl1 libglib2.0-0t64 python3 python3-venv \
@@ -10,8 +10,20 @@ COPY ntire /src/ntire
 COPY teams /src/teams
 COPY scoring /src/scoring
 RUN python3 -m venv /opt/ntire \
-    && /opt/ntire/bin/pip install --no-cache-dir --constraint /src/constraints.txt '/src[diffusion,iqa]'
+    && /opt/ntire/bin/pip install --no-cache-dir --constraint /src/constraints.txt '/src[diffusion,iqa,report]'
 
+# A worker of Codabench, with the weights of a track's metrics (docs/codabench.md):
+# docker build --target codabench --build-arg TRACK=face-2025 -t you/ntire-codabench .
+FROM installed AS codabench
+ARG TRACK=
+ENV PATH=/opt/ntire/bin:$PATH NTIRE_WEIGHTS=/opt/weights/ntire TORCH_HOME=/opt/weights/torch HF_HOME=/opt/weights/huggingface
+RUN if [ -n "$TRACK" ]; then ntire weights fetch --track "$TRACK"; fi
+# The platform mounts folders of root's, and starts the command itself.
+WORKDIR /app
+ENTRYPOINT []
+CMD ["ntire", "doctor"]
+
+FROM installed AS ntire
 RUN useradd --create-home --uid 10001 ntire
 USER ntire
 WORKDIR /work

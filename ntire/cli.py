@@ -24,6 +24,7 @@ COMMANDS = {
     "run": "restoring",
     "score": "scoring",
     "leaderboard": "scoring",
+    "codabench": "codabench",
     "check": "reviewing",
     "verify": "reviewing",
     "pack": "reviewing",

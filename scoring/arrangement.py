@@ -18,6 +18,7 @@ from ntire.files import writable_folder
 from ntire.picture.folder import walk
 from ntire.picture.header import Header
 from ntire.picture.image import UnreadableImage, read_header
+from ntire.picture.scale import enlarges, found_in_words
 from ntire.scoring.dataset import DataSet, data_set
 from ntire.scoring.layout import Candidate, Folders, Pair, candidates
 from ntire.scoring.track import Track
@@ -92,9 +93,10 @@ def arranged(track: Track, places: Places) -> list[Arranged]:
     return found
 
 
-def inspected(found: Arranged, multiple: int = 1) -> Arranged:
+def inspected(found: Arranged, multiple: int = 1, scale: int = 1) -> Arranged:
     """The same after a look into every file: pictures that cannot be read, truth of another size, lossy truth under a
-    lossless name; `multiple` is that to which the track's program cuts pictures.
+    lossless name; `multiple` is that to which the track's program cuts pictures, `scale` how many times as large as its input
+    the truth is.
     """
     if found.chosen is None:
         return found
@@ -107,15 +109,16 @@ def inspected(found: Arranged, multiple: int = 1) -> Arranged:
         if source is None or truth is None:
             problems["cannot be read"].append(error)
             continue
-        if (source.height, source.width) != (truth.height, truth.width):
-            sizes = f"{source.height} x {source.width}, its truth {truth.height} x {truth.width}"
-            problems["size"].append(f"{pair.name} is {sizes}")
+        sizes = (source.height, source.width), (truth.height, truth.width)
+        if pair.source != pair.truth and not enlarges(*sizes, scale):
+            shown = found_in_words(sizes[1], sizes[0], scale)
+            problems["size"].append(f"{pair.name} is {source.height} x {source.width}, its truth {shown}")
         if truth.format == "JPEG" and pair.truth is not None and pair.truth.suffix.lower() not in JPEG:
             problems["JPEG"].append(pair.truth.name)
         cut += bool(truth.height % multiple or truth.width % multiple)
     words = {
         "cannot be read": "expected pictures",
-        "size": "expected inputs of the size of their truth",
+        "size": f"expected truth x{scale} of its input" if scale > 1 else "expected inputs of the size of their truth",
         "JPEG": "expected lossless truth, found JPEG data under another suffix",
     }
     told = [f"{words[what]}: {_some(names)}" for what, names in problems.items() if names]

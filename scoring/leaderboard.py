@@ -8,14 +8,17 @@ from dataclasses import dataclass, field, replace
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import Claims
 from ntire.entry.measured import held_against
+from ntire.entry.measured_files import MeasuredFigures
 from ntire.entry.verdict import Standing
-from ntire.scoring.budgets import Spent
+from ntire.scoring.budgets import Name, Spent
+from ntire.scoring.efficiency import NAMES, EntryCost, MeanAtGate, costs_of, lacking, lacking_of_reference
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row, Scored, subset_values
 from ntire.scoring.statistics import Sample, Uncertainty, mean, order, uncertainties
-from ntire.scoring.track import Gate, Track
+from ntire.scoring.track import Gate, Track, score_by
 
 UNVERIFIED = Standing()
+NO_FIGURES = MeasuredFigures()
 BINS = (-math.inf, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, math.inf)
 """Edges of the histogram of margins."""
 
@@ -36,6 +39,14 @@ class GateResult:
     def margin(self) -> int:
         """Failures that would still be allowed; negative for an entry that is not valid."""
         return self.gate.max_failures - self.failed
+
+
+@dataclass(frozen=True)
+class SubRank:
+    """How an entry stands in one of a track's further rankings."""
+
+    total: float | None
+    rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,10 +78,28 @@ class Line:
     uncertainty: Uncertainty | None = None
     by_subset: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """For each metric its means by subset, on tracks where the subsets count alike."""
+    costs: tuple[EntryCost, ...] = ()
+    """What the track's cost terms ask for."""
+    rankings: Mapping[str, SubRank] = field(default_factory=dict)
+    """How it stands in the track's further rankings, by their names."""
 
     @property
     def valid(self) -> bool:
         return not self.problems
+
+    @property
+    def known_costs(self) -> dict[str, float]:
+        """Costs by name, without those that have no value."""
+        return {one.name: one.value for one in self.costs if one.value is not None}
+
+    @property
+    def at_mean_gates(self) -> tuple[MeanAtGate, ...]:
+        """How its means stand at the track's gates on means, data set by data set."""
+        return tuple(
+            MeanAtGate(gate, subset, self.by_subset.get(gate.metric, {}).get(subset))
+            for gate in self.track.mean_gates
+            for subset in gate.least
+        )
 
 
 def line_of(
@@ -82,6 +111,7 @@ def line_of(
     as_published: bool = False,
     verdict: Standing = UNVERIFIED,
     refused: Sequence[str] = (),
+    figures: MeasuredFigures = NO_FIGURES,
 ) -> Line:
     """Average a submission's rows and hold it against the track's gates and budgets.
 
@@ -89,7 +119,7 @@ def line_of(
     ranked. With `as_published`, means are taken as the organisers' program takes them: over the images that are there,
     subset by subset, weighted with the rules' counts, and what is missing has failed no gate. `verdict` is that of
     `ntire verify`, and what it has measured counts instead of claims; `refused` are the rules that the entry breaks beyond
-    its images.
+    its images. `figures` are what organisers measured of it with `bench` and `cost`.
     """
     expected = [row for row in scored.rows if row.status != "unexpected"]
     bad = [row for row in expected if row.status != "ok"]
@@ -118,7 +148,7 @@ def line_of(
         scored.submission.team,
         track,
         {name: found[name] for name in metrics if name in found},
-        track.total(found) if complete else None,
+        track.total(found) if complete and not track.costs else None,
         images=len(expected),
         scored=len(expected) - len(bad),
         notes=(*_notes(scored.rows, as_published), *remarks),
@@ -128,7 +158,9 @@ def line_of(
         versions=versions,
         sample=sample,
         by_subset=by_subset,
+        costs=costs_of(wanted_costs(track), track.cost_at, track.runtime_at, claims, verdict.measured, figures),
     )
+    line = replace(line, notes=(*line.notes, *notes_at_gates(line)))
     return replace(line, problems=(*problems_of(line, [] if as_published else bad), *understated, *refused))
 
 
@@ -169,15 +201,96 @@ def ranked(lines: Sequence[Line]) -> list[Line]:
     """
     ordered: list[Line] = []
     for name in sorted({line.track.name for line in lines}):
-        of_track = [line for line in lines if line.track.name == name]
+        of_track = with_costs([line for line in lines if line.track.name == name])
         able = sorted((line for line in of_track if line.valid and line.total is not None), key=_order)
         placed: list[Line] = []
         for place, line in enumerate(able):
             tied = place > 0 and _order(line)[:-1] == _order(able[place - 1])[:-1]
             placed.append(replace(line, rank=placed[-1].rank if tied else place + 1))
+        placed = _sub_ranked(placed)
         ordered += _with_uncertainty(placed)
         ordered += sorted((line for line in of_track if line not in able), key=_order)
     return ordered
+
+
+def wanted_costs(track: Track) -> list[Name]:
+    """The costs that the track's terms ask for."""
+    return [name for name in NAMES if any(term.cost == name for term in track.cost_terms)]
+
+
+def reference_of(lines: Sequence[Line]) -> Line | None:
+    """The entry of one track that its costs are held against: by its name, else by its team's."""
+    name = lines[0].track.reference.casefold()
+    for key in ("entry", "team"):
+        for line in lines:
+            if name and getattr(line, key).casefold() == name:
+                return line
+    return None
+
+
+def why_no_reference(lines: Sequence[Line]) -> str:
+    """Why nothing can be held against the reference entry of the track of these lines; empty if it can."""
+    track = lines[0].track
+    if not any(term.function != "linear" for term in track.cost_terms):
+        return ""
+    found = reference_of(lines)
+    if found is None:
+        there = ", ".join(line.entry for line in lines[:8]) + (", ..." if len(lines) > 8 else "")
+        return f"expected the reference entry {track.reference} of track {track.name}, found only {there}"
+    missing = lacking_of_reference(track.cost_terms, found.known_costs)
+    return f"the reference entry {found.entry} has no {', '.join(missing)} above 0" if missing else ""
+
+
+def with_costs(lines: Sequence[Line]) -> list[Line]:
+    """Lines of one track with the totals that need to know what the reference entry costs."""
+    if not lines or not (lines[0].track.cost_terms or lines[0].track.rankings):
+        return list(lines)
+    reference = reference_of(lines)
+    known = reference.known_costs if reference else {}
+    why_not = why_no_reference(lines)
+    return [_with_costs(line, known, why_not) for line in lines]
+
+
+def _with_costs(line: Line, reference: Mapping[str, float], why_not: str) -> Line:
+    track, own = line.track, line.known_costs
+    complete = all(name in line.means for name in track.metrics)
+    rankings = {one.name: SubRank(score_by(one.terms, one.costs, line.means, own, reference)) for one in track.rankings}
+    if not track.costs:
+        return replace(line, rankings=rankings)
+    missing = lacking(track.cost_terms, own)
+    unknown = f"{', '.join(missing)} neither measured nor claimed" + (_size_in_words(track, missing))
+    return replace(
+        line,
+        total=track.total(line.means, own, reference) if complete else None,
+        rankings=rankings,
+        problems=tuple(dict.fromkeys((*line.problems, *([unknown] if missing else [])))),
+        notes=tuple(dict.fromkeys((*line.notes, *([f"no total: {why_not}"] if why_not else [])))),
+    )
+
+
+def _size_in_words(track: Track, missing: Sequence[str]) -> str:
+    sized = track.cost_at and {"macs_g", "memory_mb"} & {*missing}
+    return f" at {track.cost_at[0]} x {track.cost_at[1]}" if track.cost_at and sized else ""
+
+
+def _sub_ranked(placed: Sequence[Line]) -> list[Line]:
+    """Ranked entries with their ranks in the track's further rankings."""
+    found = list(placed)
+    for one in placed[0].track.rankings if placed else ():
+        less_is_better = bool(one.costs)
+        totals = [line.rankings[one.name].total if one.name in line.rankings else None for line in placed]
+        known = [total for total in totals if total is not None]
+        for number, total in enumerate(totals):
+            if total is not None:
+                better = sum(other < total if less_is_better else other > total for other in known)
+                ranks = {**found[number].rankings, one.name: SubRank(total, 1 + better)}
+                found[number] = replace(found[number], rankings=ranks)
+    return found
+
+
+def notes_at_gates(line: Line) -> list[str]:
+    """What a reader must know of means that lie at a threshold."""
+    return [note for one in line.at_mean_gates if (note := one.note())]
 
 
 def _with_uncertainty(placed: Sequence[Line]) -> list[Line]:
@@ -238,6 +351,7 @@ def problems_of(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
     for result in line.gates:
         if result.margin < 0:
             found.append(f"gate {result.gate.name}: {result.failed} failed, {result.gate.max_failures} allowed")
+    found += [problem for one in line.at_mean_gates if (problem := one.problem())]
     for budget in line.budgets:
         if budget.value is None:
             found.append(f"budget {budget.name}: not stated, {budget.limit:.10g} allowed")

@@ -13,8 +13,11 @@ from typing import get_args
 
 from ntire import UserError
 from ntire.entry.manifest import MANIFEST, Manifest, Submission
+from ntire.entry.measured_files import figures_beside
 from ntire.files import read_toml
-from ntire.scoring.leaderboard import GateResult, Line, line_of, problems_of
+from ntire.scoring.budgets import Name
+from ntire.scoring.efficiency import EntryCost
+from ntire.scoring.leaderboard import GateResult, Line, line_of, notes_at_gates, problems_of, wanted_costs
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row, Scored, Status
 from ntire.scoring.spreadsheet import Table, read_table
@@ -56,7 +59,7 @@ def published_lines(track: Track, table: str = "", say: Say = lambda line: None)
     return [
         replace(
             line,
-            entry=line.team if teams[line.team] == 1 else f"{line.team} [{row['source']}]",
+            entry=row.get("entry") or (line.team if teams[line.team] == 1 else f"{line.team} [{row['source']}]"),
             notes=(*line.notes, row["source"], *_disagreements(line, row, found)),
         )
         for line, (_, row) in zip(lines, chosen, strict=True)
@@ -94,12 +97,26 @@ def _lines_of_teams(table: Table, track: Track, say: Say) -> list[Line]:
     which counts where cells are empty. Raises UserError that lists every missing column and every cell that is not a number.
     """
     needed = list(dict.fromkeys(term.metric for term in track.terms))
-    if not needed:
+    if not needed and not track.costs:
         raise UserError(f"track {track.name} has no formula: a table of means cannot be ranked by it.")
+    table = _in_our_words(table, track)
     rows = _of_track(table, track, say)
     by_subset = [f"{name}/{subset}" for name in track.known_metrics for subset in track.subsets]
+    costs = {name: _columns_of(name) for name in wanted_costs(track)}
     if track.average == "subsets":
         table.require(["team"])
+        absent: list[str] = [name for name, columns in costs.items() if not {*columns} & {*table.header}]
+        absent += [
+            f"{gate.metric}/{subset}"
+            for gate in track.mean_gates
+            for subset in gate.least
+            if f"{gate.metric}/{subset}" not in table.header
+        ]
+        if absent:
+            raise UserError(
+                f"{table.path}: expected the columns {', '.join(absent)}, as the rules of track {track.name} need them; found "
+                f"{', '.join(table.header)}."
+            )
         if not any(column in table.header for column in (*by_subset, *needed)):
             raise UserError(
                 f"{table.path}: expected the columns team and some of {', '.join((*by_subset, *needed))}; "
@@ -111,12 +128,35 @@ def _lines_of_teams(table: Table, track: Track, say: Say) -> list[Line]:
         table.require(["team", *needed, *(["failed_images"] if own and not ours else [])])
     lines, problems = [], []
     for number, row in rows:
-        cells, wrong = _numbers(table, row, [*track.known_metrics, *by_subset, *_failures(track), "images", "scored"])
+        figures = [column for columns in costs.values() for column in columns]
+        cells, wrong = _numbers(
+            table, row, [*track.known_metrics, *by_subset, *figures, *_failures(track), "images", "scored"]
+        )
         problems += [f"line {number}: {one}" for one in wrong]
         lines.append(_line(row, cells, track))
     if problems:
         raise UserError("\n".join(f"{table.path}: {problem}" for problem in problems))
     return lines
+
+
+def _columns_of(cost: str) -> tuple[str, str]:
+    """Where a table has a cost: in our own by a name that no budget has, in others by its plain name."""
+    return f"cost/{cost}", cost
+
+
+def _in_our_words(table: Table, track: Track) -> Table:
+    """The same table with its columns called as ours are; a table that names only entries has them as teams, too."""
+    names = {
+        theirs: ours for theirs, ours in track.columns.items() if theirs in table.header and ours not in table.header
+    }
+    header = [names.get(column, column) for column in table.header]
+    as_team = "entry" in header and "team" not in header
+    rows = []
+    for number, row in table.rows:
+        own = {names.get(column, column): cell for column, cell in row.items()}
+        # Challenges number their entries: 00_SPAN is team SPAN's.
+        rows.append((number, {**own, "team": re.sub(r"^\d+_(?=.)", "", own["entry"])} if as_team else own))
+    return replace(table, header=(*header, *(["team"] if as_team else [])), rows=tuple(rows))
 
 
 def _of_track(table: Table, track: Track, say: Say) -> list[tuple[int, Mapping[str, str]]]:
@@ -161,6 +201,7 @@ def _line(row: Mapping[str, str], cells: Mapping[str, float], track: Track) -> L
     failed = [(gate, cells.get(f"{gate.name}_failed", cells.get("failed_images"))) for gate in track.gates]
     gates = tuple(GateResult(gate, int(count)) for gate, count in failed if count is not None)
     lacking = [term.metric for term in track.terms if term.metric not in means]
+    costs = tuple(_cost(name, row, cells) for name in wanted_costs(track))
     where = " for all subsets" if track.average == "subsets" else ""
     protocol = row.get("protocol", "")
     own = track.noise.protocol if track.noise else ""
@@ -172,13 +213,22 @@ def _line(row: Mapping[str, str], cells: Mapping[str, float], track: Track) -> L
     images = int(cells.get("images", track.count or 0))
     line = Line(
         row.get("entry") or row["team"], row["team"], track, means, track.total(means), images,
-        int(cells.get("scored", images)), gates=gates, by_subset=by_subset, notes=_listed(row.get("notes", "")),
+        int(cells.get("scored", images)), gates=gates, by_subset=by_subset, notes=_listed(row.get("notes", "")), costs=costs,
     )  # fmt: skip
+    line = replace(line, notes=tuple(dict.fromkeys((*line.notes, *notes_at_gates(line)))))
     # Our own tables say why an entry is not valid; what its numbers say again is not said twice.
     said = _listed(row.get("problems", "")) or (("not valid",) if row.get("valid") == "no" else ())
     return replace(
         line, problems=tuple(dict.fromkeys((*other, *said, *([] if said else reasons), *problems_of(line, []))))
     )
+
+
+def _cost(name: Name, row: Mapping[str, str], cells: Mapping[str, float]) -> EntryCost:
+    """A cost with the source that our own tables state."""
+    column = next((one for one in _columns_of(name) if one in cells), None)
+    if column is None:
+        return EntryCost(name, None, "")
+    return EntryCost(name, cells[column], row.get(f"{column}_source") or "table")
 
 
 def _listed(cell: str) -> tuple[str, ...]:
@@ -207,7 +257,9 @@ def _line_of_images(table: Table, track: Track) -> Line:
         raise UserError("\n".join(f"{table.path}: {problem}" for problem in problems))
     scored = Scored(_submission(table.path, track), tuple(rows), of_set, of_set)
     names = [name for name in metrics if name in of_set or METRICS[name].over == "image"]
-    return line_of(scored, track, names, {}, refused=_refused(table.path))
+    return line_of(
+        scored, track, names, {}, refused=_refused(table.path), figures=figures_beside(table.path.resolve().parent)
+    )
 
 
 _STATUSES: dict[str, Status] = {one: one for kind in get_args(Status) for one in (get_args(kind) or (kind,))}

@@ -7,7 +7,7 @@ from pathlib import Path
 from ntire import UserError
 from ntire.picture.folder import walk
 from ntire.picture.image import read_header
-from ntire.picture.scale import enlarged, expected_in_words, found_in_words, result_size
+from ntire.picture.scale import enlarges, expected_in_words, found_in_words, result_size
 from ntire.scoring.identity import Face, outside, read_landmarks
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.track import Track
@@ -98,8 +98,7 @@ def _wrong_scale(track: Track, one: Expected) -> str:
     lq, gt = (_size(path) if path else None for path in (one.lq, one.gt))
     if lq is None or gt is None:
         return ""
-    size = enlarged(lq, track.scale)
-    if all(0 <= found - wanted < track.scale for found, wanted in zip(gt, size, strict=True)):
+    if enlarges(lq, gt, track.scale):
         return ""
     expected, found = expected_in_words(lq, track.scale), found_in_words(gt, lq, track.scale)
     return f"{one.name}: expected a ground truth of {expected}, found {found}"

@@ -24,7 +24,7 @@ class Uncertainty:
     rank: tuple[int, int]
     """95 % interval."""
     better_than_next: float | None
-    """Share of the resamples in which its total is higher than that of the entry ranked next; None for the last."""
+    """Share of the resamples in which its total is better than that of the entry ranked next; None for the last."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,20 @@ class Sample:
 
 def uncertainties(track: Track, ranked: Sequence[Sample]) -> list[Uncertainty] | None:
     """Intervals for entries in the order of their ranks; None where a total is not finite or there is one image only."""
-    if not ranked:
-        return None
+    if not ranked or track.costs:
+        return None  # what an entry costs is the same whichever images are drawn
     totals = _resampled_totals(track, ranked)
     if totals is None:
         return None
+    sign = 1 if track.better == "higher" else -1
     low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
     found = []
     for number, own in enumerate(totals):
         interval = (float(np.quantile(own, low)), float(np.quantile(own, high)))
         # Its rank in each resample: one more than the entries that are better there.
-        ranks = 1 + (totals > own).sum(axis=0)
+        ranks = 1 + (sign * totals > sign * own).sum(axis=0)
         places = np.quantile(ranks, [low, high], method="nearest")
-        better = float(np.mean(own > totals[number + 1])) if number + 1 < len(totals) else None
+        better = float(np.mean(sign * own > sign * totals[number + 1])) if number + 1 < len(totals) else None
         found.append(Uncertainty(interval, (int(places[0]), int(places[1])), better))
     return found
 
@@ -106,7 +107,10 @@ def sensitivity(track: Track, means: Mapping[str, Mapping[str, float]]) -> dict[
 
 
 def _ranks(track: Track, means: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
-    totals = {entry: track.total(of_entry) for entry, of_entry in means.items()}
+    sign = 1 if track.better == "higher" else -1
+    totals = {
+        entry: None if (total := track.total(of_entry)) is None else sign * total for entry, of_entry in means.items()
+    }
     known = {entry: total for entry, total in totals.items() if total is not None}
     return {entry: 1 + sum(other > total for other in known.values()) for entry, total in known.items()}
 
@@ -123,4 +127,5 @@ def order(track: Track, total: float | None, means: Mapping[str, float]) -> tupl
     ties = (
         -means[name] if METRICS[name].higher_is_better else means[name] for name in track.tie_break if name in means
     )
-    return (-total if total is not None else math.inf, *ties)
+    sign = -1 if track.better == "higher" else 1
+    return (sign * total if total is not None else math.inf, *ties)

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from ntire.files import write_atomically, write_together
-from ntire.scoring.budgets import Spent
+from ntire.scoring.budgets import Name, Spent
+from ntire.scoring.efficiency import as_json as efficiency_as_json
 from ntire.scoring.leaderboard import BINS, Line
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.score import Row
@@ -58,6 +59,8 @@ def leaderboard_frame(lines: Sequence[Line]) -> pd.DataFrame:
     counts = [name for name in frame if name in COUNTS or name.endswith("_failed")]
     words = {"entry", "team", "track", "valid", "reproduced", "problems", "notes", "versions", *counts}
     words |= {name for name in frame if name.endswith("_source")}
+    counts += [name for name in frame if name.startswith("rank/")]
+    words |= {*counts}
     numbers = [name for name in frame if name not in words]
     return frame.astype({"valid": "bool"} | dict.fromkeys(counts, "Int64") | dict.fromkeys(numbers, "float64"))
 
@@ -74,9 +77,11 @@ def cells(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     # An entry with a gap has means of the subsets that are whole, though none of all.
     subsets = [(metric, subset) for metric, subset in by_subset if metric == by_subset[0][0]]
     header += [subset for _, subset in subsets]
+    header += list(dict.fromkeys(one.name for line in lines for one in line.costs))
+    header += [f"rank {name}" for name in _rankings(lines)]
     header += ["failed"] if gates else []
     header += ["images", "remarks"]
-    return header, [_cells(line, metrics, subsets, intervals, gates) for line in lines]
+    return header, [_cells(line, metrics, subsets, intervals, gates, _rankings(lines)) for line in lines]
 
 
 def legend(lines: Sequence[Line]) -> list[str]:
@@ -90,7 +95,12 @@ def legend(lines: Sequence[Line]) -> list[str]:
 
 
 def _cells(
-    line: Line, metrics: Sequence[str], subsets: Sequence[tuple[str, str]], intervals: bool, gates: bool
+    line: Line,
+    metrics: Sequence[str],
+    subsets: Sequence[tuple[str, str]],
+    intervals: bool,
+    gates: bool,
+    rankings: Sequence[str],
 ) -> list[str]:
     row = [_rank(line), line.entry, line.team, line.track.name, _rounded(line.total, line.track.decimals)]
     if intervals:
@@ -98,11 +108,15 @@ def _cells(
         row += [f"{own.total[0]:.3f}..{own.total[1]:.3f}", f"{own.rank[0]}..{own.rank[1]}"] if own else ["", ""]
     row += [_rounded(line.means.get(metric), line.track.decimals) for metric in metrics]
     row += [_rounded(line.by_subset.get(metric, {}).get(subset), line.track.decimals) for metric, subset in subsets]
+    row += [] if not line.costs else [f"{one.value:.4g}" if one.value is not None else "" for one in line.costs]
+    row += [str(line.rankings[name].rank or "") if name in line.rankings else "" for name in rankings]
     if gates:
         row.append("; ".join(f"{result.failed} of {result.gate.max_failures}" for result in line.gates))
     reproduced = [f"reproduced: {line.reproduced}"] if line.reproduced else []
     sources = [f"{one.name} {one.source}" for one in line.budgets if one.source]
     budgets = [f"budgets: {', '.join(sources)}"] if sources else []
+    known = [f"{one.name} {one.source}" for one in line.costs if one.source not in ("", "table")]
+    budgets += [f"costs: {', '.join(known)}"] if known else []
     return [*row, f"{line.scored}/{line.images}", "; ".join([*line.problems, *line.notes, *budgets, *reproduced])]
 
 
@@ -154,6 +168,8 @@ def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
                 for result in line.gates
             ],
             "budgets": [result.as_json() for result in line.budgets],
+            **efficiency_as_json(line.costs, line.at_mean_gates),
+            "rankings": {name: {"total": _finite(one.total), "rank": one.rank} for name, one in line.rankings.items()},
             "uncertainty": None
             if line.uncertainty is None
             else {
@@ -189,14 +205,43 @@ def _columns(lines: Sequence[Line]) -> pd.DataFrame:
     for gate in gates:
         header += [f"{gate}_failed", f"{gate}_margin", f"{gate}_worst"]
     sourced = any(one.source for line in lines for one in line.budgets)
+    costs = list(dict.fromkeys(one.name for line in lines for one in line.costs))
+    rankings = list(dict.fromkeys(name for line in lines for name in line.rankings))
+    at_means = list(dict.fromkeys((one.gate.name, one.subset) for line in lines for one in line.at_mean_gates))
+    for cost in costs:
+        header += [f"cost/{cost}", f"cost/{cost}_source"]
+    for ranking in rankings:
+        header += [f"total/{ranking}", f"rank/{ranking}"]
+    header += [f"{gate}/{subset}_margin" for gate, subset in at_means]
     for budget in budgets:
         header += [budget, f"{budget}_margin", *([f"{budget}_source"] if sourced else [])]
     subsets = _by_subset(lines)
     header += [f"{metric}/{subset}" for metric, subset in subsets]
     header += ["total_low", "total_high", "rank_low", "rank_high", "better_than_next"]
     header += ["images", "scored", "reproduced", "problems", "notes", "versions"]
-    rows = [_columns_of(line, metrics, gates, budgets, subsets, sourced) for line in lines]
+    rows = [
+        [*own[: 6 + len(metrics) + 3 * len(gates)], *_efficiency(line, costs, rankings, at_means),
+         *own[6 + len(metrics) + 3 * len(gates) :]]
+        for line in lines
+        if (own := _columns_of(line, metrics, gates, budgets, subsets, sourced))
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=header, dtype=object)
+
+
+def _efficiency(
+    line: Line, costs: Sequence[Name], rankings: Sequence[str], at_means: Sequence[tuple[str, str]]
+) -> list[Cell]:
+    """Cells of what it costs, of its further ranks, and of its means' margins."""
+    row: list[Cell] = []
+    known = {one.name: one for one in line.costs}
+    for cost in costs:
+        one = known.get(cost)
+        row += [one.value, one.source or None] if one else [None] * 2
+    for ranking in rankings:
+        own = line.rankings.get(ranking)
+        row += [own.total, own.rank] if own else [None] * 2
+    margins = {(one.gate.name, one.subset): one.margin for one in line.at_mean_gates}
+    return [*row, *map(margins.get, at_means)]
 
 
 def _columns_of(
@@ -224,6 +269,11 @@ def _columns_of(
     versions = "; ".join(f"{name}: {version}" for name, version in line.versions.items())
     problems, notes = "; ".join(line.problems), "; ".join(line.notes)
     return [*row, line.images, line.scored, line.reproduced, problems, notes, versions]
+
+
+def _rankings(lines: Sequence[Line]) -> list[str]:
+    """The further rankings of the tracks."""
+    return list(dict.fromkeys(name for line in lines for name in line.rankings))
 
 
 def _metrics(lines: Sequence[Line]) -> list[str]:

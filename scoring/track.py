@@ -18,6 +18,7 @@ from ntire.picture.suffixes import in_words as formats_in_words
 from ntire.scoring.budgets import Budgets as Budgets
 from ntire.scoring.budgets import Positive
 from ntire.scoring.dataset import DATA_SETS, DataSet
+from ntire.scoring.efficiency import CostTerm, MeanGate, cost_total
 from ntire.scoring.metrics import DEPTH_RULE, METRICS
 from ntire.text import markdown_table, meant
 
@@ -70,6 +71,18 @@ class Gate(_Rules):
     """By subset; an image fails strictly below it."""
     max_failures: Annotated[int, Field(ge=0)]
     """An entry with more failed images is not valid. A missing or unreadable image has failed."""
+
+
+class Ranking(_Rules):
+    """A ranking beside the main one, by terms of its own; the same gates hold."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    terms: tuple[Term, ...] = ()
+    costs: tuple[CostTerm, ...] = ()
+
+    def in_words(self) -> str:
+        """Its formula."""
+        return _summed(self.terms, self.costs)
 
 
 class Noise(_Rules):
@@ -167,7 +180,23 @@ class Track(_Rules):
     also: tuple[str, ...] = ()
     """Metrics of the papers' tables beside those, which are computed where they are asked for."""
     terms: tuple[Term, ...] = ()
+    costs: tuple[CostTerm, ...] = ()
+    """Terms of the total over what a method costs."""
+    reference: str = ""
+    """The entry, or the team of one, whose costs the others are held against."""
+    cost_at: tuple[int, int] | None = None
+    """Height and width of the input that multiply-adds and memory of the cost terms are for."""
+    runtime_at: tuple[int, int] | None = None
+    """The same for runtimes; by default that of the inputs as they are."""
+    better: Literal["higher", "lower"] = "higher"
+    """Which totals are better; those of cost terms are, if lower."""
+    rankings: tuple[Ranking, ...] = ()
+    """Sub-tracks: further rankings of the same entries."""
     gates: tuple[Gate, ...] = ()
+    mean_gates: tuple[MeanGate, ...] = ()
+    """Tests of means, each over the images of one subset."""
+    columns: dict[str, str] = {}
+    """What published tables call a column that ours call otherwise, such as `flops_g = "macs_g"`."""
     budgets: Budgets = Budgets()
     final: Final | None = None
     """The part that is judged by people and by cost, where there is one; see `ntire leaderboard --phase3`."""
@@ -188,7 +217,9 @@ class Track(_Rules):
         for name in (*self.known_metrics, *self.whole):
             if name not in METRICS:
                 raise ValueError(f"unknown metric {name!r}; there are: {', '.join(METRICS)}")
-        used = [*(term.metric for term in self.terms), *(gate.metric for gate in self.gates), *self.tie_break]
+        terms = [*self.terms, *(term for one in self.rankings for term in one.terms)]
+        used = [*(term.metric for term in terms), *(gate.metric for gate in self.gates), *self.tie_break]
+        used += [gate.metric for gate in self.mean_gates]
         for name in used:
             if name not in self.metrics:
                 raise ValueError(f"{name!r} is used but is not among the track's metrics")
@@ -197,6 +228,7 @@ class Track(_Rules):
                 raise ValueError(f"gate {gate.name!r} needs one threshold for each of: {', '.join(self.subsets)}")
             if METRICS[gate.metric].over == "set":
                 raise ValueError(f"gate {gate.name!r}: {gate.metric!r} has no value for an image")
+        self._costs_are_consistent()
         if self.average == "subsets" and not self.subsets:
             raise ValueError("an average over subsets needs to know them: subsets is empty")
         for name in self.noises:
@@ -211,6 +243,30 @@ class Track(_Rules):
         if not self.verified and not self.remark:
             raise ValueError("a track that is not verified needs a remark that says why")
         return self
+
+    def _costs_are_consistent(self) -> None:
+        for gate in self.mean_gates:
+            if self.average != "subsets":
+                raise ValueError(f'mean gate {gate.name!r} needs means by subset: average is not "subsets"')
+            for subset in gate.least:
+                if subset not in self.subsets:
+                    raise ValueError(
+                        f"mean gate {gate.name!r}: {subset!r} is not among the data sets: {', '.join(self.subsets) or 'none'}"
+                    )
+            if METRICS[gate.metric].over == "set":
+                raise ValueError(f"mean gate {gate.name!r}: {gate.metric!r} has no mean over images")
+        terms = self.cost_terms
+        if any(term.function != "linear" for term in terms) and not self.reference:
+            raise ValueError("cost terms that are held against a reference need one: reference is empty")
+        if any(term.cost in ("macs_g", "memory_mb") for term in terms) and self.cost_at is None:
+            raise ValueError("cost terms of macs_g and memory_mb need the size `cost_at` that they are for")
+        if self.costs and self.better != "lower":
+            raise ValueError('a total with costs is better if lower: better = "lower"')
+
+    @property
+    def cost_terms(self) -> tuple[CostTerm, ...]:
+        """Of the total and of all further rankings."""
+        return (*self.costs, *(term for one in self.rankings for term in one.costs))
 
     def noise_of(self, subset: str) -> Noise | None:
         """The noise that is added to the clean pictures of a subset, if any."""
@@ -240,11 +296,30 @@ class Track(_Rules):
         weights = {name: 1 if self.average == "subsets" else count for name, count in self.subsets.items()}
         return math.fsum(weights[name] * of_subsets[name] for name in weights) / sum(weights.values())
 
-    def total(self, means: Mapping[str, float]) -> float | None:
-        """The track's score from the metrics' means over all images; None if a term's metric is not there."""
-        if not self.terms or any(term.metric not in means for term in self.terms):
-            return None
-        return math.fsum(term.of(means[term.metric]) for term in self.terms)
+    def total(
+        self,
+        means: Mapping[str, float],
+        costs: Mapping[str, float] | None = None,
+        reference: Mapping[str, float] | None = None,
+    ) -> float | None:
+        """The track's score from the metrics' means over all images and what the entry and the reference cost; None if
+        something that a term needs is not there.
+        """
+        return score_by(self.terms, self.costs, means, costs or {}, reference or {})
+
+
+def score_by(
+    terms: Sequence[Term],
+    costs: Sequence[CostTerm],
+    means: Mapping[str, float],
+    own: Mapping[str, float],
+    reference: Mapping[str, float],
+) -> float | None:
+    """The sum of terms over means and over costs; None without terms, or if something that one needs is not there."""
+    of_costs = cost_total(costs, own, reference)
+    if not (terms or costs) or of_costs is None or any(term.metric not in means for term in terms):
+        return None
+    return math.fsum([*(term.of(means[term.metric]) for term in terms), of_costs])
 
 
 def load_track(name: str) -> Track:
@@ -321,7 +396,11 @@ def sample_track(inputs: str) -> Track | None:
 
 def formula(track: Track) -> str:
     """The total in words, empty for a track without one."""
-    return " + ".join(term.in_words() for term in track.terms)
+    return _summed(track.terms, track.costs)
+
+
+def _summed(terms: Sequence[Term], costs: Sequence[CostTerm]) -> str:
+    return " + ".join([*(term.in_words() for term in terms), *(term.in_words() for term in costs)])
 
 
 def in_words(track: Track) -> str:
@@ -338,7 +417,9 @@ def in_words(track: Track) -> str:
         f"depth      compared in levels of 255: {DEPTH_RULE}",
         f"border     {_border(track)}",
         *([f"cut        inputs and truth about their centre to a multiple of {track.multiple}"] * (track.multiple > 1)),
-        f"total      {formula(track) or 'none'}",
+        f"total      {formula(track) or 'none'}{'; less is better' if track.better == 'lower' else ''}",
+        *([f"costs      {_costs_in_words(track)}"] if track.cost_terms else []),
+        *(f"ranking    {one.name}: {one.in_words()}" for one in track.rankings),
         *([f"final      {track.final.in_words()}; {track.final.remark}"] if track.final else []),
     ]
     if track.noise:
@@ -352,6 +433,7 @@ def in_words(track: Track) -> str:
             f"more than {gate.max_failures} failed images are not valid"
         )
     lines += [
+        *(f"gate       {gate.in_words()}" for gate in track.mean_gates),
         *(f"budget     {limit.rule}" for limit in track.budgets.hold({})),
         f"ties       {', then '.join(track.tie_break) or 'share a rank'}",
         f"rounding   {track.decimals} decimals, half to even, for display only",
@@ -370,6 +452,15 @@ def in_words(track: Track) -> str:
     return "\n".join(lines)
 
 
+def _costs_in_words(track: Track) -> str:
+    at = f"multiply-adds and memory for an input of {track.cost_at[0]} x {track.cost_at[1]}" if track.cost_at else ""
+    runtime = (
+        f"runtimes at {track.runtime_at[0]} x {track.runtime_at[1]}" if track.runtime_at else "runtimes of the inputs"
+    )
+    reference = f"the reference is {track.reference}" if track.reference else ""
+    return "; ".join(part for part in (at, runtime, reference) if part)
+
+
 def _border(track: Track) -> str:
     spared = f", but for {', '.join(track.whole)}" if track.border and track.whole else ""
     return f"{track.border} px cut from every side before any metric{spared}"
@@ -384,6 +475,8 @@ def _table(tracks: Iterable[Track]) -> str:
     rows = []
     for track in tracks:
         settings = [f"{gate.metric} gate, at most {gate.max_failures} failed images" for gate in track.gates]
+        settings += [gate.in_words() for gate in track.mean_gates]
+        settings += [f"rankings {', '.join(one.name for one in track.rankings)}"] if track.rankings else []
         settings += [f"scale x{track.scale}"] if track.scale > 1 else []
         settings += [_border(track)] if track.border else []
         settings += [f"cut to a multiple of {track.multiple}"] if track.multiple > 1 else []

@@ -21,6 +21,7 @@ from ntire import UserError, __version__
 from ntire.environment import choose_device, environment
 from ntire.files import sha256_of
 from ntire.method import Method, catalogue
+from ntire.method.settings import configured, set_attributes
 from ntire.picture.image import Pixels
 from ntire.runner.device_worker import Device, RandomTurns, peak_on, restore_one
 from ntire.runner.prepare import Options, prepare
@@ -222,14 +223,14 @@ def _with_settings(method: type[Method], settings: dict[str, str]) -> type[Metho
     """The method as it is with settings of its own, which may be what decides how much it computes."""
     if not settings:
         return method
+    built = configured(method, settings)
 
     def build(self: Method) -> None:
-        method.__init__(self)
-        for name, value in settings.items():
-            setattr(self, name, value)
+        built.__init__(self)
+        set_attributes(self, settings)
 
     body = {"__init__": build, "__module__": method.__module__, "__qualname__": f"{method.__qualname__} {settings}"}
-    made: type[Method] = new_class(method.__name__, (method,), {"abstract": True}, lambda space: space.update(body))
+    made: type[Method] = new_class(method.__name__, (built,), {"abstract": True}, lambda space: space.update(body))
     return made
 
 

@@ -42,7 +42,7 @@ def check_data(track: Track, places: Places) -> list[Arranged]:
     """What is there of a track's data and what is wrong with it, every file of it looked into."""
     from ntire.scoring.arrangement import arranged, inspected
 
-    return [inspected(one, track.multiple_of(one.subset)) for one in arranged(track, places)]
+    return [inspected(one, track.multiple_of(one.subset), track.scale) for one in arranged(track, places)]
 
 
 @data_app.command("list", epilog="Example: [bold]ntire data list --track multi-3[/]")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ntire.benchmark.figures import MeasurePlan
     from ntire.entry.manifest import Submission
     from ntire.entry.measured import Measured
+    from ntire.entry.measured_files import MeasuredFigures
     from ntire.sandbox.child import Backend
     from ntire.sandbox.limits import Limits
     from ntire.scoring.track import Track
@@ -105,3 +106,13 @@ def paths_below(folder: Path | None, track: Track) -> list[Path]:
     from ntire.runner.runner import find_inputs
 
     return [one.path for one in find_inputs([folder], track.inputs)] if folder else []
+
+
+def kept_figures(submission: Submission, given: Path | None) -> MeasuredFigures:
+    """What `bench` and `cost` measured of an entry: in the folder given, else in the results folders beside it."""
+    from ntire.entry.measured_files import MeasuredFigures, figures_beside
+    from ntire.entry.results import place_of, places_of_entry
+
+    folders = dict.fromkeys([*([given] if given else []), *places_of_entry(submission.place)])
+    kept = [figures_beside(place_of(folder, submission.entry)) for folder in folders]
+    return MeasuredFigures(tuple(one for figures in kept for one in figures.found))

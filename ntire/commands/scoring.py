@@ -290,6 +290,7 @@ class _Judge:
 
     def line(self, scorer: Scorer, scored: Scored, metrics: Sequence[str]) -> Line:
         """Its line on the leaderboard, not ranked yet."""
+        from ntire.commands.measured_figures import kept_figures
         from ntire.scoring.leaderboard import line_of
 
         refused = self.entrance.refusals(scored)
@@ -297,6 +298,7 @@ class _Judge:
         made = line_of(
             scored, scorer.track, metrics, scorer.identities(),
             as_published=self.as_published, verdict=standing, refused=refused,
+            figures=kept_figures(scored.submission, self.verdicts),
         )  # fmt: skip
         return replace(made, notes=(*made.notes, *self.entrance.remarks_on(scored.submission)))
 
@@ -345,7 +347,7 @@ def leaderboard(
     those of one table alone; with `phase3`, a table of marks, the total
     is the final of both phases. Raises UserError if there are no such rows, or the marks do not fit.
     """
-    from ntire.scoring.leaderboard import ranked
+    from ntire.scoring.leaderboard import ranked, why_no_reference
     from ntire.scoring.read_back import lines_of, published_lines
     from ntire.scoring.track import load_track
 
@@ -357,6 +359,8 @@ def leaderboard(
     for path in given:
         lines += lines_of(path, rules, say)
     lines += published_lines(rules, table, say) if published else []
+    if why_not := why_no_reference(lines):
+        raise UserError(f"{why_not}. Add its row: its costs are what all others are divided by.")
     if phase3 is None:
         return Board(tuple(ranked(lines)))
     from ntire.scoring.phase3 import read_marks, with_phase3

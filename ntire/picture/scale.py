@@ -37,6 +37,11 @@ def found_in_words(found: Size, lq: Size, scale: int) -> str:
     return f"{shown}, which is x{times}" if times else f"{shown}, which is no multiple of the input"
 
 
+def enlarges(lq: Size, gt: Size, scale: int) -> bool:
+    """Whether a ground truth is so many times as large as its input, but for a rest of less than one pixel of it."""
+    return all(0 <= found - wanted < scale for found, wanted in zip(gt, enlarged(lq, scale), strict=True))
+
+
 def result_size(scale: int, lq: Size | None, gt: Size | None) -> Size:
     """The size of a result by its input, else by its ground truth, of which the rest at the right and at the bottom is cut."""
     if lq is not None:

@@ -3,7 +3,7 @@
     LQ -> RetinaFace -> GFPGAN 1.4 ┐
        -> Real-ESRGAN x2, halved ──┴ pasted -> SwinIR -> 75 steps of Stable Diffusion 2.1 under IRControlNet -> wavelet colour
 
-Report: NTIRE 2025 real-world face restoration; options as in the team's program.
+Report: NTIRE 2025 real-world face restoration, section 3.1, item 2, and table 1; options as in the team's program.
 """
 
 from dataclasses import replace

@@ -3,7 +3,7 @@
     LQ -> SwinIR -> 50 steps of Stable Diffusion 2.1 under IRControlNet (DiffBIR 1 for faces) -> wavelet colour
     LQ -> CodeFormer, w = 1
 
-Report: NTIRE 2025 real-world face restoration (DC-MoE); options as in the team's program.
+Report: NTIRE 2025 real-world face restoration, section 3.1, item 4, and table 1; options as in the team's program (DC-MoE).
 """
 
 from dataclasses import replace

@@ -2,7 +2,7 @@
 
     LQ -> CodeFormer, w = 1 -> SwinIR -> 50 steps of Stable Diffusion 2.1 under IRControlNet -> wavelet colour
 
-Report: NTIRE 2025 real-world face restoration; options as in the team's program.
+Report: NTIRE 2025 real-world face restoration, table 1 and no more; options as in the team's program.
 """
 
 from dataclasses import replace

@@ -2,7 +2,7 @@
 
     LQ -> ControlNet, strength 0.6 -> 28 steps of FLUX.1-dev, guidance 3.5, empty prompt -> RGB
 
-Report: NTIRE 2025 real-world face restoration; options as in the team's own repository.
+Report: NTIRE 2025 real-world face restoration, table 1 and no more; options as in the team's own repository.
 """
 
 from dataclasses import replace

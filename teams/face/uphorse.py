@@ -2,7 +2,7 @@
 
     LQ -> DiffBIR, its SwinIR trained by the team -> StableSR-turbo -> SUPIR at 1536, and back to 512
 
-Report: NTIRE 2025 real-world face restoration (DSS); options as in the team's program.
+Report: NTIRE 2025 real-world face restoration, table 1 and no more; options as in the team's program (DSS).
 """
 
 from dataclasses import replace

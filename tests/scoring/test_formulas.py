@@ -27,12 +27,21 @@ PSNR = [
     ({"psnr": 28.5, "ssim": 0.9, "ssim-skimage": 0.9, "ssim-rgb": 0.9}, 28.5),
     ({"psnr": 0.0, "ssim": 1.0, "ssim-skimage": 1.0}, 0.0),
 ]
+PERCEPTUAL = [
+    (dict(zip(("lpips", "dists", "clipiqa", "maniqa", "musiq", "niqe"), values, strict=True)), by_hand)
+    for values, by_hand in (
+        ((0.2, 0.1, 0.7, 0.5, 70.0, 4.0), 0.8 + 0.9 + 0.7 + 0.5 + 0.7 + 0.6),
+        ((0.3, 0.2, 0.6, 0.4, 60.0, 14.0), 0.7 + 0.8 + 0.6 + 0.4 + 0.6 + 0.0),
+    )
+]
 EXAMPLES = {
     **dict.fromkeys(("raim-2024", "raim-2025-raw", "raim-2025-srgb"), RAIM),
     **dict.fromkeys(("face-2025", "face-2026"), FACE),
     **dict.fromkeys(("demo-raw", "demo-srgb", "denoise", "general"), PSNR),
     **{f"denoise{sigma}{protocol}": PSNR for sigma in ("-15", "-50") for protocol in ("", "-float", "-truncated")},
     **dict.fromkeys(("denoise-25-float", "denoise-25-truncated"), PSNR),
+    "image-sr-x4": [({"psnr-y": 28.5}, 28.5), ({"psnr-y": 0.0}, 0.0)],
+    "image-sr-x4-perceptual": PERCEPTUAL,
     **dict.fromkeys(("mixed", "multi-3", "multi-5", "multi-10", "mixed-reds", "mixed-lolblur", "deblur-gopro"), PSNR),
     **dict.fromkeys(("dehaze-sots", "dehaze-revide", "derain-rain100l", "derain-rain100h", "desnow-realsnow"), PSNR),
     **dict.fromkeys(("low-light-lol-v1", "low-light-lol-v2", "underwater", "denoise-50-daclip"), PSNR),

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
 from typer.testing import CliRunner
 
@@ -112,6 +113,19 @@ def test_the_command_prints_the_confusion_and_json(small, pictures, base, monkey
     # All of one kind, as the paper's table 4 has blurry pictures alone.
     all_hazy = CliRunner().invoke(app, [*words, "--kind", "noisy", "--json"])
     assert list(json.loads(all_hazy.stdout)["kinds"]) == ["noisy"]
+
+
+def test_a_file_of_the_method_s_weights_gives_its_router_alone(small, pictures, base, tmp_path):
+    router = Three.router_from(base, {})
+    others = {"unet.conv_in.weight": torch.zeros(2), "prompt": torch.zeros(3)}
+    named = {f"router.{name}": value.contiguous() for name, value in router.state_dict().items()}
+    save_file(named | others, tmp_path / "trained.safetensors")
+    asked = {"settings": {"correction": "none"}, "limit": 1}
+    found, expected = (
+        route("UIR-LoRA", "general", pictures, weights=weights, **asked)
+        for weights in (tmp_path / "trained.safetensors", base)
+    )
+    assert found == expected
 
 
 def test_what_it_cannot_use_is_told(small, pictures, base, tmp_path):
