@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test reliability setup clean
+.PHONY: demo test reliability gpu setup clean
 
 demo: setup
 	$(BIN)/ntire demo
@@ -20,6 +20,12 @@ MINUTES ?= 15
 SEED ?=
 reliability: setup
 	$(BIN)/python tests/reliability.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# Everything that a GPU can say, most telling first, from a checkout whose Python has torch: the tests for GPUs, networks beside
+# their roofline, pictures a second, the scorer. MINUTES in all; DATA is a folder of clean pictures to train on with the rest.
+gpu: MINUTES = 10
+gpu:
+	$(shell [ -x $(BIN)/python ] && echo $(BIN)/python || echo $(PYTHON)) benchmarks/gpu.py --minutes $(MINUTES) $(if $(DATA),--train $(DATA))
 
 setup: $(VENV)/.ready
 

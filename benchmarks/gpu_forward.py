@@ -10,8 +10,9 @@ inputs and wrote its outputs (eager), once as if only convolutions, products and
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,7 +33,7 @@ from ntire.runner.prepare import Options, prepare
 
 TOUCHES_MEMORY = ("convolution", "mm", "bmm", "addmm", "baddbmm", "pool", "scaled_dot_product", "pixel_shuffle")
 """Operators that a compiler cannot fold into their neighbours."""
-WARM_CALLS, CALLS, SECONDS = 3, 20, 5.0
+WARM_CALLS, WARM_SECONDS, CALLS, SECONDS = 3, 2.0, 20, 5.0
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,21 @@ CASES = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", help="cpu tries the script on small pictures")
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each network, and at least 20 calls")
     parser.add_argument("--json", type=Path, help="write all figures here")
     options = parser.parse_args()
-    if not torch.cuda.is_available():
+    if options.device == "cpu":
+        _as_a_trial(options)
+    elif not torch.cuda.is_available():
         raise SystemExit("this needs a CUDA GPU, and there is none: on a CPU use `ntire bench` and benchmarks/peers.py")
-    others = nvidia.compute_processes("cuda")
+    others = nvidia.compute_processes(options.device)
     if others:
         raise SystemExit(f"somebody else computes on this GPU: {', '.join(f'{one.pid} {one.name}' for one in others)}")
-    ceiling = ceilings(DTYPES[options.precision])
+    few = {"side": 64, "size": 1 << 16} if options.device == "cpu" else {}
+    ceiling = ceilings(DTYPES[options.precision], options.device, **few)
     rows = [measure(case, options, ceiling) for case in CASES]
     _tell(rows, ceiling, options)
 
@@ -80,29 +85,47 @@ class Ceiling:
     bytes: float
 
 
-def ceilings(dtype: torch.dtype, side: int = 8192, size: int = 1 << 30) -> Ceiling:
+def ceilings(dtype: torch.dtype, device: str, side: int = 8192, size: int = 1 << 30) -> Ceiling:
     """Measured, not printed on a box: zeros would be faster than real numbers, so the matrices are random."""
-    first, second = (torch.randn(side, side, device="cuda").to(dtype) for _ in range(2))
-    source = torch.empty(size, dtype=torch.uint8, device="cuda").random_()
+    first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    source = torch.empty(size, dtype=torch.uint8, device=device).random_()
     target = torch.empty_like(source)
     product, copy = median(time_of(lambda: first @ second)), median(time_of(lambda: target.copy_(source)))
     return Ceiling(2 * side**3 / (product / 1e3), 2 * size / (copy / 1e3))
 
 
 def time_of(call: Callable[[], Any], seconds: float = 1.0) -> list[float]:
-    """Milliseconds by events, each on real work of its own, after a warm-up."""
-    for _ in range(WARM_CALLS):
+    """Milliseconds by events, each on real work of its own, after a warm-up of at least 3 calls and 2 s or as long as asked."""
+    warm_until, calls = time.perf_counter() + min(seconds, WARM_SECONDS), 0
+    while calls < WARM_CALLS or time.perf_counter() < warm_until:
         call()
-    torch.cuda.synchronize()
+        calls += 1
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
     times: list[float] = []
     while len(times) < CALLS or sum(times) < seconds * 1e3:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
+        times.append(_one_time(call))
     return times
+
+
+def _one_time(call: Callable[[], Any]) -> float:
+    if not torch.cuda.is_available():
+        began = time.perf_counter()
+        call()
+        return 1e3 * (time.perf_counter() - began)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end))
+
+
+def _as_a_trial(options: argparse.Namespace) -> None:
+    """Everything as on a GPU, on small pictures and for no figure: that the script runs."""
+    global CASES, CALLS
+    CASES, CALLS = tuple(replace(case, size=(96, 128)) for case in CASES[1:2]), 2
+    options.seconds = min(options.seconds, 0.01)
 
 
 @torch.no_grad()
@@ -110,11 +133,13 @@ def measure(case: Case, options: argparse.Namespace, ceiling: Ceiling) -> dict[s
     """Times of one network, its floor here, and what is implied."""
     kind = catalogue.find(case.team, case.track, case.variant)
     dtype = DTYPES[options.precision]
-    method, weights = _filled(kind, dtype)
+    method, weights = _filled(kind, dtype, options.device)
     if options.channels_last:
         method = method.to(memory_format=torch.channels_last)
     lqs = [
-        torch.rand(kind.lq_channels(), *case.size, generator=torch.Generator().manual_seed(number)).to("cuda", dtype)
+        torch.rand(kind.lq_channels(), *case.size, generator=torch.Generator().manual_seed(number)).to(
+            options.device, dtype
+        )
         for number in range(4)  # rotated, so that no cache holds what comes next
     ]
     calls = iter(range(1 << 30))
@@ -126,9 +151,12 @@ def measure(case: Case, options: argparse.Namespace, ceiling: Ceiling) -> dict[s
     def call() -> Tensor:
         return tiled(network, lqs[next(calls) % 4], tile=None, halo=kind.halo, stride=kind.stride)
 
-    torch.cuda.reset_peak_memory_stats()
+    on_gpu = options.device != "cpu"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     times = sorted(time_of(call, options.seconds))
-    peak = torch.cuda.max_memory_allocated() / 2**20
+    # A run has one input there; the others only rotate.
+    peak = (torch.cuda.max_memory_allocated() - 3 * lqs[0].nbytes) / 2**20 if on_gpu else 0.0
     built = on_meta(kind)
     macs = count(kind, case.size, built=built).macs_g or 0.0
     moved = traffic(built.to(dtype), lq_on_meta(kind, case.size).to(dtype))
@@ -157,15 +185,15 @@ def measure(case: Case, options: argparse.Namespace, ceiling: Ceiling) -> dict[s
     }
 
 
-def _filled(kind: type[Method], dtype: torch.dtype) -> tuple[Method, str]:
+def _filled(kind: type[Method], dtype: torch.dtype, device: str) -> tuple[Method, str]:
     precision = next(name for name, one in DTYPES.items() if one == dtype)
     try:
-        return prepare(kind, Options("cuda", precision)).method, "its own"
+        return prepare(kind, Options(device, precision)).method, "its own"
     except UserError:
         torch.manual_seed(0)
         method = kind().eval().requires_grad_(False)
         method.deploy()
-        return method.to("cuda", dtype), "random"
+        return method.to(device, dtype), "random"
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -223,7 +251,7 @@ def _tell(rows: list[dict[str, Any]], ceiling: Ceiling, options: argparse.Namesp
         )
     out = Console(width=None if sys.stdout.isatty() else 180)
     out.print(table)
-    name = torch.cuda.get_device_name()
+    name = "a trial on the CPU" if options.device == "cpu" else torch.cuda.get_device_name()
     out.print(
         f"{name}, {options.precision}{', channels_last' if options.channels_last else ''}, torch {torch.__version__}, CUDA "
         f"{torch.version.cuda}; ceilings here: {ceiling.flops / 1e12:.0f} TFLOP/s, {ceiling.bytes / 1e12:.2f} TB/s",
@@ -233,7 +261,7 @@ def _tell(rows: list[dict[str, Any]], ceiling: Ceiling, options: argparse.Namesp
         if row["median_ms"] < row["floor_ms"] * 0.95:
             out.print(f"not to be believed: {row['team']} {row['track']} is faster than its floor", markup=False)
     if options.json:
-        found = {"gpu": nvidia.state("cuda"), "ceilings": asdict(ceiling), "rows": rows}
+        found = {"gpu": nvidia.state(options.device), "ceilings": asdict(ceiling), "rows": rows}
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 

@@ -40,7 +40,7 @@ class BenchedPart:
 
     name: str
     plain_s: float
-    """CPU seconds of the process, median over the rounds."""
+    """CPU seconds of the process, on a GPU of the wall; median over the rounds."""
     ours_s: float
     ratio: float
     """Median over the rounds of plain / ours."""
@@ -56,18 +56,20 @@ class ScorerReport:
     again_s: float
     """Wall seconds for scoring all entries a second time."""
     harness_share: float
-    """Share of the CPU time that is not spent inside a metric: reading, decoding, bookkeeping, tables."""
+    """Share of the time that is not spent inside a metric: reading, decoding, bookkeeping, tables."""
     images: int
     entries: int
     rounds: int
 
 
-def bench_scorer(folder: Path, names: Sequence[str], images: int, entries: int, rounds: int) -> ScorerReport:
+def bench_scorer(
+    folder: Path, names: Sequence[str], images: int, entries: int, rounds: int, device: str = "cpu"
+) -> ScorerReport:
     """Measure in `folder`, with the caches of weights that the environment names; those must not be a user's own."""
     for name in names:
         random_weights.write(name)
     with _without_hashes(names):
-        field = _Field.make(folder, names, images, entries)
+        field = _Field.make(folder, names, images, entries, device)
         parts = [_part(field, name, rounds) for name in names]
         plain, ours = (sum(getattr(part, side) for part in parts) for side in ("plain_s", "ours_s"))
         parts.append(BenchedPart("all", plain, ours, plain / ours, max(part.difference for part in parts)))
@@ -83,9 +85,10 @@ class _Field:
     submissions: tuple[Submission, ...]
     lq: Path
     landmarks: Path
+    device: str
 
     @classmethod
-    def make(cls, folder: Path, names: Sequence[str], images: int, entries: int) -> "_Field":
+    def make(cls, folder: Path, names: Sequence[str], images: int, entries: int, device: str) -> "_Field":
         from skimage import data
 
         photograph = np.ascontiguousarray(data.astronaut()[:SIDE, :SIDE])  # type: ignore[no-untyped-call]
@@ -113,14 +116,14 @@ class _Field:
             gates=tuple(gates) if "adaface" in names else (),
             source="bench",
         )
-        return cls(track, tuple(submissions), folder / "lq", folder / "landmarks.csv")
+        return cls(track, tuple(submissions), folder / "lq", folder / "landmarks.csv", device)
 
     def ours(
         self, names: Sequence[str], cache: Cache, scorer: Scorer | None = None
     ) -> dict[tuple[str, str, str], float]:
         """Values by (entry, image, metric); a set's value stands under an empty image."""
         expected = expected_images(self.track, References(None, self.lq, self.landmarks), names)
-        scorer = scorer or Scorer(self.track, names, "cpu", cache)
+        scorer = scorer or Scorer(self.track, names, self.device, cache)
         found: dict[tuple[str, str, str], float] = {}
         for scored in scorer.score(self.submissions, expected):
             entry = scored.submission.entry
@@ -137,22 +140,22 @@ class _Field:
 
             def measured(views: Sequence[View]) -> Any:
                 nonlocal inside
-                began = time.process_time()
+                began = _now(self.device)
                 observed = observe(views)
-                inside += time.process_time() - began
+                inside += _now(self.device) - began
                 return observed
 
             instrument.observe = measured  # type: ignore[method-assign]
             return instrument
 
         with Cache(None) as cache:
-            scorer = Scorer(self.track, self.track.metrics, "cpu", cache)
+            scorer = Scorer(self.track, self.track.metrics, self.device, cache)
             for metric in scorer.metrics:
                 timed(scorer._instrument(metric))
             scorer.metrics = [_instant_set(metric) for metric in scorer.metrics]
-            began = time.process_time()
+            began = _now(self.device)
             self.ours(self.track.metrics, cache, scorer)
-            total = time.process_time() - began
+            total = _now(self.device) - began
             clock = time.perf_counter()
             self.ours(self.track.metrics, cache, scorer)
             return 1 - inside / total, time.perf_counter() - clock
@@ -168,7 +171,7 @@ def _part(field: _Field, name: str, rounds: int) -> BenchedPart:
     plain = _PLAIN.get(name, _plain_iqa)(field, name)
     times: dict[str, list[float]] = {"plain": [], "ours": []}
     values: dict[str, dict[tuple[str, str, str], float]] = {}
-    loaded = Scorer(field.track, (name,), "cpu", Cache(None))
+    loaded = Scorer(field.track, (name,), field.device, Cache(None))
     loaded._instrument(METRICS[name])
 
     def run_ours() -> dict[tuple[str, str, str], float]:
@@ -178,9 +181,9 @@ def _part(field: _Field, name: str, rounds: int) -> BenchedPart:
     sides: list[tuple[str, Callable[[], dict[tuple[str, str, str], float]]]] = [("plain", plain), ("ours", run_ours)]
     for number in range(rounds):
         for side, run in sides if number % 2 == 0 else reversed(sides):
-            began = time.process_time()
+            began = _now(field.device)
             values[side] = run()
-            times[side].append(time.process_time() - began)
+            times[side].append(_now(field.device) - began)
     difference = max(abs(values["plain"][key] - values["ours"][key]) for key in values["ours"])
     ratio = median(one / other for one, other in zip(times["plain"], times["ours"], strict=True))
     return BenchedPart(name, median(times["plain"]), median(times["ours"]), ratio, difference)
@@ -192,20 +195,20 @@ def _plain_iqa(field: _Field, name: str) -> Callable[[], dict[tuple[str, str, st
 
     with guarded(name):
         options = {"backbone": str(METRICS[name].paths()["RN50.pt"])} if name == "clipiqa" else {}
-        metric = pyiqa.create_metric(name, device=torch.device("cpu"), **options)
+        metric = pyiqa.create_metric(name, device=torch.device(field.device), **options)
 
     def run() -> dict[tuple[str, str, str], float]:
         found = {}
         for submission in field.submissions:
             for path in sorted(submission.images.glob("*.png")):
-                found[submission.entry, path.stem, name] = float(metric(_tensor(path)))
+                found[submission.entry, path.stem, name] = float(metric(_tensor(path, field.device)))
         return found
 
     return run
 
 
 def _plain_identity(field: _Field, name: str) -> Callable[[], dict[tuple[str, str, str], float]]:
-    gate = METRICS[name].load("cpu", METRICS[name].paths())
+    gate = METRICS[name].load(field.device, METRICS[name].paths())
     assert isinstance(gate, AdaFace)
 
     def embedding(path: Path) -> Any:
@@ -227,7 +230,7 @@ def _plain_fid(field: _Field, name: str) -> Callable[[], dict[tuple[str, str, st
     from scipy.linalg import sqrtm
 
     paths = METRICS[name].paths()
-    inception = Features("cpu", paths["pt_inception-2015-12-05-6726825d.pth"])
+    inception = Features(field.device, paths["pt_inception-2015-12-05-6726825d.pth"])
     mean, covariance = read_statistics(paths["inception_FFHQ_512.pth"])
 
     def run() -> dict[tuple[str, str, str], float]:
@@ -251,8 +254,16 @@ def _plain_fid(field: _Field, name: str) -> Callable[[], dict[tuple[str, str, st
 _PLAIN = {"adaface": _plain_identity, "fid": _plain_fid}
 
 
-def _tensor(path: Path) -> torch.Tensor:
-    return as_batch([read_pixels(path)], torch.device("cpu"))
+def _tensor(path: Path, device: str) -> torch.Tensor:
+    return as_batch([read_pixels(path)], torch.device(device))
+
+
+def _now(device: str) -> float:
+    """Seconds: of the process on a CPU, where others are at work, too; of the wall on a GPU, when it has done its work."""
+    if not device.startswith("cuda"):
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @contextmanager

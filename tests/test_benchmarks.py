@@ -1,5 +1,6 @@
 """That the scripts in benchmarks/ run; how fast anything is, is not for a test to say."""
 
+import argparse
 import importlib.util
 import json
 import subprocess
@@ -86,6 +87,52 @@ def test_every_network_that_is_timed_has_a_time_in_its_report():
         assert claimed.runtime_ms
         assert claimed.runtime_at
         assert claimed.device
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    return loaded("gpu")
+
+
+def test_steps_of_a_gpu_are_bounded_and_written_as_they_come(gpu, monkeypatch, tmp_path, capsys):
+    def step(name, code, seconds=5):
+        return gpu.Step(name, seconds, lambda options, out: ["-c", code, str(out)])
+
+    steps = (
+        step("done", "import sys; open(sys.argv[1], 'w').write('{\"skipped\": \"for a reason\"}')"),
+        step("fails", "raise SystemExit('no such kernel')"),
+        step("hangs", "import time; time.sleep(60)", seconds=1),
+        step("long", "print('{}')", seconds=3600),
+    )
+    monkeypatch.setattr(gpu, "STEPS", steps)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--minutes", "1", "--out", str(tmp_path)])
+    gpu.main()
+    found = json.loads((tmp_path / "a-trial-on-the-cpu.json").read_text())["steps"]
+    assert [said["status"] for said in found.values()] == [
+        "done", "failed with exit code 1", "ended after 2 s", "left out",
+    ]  # fmt: skip
+    table = (tmp_path / "a-trial-on-the-cpu.md").read_text()
+    assert "| done | done |" in table
+    assert "for a reason" in table
+    assert "no such kernel" in table
+    assert capsys.readouterr().out == table
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_pictures_a_second_are_told_with_what_was_lost_for_them(gpu, fast):
+    found = gpu.OWN_STEPS["throughput"](argparse.Namespace(device="cpu", fast=fast))
+    assert found["failed"] == []
+    assert found["pictures_per_s"] > 0 < found["device_ms"]
+    assert (found["effect"] is None) is not fast
+    assert found["levels_off_plain"] == 0 or fast
+    assert "pictures/s" in gpu._in_words({"found": found})
+
+
+def test_without_a_gpu_the_gpus_steps_say_so(gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="needs a CUDA GPU, and there is none"):
+        gpu.main()
 
 
 @pytest.mark.gpu

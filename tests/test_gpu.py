@@ -9,6 +9,7 @@ import torch
 from ntire.method import catalogue
 from ntire.picture.degradations import SrgbDegradation
 from ntire.picture.image import Rounding, as_image, read_pixels
+from ntire.picture.raw import RawFrame
 from ntire.runner.memory_plan import WORKSPACE, footprint
 from ntire.runner.prepare import Options, prepare
 from ntire.runner.runner import Input, find_inputs, run
@@ -140,6 +141,45 @@ def test_cuda_graphs_replay_the_same_pixels_for_every_size_and_past_the_last_tha
     assert levels_apart(tmp_path / "plain", tmp_path / "fast") <= 1
     assert fast.effect is not None
     assert fast.effect.of == ("cuda-graphs",)
+
+
+def test_graphs_of_two_devices_are_each_of_its_own(tmp_path):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    inputs = picture_on_disk(tmp_path / "in", 10)
+    plain = run_on("cuda:0", inputs, tmp_path / "plain", tile=256)
+    fast = run_on("cuda:0,cuda:1", inputs, tmp_path / "fast", tile=256, cuda_graphs=True)
+    assert not plain.failed + fast.failed
+    assert levels_apart(tmp_path / "plain", tmp_path / "fast") <= 1
+
+
+def test_a_raw_frame_with_colours_to_correct_is_that_of_the_cpu_in_tiles_and_blended():
+    samples = (torch.rand(1, 250, 310) * 1023).to(torch.int32).to(torch.uint16)
+    ccm = ((1.6, -0.4, -0.2), (-0.2, 1.5, -0.3), (0.0, -0.5, 1.5))
+    frame = RawFrame(samples, "GRBG", (2.0, 1.0, 1.6), ccm, None, None, (), (64.0,) * 4, 1023.0)
+    for team in ("MiAlgo", "TongJi-IPOE"):
+        kind = catalogue.find(team, "raw")
+        torch.manual_seed(1)
+        method = kind(**kind.tiny).eval().requires_grad_(False)
+        method.tile = 64
+        on_cpu = method.enhance(frame)
+        assert psnr(method.cuda().enhance(frame).cpu(), on_cpu) > 55
+
+
+def test_half_precision_under_a_limit_of_memory_is_measured_against_an_exact_method_under_it(tmp_path):
+    inputs = picture_on_disk(tmp_path / "in", 2)
+    sizes = [sum(value.nbytes for value in part.parameters()) for part in catalogue.find("MiAlgo", "srgb")().children()]
+    summary = run_on("cuda", inputs, tmp_path / "out", precision="bf16", max_memory_gb=1.2 * max(sizes) / 1e9)
+    assert not summary.failed
+    assert summary.effect is not None
+    assert summary.effect.psnr_db > 40
+
+
+def test_a_graph_counts_the_memory_that_its_replays_use(tmp_path):
+    inputs = picture_on_disk(tmp_path / "in", 3)
+    plain = run_on("cuda", inputs, tmp_path / "plain")
+    fast = run_on("cuda", inputs, tmp_path / "fast", cuda_graphs=True)
+    assert fast.results[-1].peak_memory_mb > 0.5 * plain.results[-1].peak_memory_mb
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -4,10 +4,13 @@ import os
 import subprocess
 from dataclasses import dataclass
 
+THROTTLED = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+"""Why clocks are lower than they could be, as newer and as older drivers call it."""
 FIELDS = (
     "name", "uuid", "driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit", "temperature.gpu",
-    "clocks_throttle_reasons.active", "memory.used",
+    THROTTLED[0], "memory.used",
 )  # fmt: skip
+OLDER = tuple(THROTTLED[1] if field == THROTTLED[0] else field for field in FIELDS)
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,16 @@ def compute_processes(device: str) -> list[ComputeProcess] | None:
 
 
 def state(device: str) -> dict[str, str]:
-    """FIELDS of the device as they are now; empty where they cannot be read."""
-    said = _ask(device, f"--query-gpu={','.join(FIELDS)}")
+    """FIELDS of the device as they are now, or OLDER, as a driver answers nothing where it does not know one; empty where they
+    cannot be read.
+    """
+    return _values(device, FIELDS) or _values(device, OLDER)
+
+
+def _values(device: str, fields: tuple[str, ...]) -> dict[str, str]:
+    said = _ask(device, f"--query-gpu={','.join(fields)}")
     values = [cell.strip() for cell in (said or "").strip().split(",")]
-    return dict(zip(FIELDS, values, strict=True)) if len(values) == len(FIELDS) else {}
+    return dict(zip(fields, values, strict=True)) if said and len(values) == len(fields) else {}
 
 
 def _ask(device: str, question: str) -> str | None:

@@ -63,6 +63,8 @@ class Side:
     """The first call of all: lazy imports, compilers and autotuners are in it."""
     walls: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     forwards: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    on_device: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """From integers to integers where the networks run: conversions and tiles included, files and copies not."""
     clocks: list[tuple[float, float]] = field(default_factory=list)
     """Milliseconds of each call, ours and the child's: of the wall on a GPU, of the processor on a CPU, where others may hold
     up the handing over.
@@ -128,6 +130,7 @@ def _side_as_json(side: Side) -> dict[str, Any]:
         "first_call_ms": side.first_ms,
         "end_to_end": asdict(Times.of(side.walls)),
         "forward": asdict(Times.of(side.forwards)) if side.forwards else None,
+        "restore_on_device": asdict(Times.of(side.on_device)) if side.on_device else None,
         "cpu_ms_median": median(side.cpus),
         "memory_mb": side.peaks,
         "outputs": {name: sorted(found) for name, found in side.hashes.items()},
@@ -290,6 +293,8 @@ class BenchChild:
             side.clocks.append((cpu, own["cpu_ms"]) if side.facts["device"] == "cpu" else (wall, own["wall_ms"]))
         if own["forward_ms"] is not None:
             side.forwards[picture.name].append(own["forward_ms"])
+        if own.get("device_ms") is not None:
+            side.on_device[picture.name].append(own["device_ms"])
         side.sizes[picture.name] = own["height"], own["width"]
         side.hashes[picture.name].add(self.made(picture))
         return wall, cpu
@@ -466,7 +471,10 @@ def _warnings(states: Sequence[dict[str, str]]) -> list[str]:
     found = []
     if clocks and max(clocks) > (1 + CLOCK_MAY_DRIFT) * min(clocks):
         found.append(f"the GPU's clock went from {min(clocks):g} to {max(clocks):g} MHz while the clock ran")
-    reasons = {state["clocks_throttle_reasons.active"] for state in busy} - {"0x0000000000000000", "0x0000000000000001"}
+    reasons = {state[name] for state in busy for name in nvidia.THROTTLED if name in state} - {
+        "0x0000000000000000",
+        "0x0000000000000001",
+    }
     if any(reason.startswith("0x") for reason in reasons):
         found.append(f"the GPU was held back: throttle reasons {', '.join(sorted(reasons))}")
     return found

@@ -18,6 +18,9 @@ from ntire import UserError
 from ntire.commands.foreign_code import TRUST, Trust, announce, foreign_tree, is_foreign
 from ntire.commands.options import (
     AsJson,
+    ChannelsLast,
+    CompileNetworks,
+    CudaGraphs,
     Device,
     PrecisionName,
     Team,
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
     from ntire.scoring.track import Track
 
 
-def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -> ScorerReport:
+def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int, device: str = "cpu") -> ScorerReport:
     """Compare the scorer with the plain loop in caches of its own; see `ntire.scoring.bench`."""
     import torch
 
@@ -69,7 +72,7 @@ def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int) -
         # pyiqa fixes its cache when it is imported, which has not happened yet in this process.
         places = {"TORCH_HOME": str(folder / "torch"), "NTIRE_WEIGHTS": str(folder / "weights")}
         os.environ |= places
-        return bench.bench_scorer(folder / "bench", names, images, entries, rounds)
+        return bench.bench_scorer(folder / "bench", names, images, entries, rounds, device)
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,9 @@ def _setup(team: str, track: Track, variant: str | None, options: BenchOptions, 
     run = options.run
     own = {"device": run.device, "precision": run.precision, "tile": run.tile, "bits": run.bits}
     own["weights"] = str(run.weights) if weights and run.weights else None
+    if weights:
+        # The baseline stays what it is.
+        own |= {name: getattr(run, name) for name in ("channels_last", "compiled", "cuda_graphs")}
     return Setup(team, track.inputs, variant, own, options.threads)
 
 
@@ -319,6 +325,9 @@ def bench(
     device: Device = "auto",
     precision: PrecisionName = "fp32",
     tile: Annotated[str, typer.Option(help="Side of the tiles in pixels, auto, or off for the whole image.")] = "auto",
+    channels_last: ChannelsLast = False,
+    compiled: CompileNetworks = False,
+    cuda_graphs: CudaGraphs = False,
     weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for the method and for the baseline.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="A short trial run; do not quote its figures.")] = False,
@@ -344,7 +353,9 @@ def bench(
     that `ntire run` writes. On a CPU, quote the ratio of CPU times.
     """
     if scorer:
-        _bench_scorer(metrics, images, entries, rounds, as_json)
+        from ntire.environment import choose_device
+
+        _bench_scorer(metrics, images, entries, rounds, "cpu" if device == "auto" else choose_device(device), as_json)
         return
     if team is None or track is None:
         raise UserError("say what to measure: --team T --track K times a method; --scorer times the scorer.")
@@ -354,7 +365,10 @@ def bench(
     from ntire.runner.prepare import Options
 
     options = BenchOptions(
-        Options(choose_device(device), precision, parsed_tile(tile), weights=weights),
+        Options(
+            choose_device(device), precision, parsed_tile(tile), weights=weights,
+            channels_last=channels_last, compiled=compiled, cuda_graphs=cuda_graphs,
+        ),
         threads, against, entry, QUICK if quick else FULL, seed, timeout, trust,
     )  # fmt: skip
     announce(team, trust, say)
@@ -370,20 +384,21 @@ def bench(
         raise UserError("\n".join(problems), exit_code=1)
 
 
-def _bench_scorer(metrics: str, images: int, entries: int, rounds: int, as_json: bool) -> None:
+def _bench_scorer(metrics: str, images: int, entries: int, rounds: int, device: str, as_json: bool) -> None:
     from dataclasses import asdict
 
-    report = bench_scorer([name.strip() for name in metrics.split(",")], images, entries, rounds)
+    report = bench_scorer([name.strip() for name in metrics.split(",")], images, entries, rounds, device)
     if as_json:
         print_json(asdict(report))
         return
+    seconds = "CPU s" if device == "cpu" else "s"
     print_table(
-        ["part", "plain loop, CPU s", "ntire, CPU s", "ratio", "largest difference"],
+        ["part", f"plain loop, {seconds}", f"ntire, {seconds}", "ratio", "largest difference"],
         [
             [part.name, f"{part.plain_s:.2f}", f"{part.ours_s:.2f}", f"{part.ratio:.2f} x", f"{part.difference:.1e}"]
             for part in report.parts
         ],
-        prose=["plain loop, CPU s", "ntire, CPU s", "largest difference"],
+        prose=[f"plain loop, {seconds}", f"ntire, {seconds}", "largest difference"],
     )
     out.print(
         f"{report.entries} entries of {report.images} images, median of {report.rounds} rounds; "

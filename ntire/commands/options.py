@@ -111,6 +111,19 @@ Key = Annotated[
 ]
 
 
+ChannelsLast = Annotated[
+    bool, typer.Option("--channels-last", help="Use the channels-last memory layout; reports the effect on pixels.")
+]
+
+
+CompileNetworks = Annotated[
+    bool, typer.Option("--compile", help="Compile the networks with torch.compile; reports the effect on pixels.")
+]
+
+
+CudaGraphs = Annotated[bool, typer.Option("--cuda-graphs", help="Use CUDA graphs; reports the effect on pixels.")]
+
+
 Memory = Annotated[float, typer.Option(min=0.25, help="Memory limit for submitted code, in GiB.")]
 
 

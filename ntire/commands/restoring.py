@@ -12,7 +12,19 @@ import typer
 
 from ntire import UserError
 from ntire.commands.foreign_code import TRUST, Trust, announce, foreign_tree, is_foreign
-from ntire.commands.options import AsJson, PrecisionName, Team, TrackName, Variant, app, parsed_settings, parsed_tile
+from ntire.commands.options import (
+    AsJson,
+    ChannelsLast,
+    CompileNetworks,
+    CudaGraphs,
+    PrecisionName,
+    Team,
+    TrackName,
+    Variant,
+    app,
+    parsed_settings,
+    parsed_tile,
+)
 from ntire.commands.screen import (
     print_json,
     print_summary,
@@ -362,15 +374,9 @@ def run_command(
     precision: PrecisionName = "fp32",
     tile: Annotated[str, typer.Option(help="Side of the tiles in pixels, auto, or off for the whole image.")] = "auto",
     bits: Annotated[Literal["8", "16"], typer.Option(help="Bit depth of the PNGs; challenges expect 8.")] = "8",
-    channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Use the channels-last memory layout; reports the effect on pixels.")
-    ] = False,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the networks with torch.compile; reports the effect on pixels.")
-    ] = False,
-    cuda_graphs: Annotated[
-        bool, typer.Option("--cuda-graphs", help="Use CUDA graphs; reports the effect on pixels.")
-    ] = False,
+    channels_last: ChannelsLast = False,
+    compiled: CompileNetworks = False,
+    cuda_graphs: CudaGraphs = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming an earlier run.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
     given: Annotated[

@@ -239,7 +239,11 @@ def print_bench(report: "BenchReport") -> None:
 
     rows = []
     for side in filter(None, (report.side, report.against)):
-        for what, times in (("end to end", side.walls), ("networks", side.forwards)):
+        for what, times in (
+            ("end to end", side.walls),
+            ("on the device", side.on_device),
+            ("networks", side.forwards),
+        ):
             if times:
                 found = Times.of(times)
                 low, high = found.quartiles_ms

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ntire.picture.image import as_image
+from ntire.picture.image import entering
 from ntire.picture.tiling import tiled
 
 if TYPE_CHECKING:
@@ -32,20 +32,23 @@ class Execution:
     network: Callable[[Tensor], Tensor] | None = None
     """Runs instead of calling the method, as a recorded CUDA graph does."""
     device: torch.device | None = None
-    """Where the parts of a method are moved when they are called, if they take turns there."""
+    """Where it runs, if its parameters do not say so: they take turns there, or there are none."""
     advanced: Callable[[int, int], None] = lambda done, of: None
     """Hears the tiles of a picture that are done, and of how many."""
     making_room: Callable[[], AbstractContextManager[None]] = nullcontext
     """Leaves the device to others meanwhile, if there is a limit on the memory there."""
+    around: Callable[[Callable[[Tensor], Tensor]], Callable[[Tensor], Tensor]] | None = None
+    """Put around `network` by who times it: a clock inside of what is compiled or recorded would be recorded, too."""
 
     def through(self, method: Method, lq: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
         """`forward` over (C, H, W), integers or an image, in tiles; `finish` is applied to every piece of the result."""
         network = self.network or method
+        if self.around is not None:
+            network = self.around(network)
 
         def pieces_through(pieces: Tensor) -> Tensor:
             # Always laid out alike, as compilers see another layout as another input.
-            entering = as_image(pieces).to(method.dtype).contiguous(memory_format=self.memory_format)
-            return network(entering).float()
+            return network(entering(pieces, method.dtype, self.memory_format)).float()
 
         return tiled(
             pieces_through,

@@ -40,6 +40,7 @@ from ntire.picture.png import encode_png as encode_png
 from ntire.picture.suffixes import PICTURES
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 SUFFIXES = PICTURES
@@ -158,6 +159,23 @@ def as_image(pixels: "Pixels | Tensor") -> "Tensor":
     return values.div_(torch.full((), top, device=values.device))
 
 
+def entering(pieces: "Tensor", dtype: "torch.dtype", memory_format: "torch.memory_format") -> "Tensor":
+    """Integers or an image (B, 3, H, W) as a network takes them: `as_image` in the network's dtype and layout."""
+    import torch
+
+    if pieces.dtype == torch.uint8 and pieces.device.type != "cpu":
+        return _divided(pieces, dtype, memory_format)
+    return as_image(pieces).to(dtype).contiguous(memory_format=memory_format)
+
+
+def _divided(levels: "Tensor", dtype: "torch.dtype", memory_format: "torch.memory_format") -> "Tensor":
+    """The same of 8-bit levels in one pass over them: a GPU converts, divides and rearranges at once, a CPU would not."""
+    import torch
+
+    image = torch.empty(levels.shape, dtype=dtype, device=levels.device, memory_format=memory_format)
+    return torch.div(levels, torch.full((), 255.0, device=levels.device), out=image)
+
+
 class Rounding:
     """Rounds pieces of an image where they are, and remembers on their device whether all values were numbers.
 
@@ -180,9 +198,10 @@ class Rounding:
             low, high = values.aminmax()
             self.finite = self.finite.to(low.device, non_blocking=True) & torch.isfinite(low) & torch.isfinite(high)
         levels = values.clamp(0, 1).mul_(2**self.bits - 1).round_()
+        # They lie as in a file, colour by colour of each pixel: to rearrange them now costs nothing, and later a pass.
         if self.bits == 8:
-            return levels.to(torch.uint8)
-        return levels.to(torch.int32).to(torch.uint16)
+            return levels[None].to(torch.uint8, memory_format=torch.channels_last)[0]
+        return levels[None].to(torch.int32, memory_format=torch.channels_last)[0].to(torch.uint16)
 
 
 def check_finite(finite: "Tensor") -> None:

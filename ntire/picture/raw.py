@@ -8,6 +8,7 @@ a PNG holds the mosaic in 16-bit gray. What such a file cannot say of itself sta
 """
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -133,7 +134,7 @@ def demosaic(mosaic: Tensor) -> Tensor:
     masks = torch.zeros(3, height, width, device=mosaic.device)
     for index, channel in enumerate((0, 1, 1, 2)):
         masks[channel, index // 2 :: 2, index % 2 :: 2] = 1
-    window = torch.tensor([1.0, 2.0, 1.0], device=mosaic.device)
+    window = 2 - (torch.arange(3.0, device=mosaic.device) - 1).abs()
     kernel = (window[:, None] * window).expand(3, 1, 3, 3)
     known = F.conv2d((masks * mosaic)[None], kernel, padding=1, groups=3)
     weight = F.conv2d(masks[None], kernel, padding=1, groups=3)
@@ -165,8 +166,15 @@ def correct_colours(image: Tensor, ccm: Matrix) -> Tensor:
     image = image.clamp(0, 1)
     if ccm == IDENTITY:
         return image
-    linear = apply_matrix(torch.tensor(ccm), srgb_decode(image))
+    linear = apply_matrix(_made_on(image.device, ccm), srgb_decode(image))
     return srgb_encode(linear.clamp(0, 1))
+
+
+@lru_cache(maxsize=64)
+def _made_on(device: torch.device, matrix: Matrix) -> Tensor:
+    """A matrix made by its device, once: a copy from the host would wait for all that the device has still to do."""
+    values = [torch.full((), value, dtype=torch.float32, device=device) for row in matrix for value in row]
+    return torch.stack(values).reshape(3, 3)
 
 
 def ccm_from_xyz(camera_from_xyz: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -244,8 +245,8 @@ def _blended(
     advanced: Callable[[int, int], None],
 ) -> Tensor | None:
     """Tiles mixed over ramps, or None if the memory does not suffice: smaller tiles have other ramps, so all are redone."""
-    rows = list(_with_ramps(spans(lq.shape[-2], side, halo, stride), halo, scale))
-    columns = list(_with_ramps(spans(lq.shape[-1], side, halo, stride), halo, scale))
+    rows = list(_with_ramps(spans(lq.shape[-2], side, halo, stride), halo, scale, lq.device))
+    columns = list(_with_ramps(spans(lq.shape[-1], side, halo, stride), halo, scale, lq.device))
     restored: Tensor | None = None
     for above, row in enumerate(rows):
         for left, column in enumerate(columns, 1):
@@ -286,10 +287,23 @@ def overlapping(
             piece = network(x[..., rows, columns])
             if not total.ndim:
                 total = piece.new_zeros(*piece.shape[:2], height, width)
-            each = (along(piece.shape[-2], overlap)[:, None] * along(piece.shape[-1], overlap)).to(piece)
+            each = _window(along, piece.shape[-2], piece.shape[-1], overlap, piece.device, piece.dtype)
             total[..., rows, columns] += piece * each
             weights[rows, columns] += each
     return total / weights
+
+
+@lru_cache(maxsize=16)
+def _window(
+    along: "Callable[[int, int], Tensor]",
+    height: int,
+    width: int,
+    overlap: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Weights of a tile, moved to a device once: each copy would wait for all that it has still to do."""
+    return (along(height, overlap)[:, None] * along(width, overlap)).to(device, dtype)
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -313,14 +327,14 @@ class _Ramped:
     weight: Tensor
 
 
-def _with_ramps(row: list[Interval], halo: int, scale: int) -> Iterator[_Ramped]:
+def _with_ramps(row: list[Interval], halo: int, scale: int, device: torch.device) -> Iterator[_Ramped]:
     # The outer half of the halo is thrown away: it is what the missing context spoils most.
     reach = min([halo // 2, *((span.stop - span.start) // 2 for span in row)])
     end = row[-1].stop
     for span in row:
         low, high = max(span.start - reach, 0), min(span.stop + reach, end)
-        position = (torch.arange(scale * low, scale * high) + 0.5) / scale
-        weight = torch.ones(scale * (high - low))
+        position = (torch.arange(scale * low, scale * high, device=device) + 0.5) / scale
+        weight = torch.ones(scale * (high - low), device=device)
         if reach and span.start > 0:
             weight = weight.minimum((position - (span.start - reach)) / (2 * reach))
         if reach and span.stop < end:
@@ -339,13 +353,14 @@ def pad_reflect(image: Tensor, left: int, right: int, top: int, bottom: int) -> 
         return image
     if image.dtype == torch.uint16:  # older PyTorch cannot pick its elements
         return pad_reflect(image.view(torch.int16), left, right, top, bottom).view(torch.uint16)
-    rows = _mirrored(image.shape[-2], top, bottom).to(image.device)
-    columns = _mirrored(image.shape[-1], left, right).to(image.device)
+    rows = _mirrored(image.shape[-2], top, bottom, image.device)
+    columns = _mirrored(image.shape[-1], left, right, image.device)
     return image.index_select(-2, rows).index_select(-1, columns)
 
 
-def _mirrored(length: int, before: int, after: int) -> Tensor:
+def _mirrored(length: int, before: int, after: int, device: torch.device) -> Tensor:
     """Places in [0, length) of what is seen from `-before` to `length + after` between two mirrors on the outer pixels."""
     period = max(2 * (length - 1), 1)
-    place = torch.arange(-before, length + after) % period
+    # Made where it is used: a copy from the host would wait for all that the device has still to do.
+    place = torch.arange(-before, length + after, device=device) % period
     return torch.where(place < length, place, period - place)

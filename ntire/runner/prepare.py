@@ -143,6 +143,8 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
     method.requires_grad_(False)
     if options.max_memory_gb is None:
         method.to(device, DTYPES[options.precision])
+        if next(method.parameters(), None) is None:
+            method.execution.device = device
     else:
         take_turns(method, device, options.precision, options.max_memory_gb)
     return ready

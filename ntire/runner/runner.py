@@ -246,7 +246,13 @@ def _devices(prepared: Prepared, find: Finder | None, watcher: Watcher) -> list[
 
 def _copies(method: Method, options: Options) -> list[Method]:
     """The method on each of its devices."""
-    return [method, *(copy.deepcopy(method).to(torch.device(device)) for device in options.devices[1:])]
+    copies = [method]
+    for device in map(torch.device, options.devices[1:]):
+        copied = copy.deepcopy(method).to(device)
+        if copied.execution.device is not None:
+            copied.execution.device = device
+        copies.append(copied)
+    return copies
 
 
 def _why_stopped(

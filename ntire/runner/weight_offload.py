@@ -27,11 +27,39 @@ class _Part:
     module: nn.Module
     kept: list[tuple[dict[str, Any], str, Tensor]]
     bytes: int
+    arriving: torch.cuda.Event | None = None
+    """When its weights will be there, if nobody has waited for that yet."""
 
-    def load(self, device: torch.device) -> None:
-        moved = {id(value): _like(value, value.to(device)) for _, _, value in self.kept}
+    def pin(self) -> None:
+        """Keep its weights where a GPU can fetch them by itself, if there is such memory; else copies wait for each other."""
+        try:
+            moved = {id(value): _like(value, value.pin_memory()) for _, _, value in self.kept}
+        except RuntimeError:
+            return
+        self.kept = [(place, name, moved[id(value)]) for place, name, value in self.kept]
+        self.unload()
+
+    def load(self, device: torch.device, up: torch.cuda.Stream | None) -> None:
+        """Copy its weights to the device, on a stream of their own if there is one, where nobody waits for them yet."""
+        if up is None:
+            moved = {id(value): _like(value, value.to(device)) for _, _, value in self.kept}
+        else:
+            # The memory is the computing stream's, so that what other parts leave can be taken at once.
+            moved = {id(value): _like(value, torch.empty_like(value, device=device)) for _, _, value in self.kept}
+            up.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(up):
+                for value in {id(one): one for _, _, one in self.kept}.values():
+                    moved[id(value)].data.copy_(value.data, non_blocking=True)
+                self.arriving = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                self.arriving.record(up)
         for place, name, value in self.kept:
             place[name] = moved[id(value)]
+
+    def wait(self, device: torch.device) -> None:
+        """Let what the device computes from now on wait for its weights."""
+        if self.arriving is not None:
+            torch.cuda.current_stream(device).wait_event(self.arriving)
+            self.arriving = None
 
     def unload(self) -> None:
         for place, name, value in self.kept:
@@ -40,14 +68,22 @@ class _Part:
 
 @dataclass
 class PartsInTurn:
-    """Which parts are on the device, in the order in which they were last called."""
+    """Which parts are on the device, in the order in which they were last called.
+
+    On a GPU the part that followed the last time is fetched while this one computes, if both have room.
+    """
 
     device: torch.device
     limit: int
     """Bytes of weights."""
+    up: torch.cuda.Stream | None = None
+    """What weights are copied on; without, a part is loaded when it is called."""
     present: list[_Part] = field(default_factory=list)
     working: list[_Part] = field(default_factory=list)
     """Those in the middle of a call, which stay: a part may call another."""
+    _lately: tuple[_Part | None, _Part | None] = (None, None)
+    _follows: dict[tuple[_Part | None, _Part | None], _Part] = field(default_factory=dict)
+    """What was called after two others."""
 
     def begin(self, part: _Part) -> None:
         """Bring a part to the device, after as many others have left as must.
@@ -57,23 +93,45 @@ class PartsInTurn:
         if part in self.present:
             self.present.remove(part)
         else:
-            idle = [one for one in self.present if one not in self.working]
-            while sum(one.bytes for one in self.present) + part.bytes > self.limit:
-                if not idle:
-                    names = " and ".join(one.name for one in (*self.working, part))
-                    raise UserError(f"--max-memory: {names} work at once and are more than that together. Allow more.")
-                self.present.remove(idle[0])
-                idle.pop(0).unload()
-            part.load(self.device)
+            if not self._make_room(part):
+                names = " and ".join(one.name for one in (*self.working, part))
+                raise UserError(f"--max-memory: {names} work at once and are more than that together. Allow more.")
+            part.load(self.device, self.up)
+        part.wait(self.device)
         self.present.append(part)
         self.working.append(part)
+        self._follows[self._lately] = part
+        self._lately = self._lately[1], part
+        if self.up is not None:
+            self._fetch_next()
+
+    def _fetch_next(self) -> None:
+        following = self._follows.get(self._lately)
+        if following is None or following in self.present or not self._make_room(following):
+            return
+        following.load(self.device, self.up)
+        self.present.append(following)
+
+    def _make_room(self, part: _Part) -> bool:
+        """Send parts away that do not work, those first that were called longest ago; none if that is not enough."""
+        if sum(one.bytes for one in self.working) + part.bytes > self.limit:
+            return False
+        idle = [one for one in self.present if one not in self.working]
+        while sum(one.bytes for one in self.present) + part.bytes > self.limit:
+            self._send_away(idle.pop(0))
+        return True
+
+    def _send_away(self, part: _Part) -> None:
+        # Its memory is free for what is computed next, which must not come before its copy is over.
+        part.wait(self.device)
+        self.present.remove(part)
+        part.unload()
 
     @contextlib.contextmanager
     def making_room(self) -> Iterator[None]:
         """Take all parts off the device; each comes back when it is called."""
-        for part in self.present:
-            part.unload()
-        self.present.clear()
+        for part in list(self.present):
+            self._send_away(part)
         yield
 
     def end(self, part: _Part) -> None:
@@ -104,7 +162,12 @@ def take_turns(method: Method, device: torch.device, precision: Precision, limit
             + "\n".join(too_large)
             + "\nAllow more, or halve them with --precision bf16."
         )
-    turns = PartsInTurn(device, limit)
+    up = None
+    if device.type == "cuda":
+        up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        for part in parts:
+            part.pin()
+    turns = PartsInTurn(device, limit, up)
     for place, name, value in list(_slots(method, recurse=False)):
         place[name] = _like(value, value.to(device))
     for part in parts:

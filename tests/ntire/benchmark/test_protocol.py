@@ -196,6 +196,12 @@ def test_the_drivers_state_is_recorded_and_absent_drivers_are_no_error(monkeypat
     fake_driver(monkeypatch, tmp_path)
     assert nvidia.compute_processes("cuda") == []
     assert nvidia.state("cuda")["clocks.sm"] == "1980"
+    assert nvidia.state("cuda")[nvidia.THROTTLED[0]] == "0x0000000000000000"
+    # An older driver refuses a question with a field that it does not know.
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.write_text(program.read_text().replace("case", 'case "$*" in *event_reasons*) exit 2 ;; esac\ncase', 1))
+    assert nvidia.state("cuda")["clocks.sm"] == "1980"
+    assert nvidia.state("cuda")[nvidia.THROTTLED[1]] == "0x0000000000000000"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert nvidia.compute_processes("cuda") is None
     assert nvidia.state("cuda") == nvidia.state("cpu") == {}

@@ -1,5 +1,7 @@
 """Parts of a method take turns on the device: here the meta device, which shows where a tensor is and costs nothing."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -28,7 +30,7 @@ class Pipeline(Method):
         self.second = nn.Sequential(nn.Linear(32, 31), nn.BatchNorm1d(1))
         self.third = nn.Linear(64, 32, bias=False)
         self.third.also = self.third.weight
-        self.register_buffer("scale", torch.ones(1))
+        self.register_buffer("gain", torch.ones(1))
         self.seen = []
 
     def forward(self, lq):
@@ -36,7 +38,7 @@ class Pipeline(Method):
             part = getattr(self, name)
             part(torch.zeros(1, 1 if name == "second" else 2, 64 if name == "third" else 32, device=lq.device))
             self.seen.append("".join(one[0] for one in ("first", "second", "third") if self.on_meta(one)))
-        return lq * self.scale
+        return lq * self.gain
 
     def on_meta(self, name):
         return {value.is_meta for value in getattr(self, name).state_dict().values()} == {True}
@@ -62,7 +64,7 @@ def test_with_room_for_one_only_one_is_there(pipeline):
     assert pipeline.seen == ["f", "fs", "fs", "t", "s"]
     assert [part.name for part in turns.present] == ["second"]
     turns.present.pop().unload()
-    after = {name: value for name, value in pipeline.state_dict().items() if name != "scale"}
+    after = {name: value for name, value in pipeline.state_dict().items() if name != "gain"}
     assert all(torch.equal(value, before[name]) for name, value in after.items())
     assert pipeline.third.also is pipeline.third.weight
 
@@ -97,6 +99,84 @@ def test_what_fits_is_moved_once_and_half_precision_halves_what_is_needed(pipeli
     assert take_turns(pipeline, META, "bf16", 9e-6) is None
     assert all(value.is_meta for value in pipeline.state_dict().values())
     assert pipeline.dtype == torch.bfloat16
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    """Stands for CUDA's streams: writes down what waits for what."""
+    log = []
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def wait_stream(self, other):
+            log.append(f"{self.name} waits for {other.name}")
+
+        def wait_event(self, event):
+            log.append(f"{self.name} waits for {event.what}")
+
+    class Event:
+        def record(self, stream):
+            self.what = f"weights on {stream.name}"
+            log.append("copied")
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("compute"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    return Stream("up"), log
+
+
+def test_the_part_that_follows_is_fetched_while_this_one_computes(pipeline, streams):
+    turns = take_turns(pipeline, META, "fp32", 12_400e-9)
+    turns.up, log = streams
+    parts = {name: next(one for one in turns_of(pipeline) if one.name == name) for name in ("first", "second", "third")}
+
+    def call(name):
+        turns.begin(parts[name])
+        turns.end(parts[name])
+        return "".join(sorted(one.name[0] for one in turns.present))
+
+    # The first time round nothing is known of what follows, and each comes when it is called.
+    assert [call(name) for name in ("first", "second", "third")] == ["f", "fs", "st"]
+    assert call("first") == "ft"
+    log.clear()
+    # Second after first is what came before: it is there when first computes, as far as both have room.
+    call("second")
+    call("third")
+    assert call("first") == "fs"
+    assert log[-3:] == ["compute waits for weights on up", "up waits for compute", "copied"]
+    log.clear()
+    assert call("second") == "st"
+    assert log[0] == "compute waits for weights on up", "it is waited for when it is called"
+    assert log[1:3] == ["up waits for compute", "copied"], "and third is fetched meanwhile"
+    assert sum(one.bytes for one in turns.present) <= turns.limit
+
+
+def test_a_part_without_room_beside_the_one_that_works_is_not_fetched(pipeline, streams):
+    turns = take_turns(pipeline, META, "fp32", 8_300e-9)
+    turns.up, _ = streams
+    for part in 3 * turns_of(pipeline):
+        turns.begin(part)
+        assert sum(one.bytes for one in turns.present) <= turns.limit
+        turns.end(part)
+
+
+def test_weights_that_are_on_their_way_are_waited_for_before_their_memory_is_given_away(pipeline, streams):
+    turns = take_turns(pipeline, META, "fp32", 12_400e-9)
+    turns.up, log = streams
+    part = turns_of(pipeline)[0]
+    part.load(META, turns.up)
+    turns.present.append(part)
+    log.clear()
+    with pipeline.execution.making_room():
+        assert log == ["compute waits for weights on up"]
+
+
+def turns_of(pipeline):
+    """The parts, as the hooks of its modules hold them."""
+    hooks = [hook for module in pipeline.children() for hook in module._forward_pre_hooks.values()]
+    return [hook.args[1] for hook in hooks]
 
 
 def test_all_parts_make_room_and_come_back_when_they_are_called(pipeline):
