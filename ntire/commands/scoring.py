@@ -467,6 +467,13 @@ def score_command(
         bool,
         typer.Option("--measure", help="Count and time submitted code in the sandbox; budgets are held against that."),
     ] = False,
+    protocol_diff: Annotated[
+        bool,
+        typer.Option(
+            "--protocol-diff",
+            help="Instead show how border, colour, rounding, window and noise move one entry's numbers.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json beside the entries."""
@@ -474,6 +481,16 @@ def score_command(
 
     if track is not None:
         load_track(track)  # an unknown one is told before anything heavy is imported
+    if protocol_diff:
+        from ntire.commands.protocol_diff import print_protocol_diff, protocol_moves
+        from ntire.scoring.references import References
+
+        if len(submissions) != 1:
+            raise UserError(f"--protocol-diff takes one entry, found {len(submissions)}.")
+        given = References(gt, lq)
+        moved = protocol_moves(submissions[0], track, lambda rules: references_of(rules, given), say)
+        print_protocol_diff(moved, as_json=as_json)
+        return
     from ntire.scoring.tables import as_json as lines_as_json
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]
