@@ -509,7 +509,7 @@ def teams(
     if fidelity:
         _print_fidelity(track, team, as_json=as_json, as_markdown=as_markdown)
         return
-    from ntire.method.catalogue import listed, unpublished
+    from ntire.method.catalogue import folders, listed, unpublished
     from ntire.method.method_table import COLUMNS, facts_of, in_short, markdown
 
     if record:
@@ -520,6 +520,10 @@ def teams(
     if as_markdown:
         out.print(markdown(), markup=False, soft_wrap=True)
         return
+    if track is not None and track not in folders():
+        from ntire.scoring.track import load_track
+
+        track = load_track(track).inputs
     with progress() as bars:
         found = [facts_of(method) for method in bars.track(listed(track), description="counting what is new")]
     if as_json:
