@@ -123,14 +123,15 @@ def ssim_skimage(restored: Pixels, gt: Pixels) -> float:
 
 
 def ssim_skimage_of(on: On, window: int) -> Measure:
-    """The same on luma, with a uniform window of another size."""
+    """The same with a uniform window of another size, on luma or as the mean over R, G, B."""
 
     def measure(restored: Pixels, gt: Pixels) -> float:
         from skimage.metrics import structural_similarity
 
         _at_least(window, gt)
         ours, theirs = (_samples(image, on) for image in (restored, gt))
-        return float(structural_similarity(theirs, ours, win_size=window, data_range=255))  # type: ignore[no-untyped-call]
+        channels = {"channel_axis": 2} if on == "rgb" else {}
+        return float(structural_similarity(theirs, ours, win_size=window, data_range=255, **channels))  # type: ignore[no-untyped-call]
 
     return measure
 

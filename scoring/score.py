@@ -420,6 +420,25 @@ def _groups(
             yield group, references
 
 
+def opened_pairs(
+    track: Track, submission: Submission, expected: Sequence[Expected], source: Source
+) -> Iterator[tuple[Expected, Pixels, Pixels] | Row]:
+    """The pixels of every expected image, restored and truth in levels of 255, or the row that says why it has none."""
+    pictures, twice = _submitted(source.pictures(submission), track)
+    for one in expected:
+        references = _references(track, one)
+        found = _checked(source, submission, pictures, twice, one, references)
+        if isinstance(found, Row) or references.gt is None:
+            yield (
+                found if isinstance(found, Row) else Row(one.name, one.subset, "missing", problem="has no ground truth")
+            )
+            continue
+        try:
+            yield one, found.open(), references.gt.open()
+        except UnreadableImage as error:
+            yield Row(one.name, one.subset, "unreadable", problem=str(error), code="E307")
+
+
 def header_size(opened: tuple[ScoredPicture, Header] | None) -> tuple[int, int] | None:
     """Height and width of a reference, if there is one."""
     return (opened[1].height, opened[1].width) if opened else None

@@ -62,13 +62,14 @@ def data_list(track: TrackName, folders: Folders = None, splits: Splits = None, 
         for one in found
     ]
     print_table(["subset", *state, "data set", "pictures", "published"], rows)
-    for one in found:
-        out.print(f"{one.subset}:", markup=False, highlight=False)
-        for layout in one.known.layouts:
+    for known in {one.known.title: one.known for one in found}.values():
+        subsets = ", ".join(one.subset for one in found if one.known == known)
+        out.print(f"{subsets}:", markup=False, highlight=False)
+        for layout in known.layouts:
             split = f", the inputs that {layout.split} names" if layout.split else ""
             out.print(f"  {layout.name}: {layout.in_words()}{split}", markup=False, highlight=False, soft_wrap=True)
-        if one.known.unconfirmed:
-            out.print(f"  not confirmed: {one.known.unconfirmed}", markup=False, highlight=False, soft_wrap=True)
+        if known.unconfirmed:
+            out.print(f"  not confirmed: {known.unconfirmed}", markup=False, highlight=False, soft_wrap=True)
 
 
 @data_app.command(

@@ -23,8 +23,6 @@ from ntire.commands.options import (
     CudaGraphs,
     Device,
     PrecisionName,
-    Team,
-    TrackName,
     Variant,
     app,
     parsed_settings,
@@ -406,10 +404,18 @@ def _bench_scorer(metrics: str, images: int, entries: int, rounds: int, device: 
     )
 
 
-@app.command("cost", epilog="Example: [bold]ntire cost --team MiAlgo --track raw --at 3072x4096[/]")
+@app.command(
+    "cost",
+    epilog="Examples: [bold]ntire cost --team MiAlgo --track raw --at 3072x4096[/]; [bold]ntire cost --published[/]",
+)
 def cost_command(
-    team: Team,
-    track: TrackName,
+    team: Annotated[
+        str | None, typer.Option("--team", help="A team's name, or a folder with a method.py: ./NAME.")
+    ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option("--track", help="Track: raw, srgb, a full name as in `ntire tracks`, or a TOML's path."),
+    ] = None,
     variant: Variant = None,
     trust: Trust = False,
     at: Annotated[str | None, typer.Option(help="Height x width; by default the report's size.")] = None,
@@ -420,11 +426,22 @@ def cost_command(
     given: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method; may be repeated.")
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Instead print the papers' tables of complexity, our counts beside.")
+    ] = False,
+    table: Annotated[str, typer.Option(help='With --published: one table, such as "MIRAGE table 6".')] = "",
     as_json: AsJson = False,
 ) -> None:
     """Count a method's parameters, multiply-adds by three counters, activations and memory, beside what its report claims
     and its track allows; works without weights or a GPU. Exit code 1 over budget, or when counters disagree.
     """
+    if published or table:
+        from ntire.commands.complexity import print_complexity
+
+        print_complexity(table, as_json=as_json)
+        return
+    if team is None or track is None:
+        raise UserError("say what to count: --team T --track K counts a method; --published prints the papers' tables.")
     refuse_unknown(team, track, variant)
     announce(team, trust, say)
     settings = parsed_settings(given or [])

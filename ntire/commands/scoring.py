@@ -13,6 +13,7 @@ import typer
 
 from ntire import UserError
 from ntire.commands.entering import enter, uploads_at
+from ntire.commands.known_references import references_of as references_of
 from ntire.commands.options import AsJson, Device, Key, Out, TrackName, app
 from ntire.commands.restoring import paths_of
 from ntire.commands.screen import (
@@ -368,23 +369,6 @@ def leaderboard(
     return Board(tuple(with_phase3(lines, read_marks(Path(phase3), rules))))
 
 
-def references_of(track: Track, given: References) -> References:
-    """The references that the user named, else those in `$NTIRE_DATA/<track>/`, else those of the sample set."""
-    from ntire.picture.samples import sample_set
-    from ntire.scoring.references import References
-
-    root = os.environ.get("NTIRE_DATA")
-    folder = Path(root) / track.name if root else None
-    if folder is None and track.samples and given.gt is None and given.lq is None:
-        # Where the user has named pictures, those of the sample set are others.
-        folder = sample_set() / track.inputs
-
-    def found(name: str) -> Path | None:
-        return folder / name if folder and (folder / name).exists() else None
-
-    return References(given.gt or found("gt"), given.lq or found("lq"), given.landmarks or found("landmarks.csv"))
-
-
 def expected_of(scorer: Scorer, given: References, say: Say, detector: DetectorName = "retinaface") -> list[Expected]:
     """The images that every entry must have. Raises UserError for references that are not there."""
     from ntire.picture.folder import in_lines, walk
@@ -483,6 +467,13 @@ def score_command(
         bool,
         typer.Option("--measure", help="Count and time submitted code in the sandbox; budgets are held against that."),
     ] = False,
+    protocol_diff: Annotated[
+        bool,
+        typer.Option(
+            "--protocol-diff",
+            help="Instead show how border, colour, rounding, window and noise move one entry's numbers.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json beside the entries."""
@@ -490,6 +481,16 @@ def score_command(
 
     if track is not None:
         load_track(track)  # an unknown one is told before anything heavy is imported
+    if protocol_diff:
+        from ntire.commands.protocol_diff import print_protocol_diff, protocol_moves
+        from ntire.scoring.references import References
+
+        if len(submissions) != 1:
+            raise UserError(f"--protocol-diff takes one entry, found {len(submissions)}.")
+        given = References(gt, lq)
+        moved = protocol_moves(submissions[0], track, lambda rules: references_of(rules, given), say)
+        print_protocol_diff(moved, as_json=as_json)
+        return
     from ntire.scoring.tables import as_json as lines_as_json
 
     wanted = [name.strip() for name in metrics.split(",") if name.strip()]

@@ -137,6 +137,21 @@ def picture_column(title: str, folder: Path) -> Column:
     return Column(title, {one.name: one.path for one in found})
 
 
+def _known_references(entries: Sequence[Path]) -> tuple[Path | None, Path | None]:
+    """Inputs and truth of the one track that all entries' manifests name, where `score` would find them."""
+    from ntire.commands.known_references import references_of
+    from ntire.entry.manifest import MANIFEST, open_submission
+    from ntire.scoring.references import References
+    from ntire.scoring.track import all_tracks
+
+    named = {open_submission(one).track for one in entries if (one / MANIFEST).is_file()}
+    track = next((one for one in all_tracks() if {one.name} == named), None)
+    if track is None or track.inputs == "raw":
+        return None, None
+    found = references_of(track, References())
+    return found.lq, found.gt
+
+
 @app.command(
     epilog="Examples: [bold]ntire sheet restored/ --lq photos/[/]; "
     "[bold]ntire sheet submissions/Copy-raw submissions/MiAlgo-raw --lq frames/ --gt clean/[/]"
@@ -148,5 +163,10 @@ def sheet(
     limit: Annotated[int, typer.Option(min=1, help="Only the first N pictures.")] = SHOWN,
     file: Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")] = Path("contact-sheet.png"),
 ) -> None:
-    """Put the same pictures side by side, before and after: whole, and a crop at their own pixels."""
+    """Put the same pictures side by side, before and after: whole, and a crop at their own pixels.
+
+    Without --lq and --gt, inputs and truth are those that `score` would find.
+    """
+    if lq is None and gt is None:
+        lq, gt = _known_references(entries)
     out.print(f"pictures side by side: {sheet_of(entries, file, lq=lq, gt=gt, limit=limit, say=say)}", markup=False)

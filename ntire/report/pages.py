@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -50,7 +50,6 @@ class Contents:
     """By track's number: the images that have a place in the report, in its order."""
     one_file: bool
     remarks: Sequence[str] = ()
-    study: Mapping[str, Any] = field(default_factory=dict)
 
     version = __version__
 

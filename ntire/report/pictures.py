@@ -1,6 +1,7 @@
 """The pictures of a report: a small one of each, and where the full one is."""
 
 import base64
+import io
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -62,7 +63,7 @@ class Making:
     """The report's folder; None for one file, which holds its pictures itself."""
     side: int = 160
     """Pixels of a small picture's longer side."""
-    quality: int = 60
+    quality: int = 55
     """Of WebP."""
     full: Full = "link"
 
@@ -118,9 +119,9 @@ def _full(original: Original, making: Making, out: Path) -> str | None:
 
 
 def _webp(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    import cv2
+    from PIL import Image
 
-    done, encoded = cv2.imencode(".webp", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, quality])
-    if not done:
-        raise UserError("a small picture cannot be encoded as WebP by this OpenCV", exit_code=3)
-    return encoded.tobytes()
+    encoded = io.BytesIO()
+    # The second of seven efforts: a third of the time of the usual one, for a quarter more bytes.
+    Image.fromarray(pixels).save(encoded, "WEBP", quality=quality, method=1)
+    return encoded.getvalue()

@@ -188,7 +188,7 @@ def _verified(
     truth_of: InputsOf,
 ) -> Verification:
     if not report.valid:
-        return _refused(report, report.findings)
+        return _refused(report, report.findings, options.seed)
     root = entry
     if not entry.is_dir():
         root = scratch / "entry"
@@ -198,10 +198,12 @@ def _verified(
     try:
         submission = open_submission(root)
     except UserError as error:
-        return _refused(report, (Finding("E201", MANIFEST, "a manifest that names the code", str(error)),))
+        return _refused(
+            report, (Finding("E201", MANIFEST, "a manifest that names the code", str(error)),), options.seed
+        )
     source = submission.manifest.method.file or CODE
     if not (root / source).is_file():
-        return _refused(report, (Finding("E612", source, "the code that made the images", "none"),))
+        return _refused(report, (Finding("E612", source, "the code that made the images", "none"),), options.seed)
     verifier = _Verifier(
         submission, source, report, track or load_track(submission.track), run_on, options, scratch, truth_of
     )
@@ -210,8 +212,8 @@ def _verified(
     return found
 
 
-def _refused(report: Report, findings: Sequence[Finding]) -> Verification:
-    return Verification(report.entry, report.team, report.track, "fail", tuple(findings))
+def _refused(report: Report, findings: Sequence[Finding], seed: int) -> Verification:
+    return Verification(report.entry, report.team, report.track, "fail", tuple(findings), seed=seed)
 
 
 def compare(submitted: Integers, reproduced: Integers) -> dict[str, Any]:

@@ -48,7 +48,15 @@ CRITERIA = {
         Criterion(name="fidelity", question="Which is truer to the input?"),
     ),
 }
-"""One question, or the four things that RAIM's judges looked at; the questions of an opinion score are put otherwise."""
+"""One question, or the four things that RAIM's judges looked at, as they are put for a pair."""
+RANKINGS = {
+    "overall": "Which restoration is the best, which the next best?",
+    "texture": "Which has the most natural texture and detail, which the next?",
+    "colour-noise": "Which is freest of colour noise and smearing, which the next?",
+    "artefacts": "Which is freest of artefacts: worms, blocks, halos? Which the next?",
+    "fidelity": "Which is truest to the input, which the next?",
+}
+"""The same questions, as they are put for a ranking."""
 OPINIONS = {
     "overall": "How good is this restoration?",
     "texture": "How natural are texture and detail?",
@@ -56,6 +64,7 @@ OPINIONS = {
     "artefacts": "How free is it of artefacts: worms, blocks, halos?",
     "fidelity": "How true is it to the input?",
 }
+"""And for an opinion."""
 
 
 class Participant(_Part):
@@ -111,7 +120,7 @@ class Screening(_Part):
     """Of the session answered, at least."""
     anchors_failed: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of anchors not judged worse than what they were made of (first question), at most."""
-    repeats_changed: Annotated[float, Field(ge=0, le=1)] = 0.5
+    repeats_changed: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Share of repeats answered the other way round, at most; for an opinion, off by more than one level."""
     one_side: Annotated[float, Field(ge=0.5, le=1)] = 0.95
     """Share of decided pairs won by the same side, at most."""

@@ -18,6 +18,7 @@ from ntire.study.design import (
     CRITERIA,
     OPINIONS,
     PICTURES,
+    RANKINGS,
     STUDY,
     Access,
     Criterion,
@@ -71,9 +72,10 @@ class Restorations:
 
 def criteria_of(name: str, kind: Kind) -> tuple[Criterion, ...]:
     """The questions of that name, put as the kind of answer needs it."""
-    if kind != "opinion":
+    if kind == "pairs":
         return CRITERIA[name]
-    return tuple(one.model_copy(update={"question": OPINIONS[one.name]}) for one in CRITERIA[name])
+    put = OPINIONS if kind == "opinion" else RANKINGS
+    return tuple(one.model_copy(update={"question": put[one.name]}) for one in CRITERIA[name])
 
 
 def make_study(

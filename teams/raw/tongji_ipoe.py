@@ -43,7 +43,7 @@ class B2FNet(Method):
     weights = (
         Weights(
             "tongji-ipoe.safetensors",
-            sha256="9607fb2cb3aac525144f6bff760f5e15624ab6da5fc301a8b5f8826ec3947dfb",
+            sha256="038693892d37a9e97120555c507da5e49f9fdbce2911457f100426ba34e55edb",
             license="research and education only, as the BSDS500 pictures it is trained on",
             provenance="retrained",
         ),

@@ -33,7 +33,7 @@ class TongJiIpoe(Method):
     weights = (
         Weights(
             "tongji-ipoe.safetensors",
-            sha256="610f9d3cf8719f1873d532a1574d7223c17d23314f50e8a80f8a973ffff1031d",
+            sha256="cfd089111ecb6520f63c7bc733ab3f8c201671de3db4f785c21b562b472c5b78",
             license="research and education only, as the BSDS500 pictures it is trained on",
             provenance="retrained",
         ),

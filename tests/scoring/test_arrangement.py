@@ -165,6 +165,21 @@ def test_a_split_file_chooses_the_pictures_and_may_not_name_others(tmp_path):
     assert found.problems == ("mine.txt names what is not there: in/c.png",)
 
 
+def test_a_truth_is_as_many_times_as_large_as_the_track_enlarges(tmp_path):
+    for name, truth in (("a", scene(40, 48)), ("b", scene(41, 51)), ("c", scene(38, 48))):
+        write_png(tmp_path / "LR" / f"{name}x4.png", scene(10, 12))
+        write_png(tmp_path / "HR" / f"{name}.png", truth)
+    kinds = DataSet(
+        title="x", images=3, homepage="http://x", licence="x",
+        layouts=(Layout(name="x", inputs="LR/{id}x4.png", truth="HR/{id}.png", picture="{id}"),),
+    )  # fmt: skip
+    track = load_track("general").model_copy(update={"data": {"all": kinds}})
+    (found,) = [inspected(one, scale=4) for one in arranged(track, Places((tmp_path,)))]
+    (problem,) = found.problems
+    assert "c is 10 x 12, its truth" in problem
+    assert "b is" not in problem, "what is left over at the right and at the bottom is cut"
+
+
 def test_no_link_goes_where_something_else_is(tmp_path):
     put(tmp_path / "CBSD68" / "a.png")
     put(tmp_path / "out/gt/a.png")

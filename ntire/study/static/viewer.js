@@ -51,7 +51,9 @@ export class Panes {
     for (let columns = 2; columns <= count; columns++) if (side(columns) > side(best) * 1.02) best = columns;
     // Where not all are in one row, what is judged comes first.
     for (const pane of this.panes) pane.figure.style.order = best < count && pane.kind === "beside" ? 1 : 0;
-    this.stage.style.gridTemplateColumns = `repeat(${best}, minmax(0, 1fr))`;
+    // No wider than the pictures need: on a large screen they stay side by side.
+    const wide = Math.max(320, (this.size[0] * this.scale) / window.devicePixelRatio + 24);
+    this.stage.style.gridTemplateColumns = `repeat(${best}, minmax(0, ${wide}px))`;
     this.draw();
   }
 
@@ -110,12 +112,12 @@ export class Panes {
   zoom(steps) {
     const now = ZOOMS.findIndex((one) => one >= this.scale);
     this.scale = ZOOMS[Math.min(Math.max(now + steps, 0), ZOOMS.length - 1)];
-    this.draw();
+    this.arrange();
   }
 
   native() {
     this.scale = 1;
-    this.draw();
+    this.arrange();
   }
 
   /* By device pixels. */

@@ -1,11 +1,13 @@
 """`ntire new-method`: the folder that it writes runs as it is, and what is wrong with one's own is told where it lies."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ntire.picture.image import read_pixels
+from tests.conftest import ROOT
 from tests.made import write_png
 
 
@@ -104,3 +106,20 @@ def test_a_kind_of_input_that_there_is_not_is_asked_about(ntire, pictures):
     assert ran.code == 2
     assert "expected a kind of input" in ran.err
     assert "Did you mean srgb?" in ran.err
+
+
+def test_the_first_five_minutes_of_the_readme_end_in_a_number_and_a_picture_with_nothing_at_hand(ntire, monkeypatch):
+    """No data, no weights, no network: the commands as they stand there."""
+    monkeypatch.setattr("socket.socket.connect", lambda *given: pytest.fail("it goes to the network"))
+    section = (ROOT / "README.md").read_text().partition("## First five minutes")[2].partition("```\n")[2]
+    commands = [line.partition("#")[0].split()[1:] for line in section.partition("```")[0].splitlines()]
+    assert [words[0] for words in commands] == ["run", "score", "sheet", "report"]
+    for words in commands:
+        ran = ntire(*words)
+        assert ran.code == 0, ran.err
+    board = json.loads(Path("scores/leaderboard.json").read_text())
+    assert board[0]["rank"] == 1
+    assert board[0]["metrics"]["psnr"] > 30
+    height, width = read_pixels(Path("contact-sheet.png")).shape[:2]
+    assert min(height, width) > 500, "input, result and truth of each picture"
+    assert Path("report/index.html").is_file()

@@ -1,8 +1,10 @@
 """Settings: what changes a method, and what changes what it is built of."""
 
 import pytest
+import torch
 
 from ntire import UserError
+from ntire.benchmark.memory import measured_memory
 from ntire.commands.measuring import cost
 from ntire.method.count import on_meta
 from ntire.method.settings import configured, set_attributes
@@ -69,3 +71,11 @@ def test_a_cost_with_settings_is_of_what_they_build_and_a_claim_of_memory_stands
     assert less["params"] == 4_587_840
     assert less["claimed"]["memory_mb"] is None
     assert "measured_memory" not in less
+
+
+@pytest.mark.gpu
+def test_memory_on_a_gpu_is_what_parameters_and_a_pass_take():
+    small, large = (measured_memory(Mirage, (side, side)) for side in (64, 256))
+    parameters = sum(one.numel() * 4 for one in Mirage().parameters()) / 2**20
+    assert parameters < small["memory_mb"] < large["memory_mb"]
+    assert small["device"] == torch.cuda.get_device_name(0)

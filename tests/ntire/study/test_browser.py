@@ -8,7 +8,7 @@ import pytest
 from ntire.study.deck import hand
 from ntire.study.design import open_study
 from ntire.study.store import Store
-from tests.ntire.study.serving import served
+from tests.ntire.study.serving import served, wait_for
 from tests.ntire.study.test_app import edited
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -127,7 +127,7 @@ def test_twenty_pairs_by_keyboard_and_mouse_with_undo_a_break_and_a_way_back(stu
     ]
     assert observer.screen["dark"] + observer.screen["light"] + observer.screen["colour"] == 6
     edited(
-        folder, ("anchors_failed = 0.25", "anchors_failed = 1.0"), ("repeats_changed = 0.5", "repeats_changed = 1.0")
+        folder, ("anchors_failed = 0.25", "anchors_failed = 1.0"), ("repeats_changed = 0.75", "repeats_changed = 1.0")
     )
     assert ntire("study", "results", folder, "-o", tmp_path / "out").code == 0
     page = visit()
@@ -163,7 +163,7 @@ def test_pixels_are_those_of_the_screen_and_panes_move_together(study, visit):
         pixel = """() => [...document.querySelectorAll("#stage canvas")].map((canvas) => [...canvas.getContext("2d")
           .getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data].join())"""
         page.set_viewport_size({"width": 700, "height": 520})  # the pictures are larger than their panes now
-        page.wait_for_function("document.querySelector('#stage canvas').width < 500")
+        wait_for(lambda: page.evaluate("document.querySelector('#stage canvas').width") < 500)
         before = page.evaluate(pixel)
         box = boxes(page)[0]
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
