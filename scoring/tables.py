@@ -168,8 +168,7 @@ def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
                 for result in line.gates
             ],
             "budgets": [result.as_json() for result in line.budgets],
-            **efficiency_as_json(line.costs, line.at_mean_gates),
-            "rankings": {name: {"total": _finite(one.total), "rank": one.rank} for name, one in line.rankings.items()},
+            **_efficiency_as_json(line),
             "uncertainty": None
             if line.uncertainty is None
             else {
@@ -226,6 +225,14 @@ def _columns(lines: Sequence[Line]) -> pd.DataFrame:
         if (own := _columns_of(line, metrics, gates, budgets, subsets, sourced))
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=header, dtype=object)
+
+
+def _efficiency_as_json(line: Line) -> dict[str, Any]:
+    """Costs, means at gates and further rankings, for tracks that have any."""
+    track = line.track
+    ranks = {name: {"total": _finite(one.total), "rank": one.rank} for name, one in line.rankings.items()}
+    found = efficiency_as_json(line.costs, line.at_mean_gates) if track.cost_terms or track.mean_gates else {}
+    return found | ({"rankings": ranks} if track.rankings else {})
 
 
 def _efficiency(

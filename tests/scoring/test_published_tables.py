@@ -20,8 +20,11 @@ ROWS = {
     "UIR-LoRA tables 6 to 9": 9, "UIR-LoRA table 10": 4, "Lu et al. table 1": 7, "Lu et al. table 2": 12,
     "Lu et al. table 3": 7, "Lu et al. table 6": 7, "Lu et al. table 7": 7, "Lu et al. table 8": 7, "Lu et al. table 9": 7,
     "Lu et al. table 10": 9, "NTIRE 2025 face report table 1": 13,
+    "NTIRE 2026 ESR repository results.txt": 16,
 }  # fmt: skip
 """Rows of each table, counted by eye."""
+NO_PAPERS = ("esr-2026",)
+"""Tables of a repository: `test_efficiency.py` holds that one against the repository's own."""
 SPELLED = (
     (r"(MIRAGE-T|Diffusion-trained|UIR-LoRA), (router:?|rank)? ?", ""),
     (r"(MIRAGE)-[TS]", r"\1"),
@@ -69,7 +72,7 @@ def holds(printed, wanted):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", sorted(path.stem for path in PUBLISHED.glob("*.csv")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in PUBLISHED.glob("*.csv") if path.stem not in NO_PAPERS))
 def test_every_cell_is_the_paper_s(data, name):
     if not (data.parent / "reports").is_dir():
         pytest.skip(f"the papers are not in {data.parent / 'reports'}")

@@ -543,7 +543,9 @@ def test_all_problems_are_told_at_once(case):
 def test_a_finding_names_the_file_what_was_expected_and_what_was_found(case):
     wrong_size(case)
     (finding,) = case.report().findings
-    assert (finding.file, finding.expected, finding.found) == ("images/a.png", "40 x 48 as its input", "80 x 96")
+    assert (finding.file, finding.expected, finding.found) == (
+        "images/a.png", "40 x 48 as its input", "80 x 96, which is x2",
+    )  # fmt: skip
 
 
 def test_an_input_of_one_colour_excuses_its_output(case):
