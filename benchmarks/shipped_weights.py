@@ -25,7 +25,7 @@ from torch import Tensor
 from ntire.files import write_atomically
 from ntire.method import Method, catalogue
 from ntire.method.weights_files import locate
-from ntire.picture.contact_sheet import CELL, Column, contact_sheet
+from ntire.picture.contact_sheet import CELL, Column, SheetPart, contact_sheet
 from ntire.picture.degradations import gaussian_noise
 from ntire.picture.image import as_image, as_pixels, encode_png, psnr_of, read_pixels
 from ntire.picture.raw import RawFrame, read_raw
@@ -199,17 +199,18 @@ def write_pictures(method: Method, data: Path, out: Path) -> None:
 
 def write_sheets(out: Path, before: Path | None, methods: Sequence[type[Method]], data: Path) -> None:
     """A sheet of the frame and one of pictures: the input, then every method, as it was and as it is."""
-    for raw in (True, False):
-        first = Copy() if raw else catalogue.find("Copy", "srgb")()
-        write_pictures(first, data, out / "input" / ("raw" if raw else "srgb"))
-        columns = [Column("input", out / "input" / ("raw" if raw else "srgb"))]
+    for raw, track in ((True, "raw"), (False, "srgb")):
+        write_pictures(catalogue.find("Copy", track)(), data, out / "input" / track)
+        columns = [_column("input", out / "input" / track)]
         for method in methods:
-            if (method.track == "raw") != raw:
-                continue
-            if before is not None:
-                columns.append(Column(f"{name_of(method)}, before", before / name_of(method)))
-            columns.append(Column(name_of(method), out / name_of(method)))
-        contact_sheet(out / ("night.png" if raw else "pictures.png"), [columns])
+            if (method.track == "raw") == raw:
+                earlier = [_column(f"{name_of(method)}, before", before / name_of(method))] if before else []
+                columns += [*earlier, _column(name_of(method), out / name_of(method))]
+        contact_sheet(out / ("night.png" if raw else "pictures.png"), [SheetPart(columns, list(columns[0].pictures))])
+
+
+def _column(title: str, folder: Path) -> Column:
+    return Column(title, {path.stem: path for path in sorted(folder.glob("*.png"))})
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import random
 import re
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -74,6 +75,8 @@ def main() -> None:
             base = re.search(r"http\S+", server.stdout.readline())[0]
             took, sent = asyncio.run(crowd(base, given.observers, given.votes, given.think))
             server.terminate()
+            server.wait()
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         with sqlite3.connect(study / "votes.sqlite") as database:
             stored = [row[0] for row in database.execute("SELECT nonce FROM votes WHERE undone IS NULL")]
     took.sort()
@@ -81,6 +84,10 @@ def main() -> None:
     times = f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, most {took[-1] * 1000:.0f} ms"
     lost, doubled = len(set(sent) - set(stored)), len(stored) - len(set(stored))
     sys.stdout.write(f"{given.observers} observers, {len(sent)} votes: {times}; lost {lost}, doubled {doubled}\n")
+    seconds = used.ru_utime + used.ru_stime
+    sys.stdout.write(
+        f"the server: {seconds:.1f} s of processor time, start included, {seconds / len(sent) * 1000:.1f} ms a vote\n"
+    )
 
 
 if __name__ == "__main__":

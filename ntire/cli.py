@@ -59,8 +59,10 @@ class OnDemand(TyperGroup):
             again = typer.main.get_command(app)
             assert isinstance(again, OnDemand)
             self.imported = again.imported
-            _may_be_quiet(self.imported[cmd_name])
-        return self.imported.get(cmd_name)
+        command = self.imported.get(cmd_name)
+        if command is not None:
+            _may_be_quiet(command)
+        return command
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The app's help, with the first paragraph of each command's docstring."""
@@ -118,7 +120,8 @@ def _nothing(
 def _may_be_quiet(command: Any) -> None:
     """Let a command, or each of a group, take `--quiet`."""
     for one in getattr(command, "commands", {"": command}).values():
-        one.params += typer.main.get_command(_quiet).params
+        if all(parameter.name != "quiet" for parameter in one.params):
+            one.params += typer.main.get_command(_quiet).params
 
 
 def docstring(command: str) -> str | None:

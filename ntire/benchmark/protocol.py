@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from ntire import UserError
 from ntire.benchmark import nvidia_smi as nvidia
+from ntire.benchmark.challenge_timing import ChallengeTimes, time_as_challenge
 from ntire.benchmark.child import Setup, pixels_sha256
 from ntire.benchmark.statistics import FULL, Protocol, Ratio, Times
 from ntire.files import sha256_of, write_atomically
@@ -97,6 +98,8 @@ class BenchReport:
     problems: tuple[str, ...]
     """Why the measurement is invalid."""
     warnings: tuple[str, ...]
+    challenge: ChallengeTimes | None = None
+    """The method as efficiency challenges time it, if that was asked for."""
 
     def as_json(self) -> dict[str, Any]:
         """All figures."""
@@ -114,6 +117,7 @@ class BenchReport:
             "outputs_compared": self.compared,
             "commit": _commit(),
             "gpu": self.gpu,
+            **({"esr": self.challenge.as_json()} if self.challenge else {}),
             "problems": list(self.problems),
             "warnings": list(self.warnings),
         }  # fmt: skip
@@ -149,6 +153,7 @@ def bench(
     timeout: float = 600.0,
     say: Callable[[str], None] = lambda line: None,
     start: "Callable[[Side, float], BenchChild] | None" = None,
+    as_challenge: bool = False,
 ) -> BenchReport:
     """Measure a method, and in turn with it another one, on pictures. `start` makes the process of a side: one of our own, or
     one in a sandbox.
@@ -160,6 +165,7 @@ def bench(
     warnings = _exclusive(device)
     sides = [Side(setup.team, setup)] + ([Side(*against)] if against else [])
     states = [nvidia.state(device)]
+    challenge = time_as_challenge(setup, pictures, timeout, start or BenchChild, Side) if as_challenge else None
     with scratch_folder() as folder:
         made = _warm_ups(pictures, setup.track, folder)
         children: list[BenchChild] = []
@@ -193,6 +199,7 @@ def bench(
         gpu={key: [one[key] for one in states if one] for key in states[0]},
         problems=tuple(problems),
         warnings=(*warnings, *_warnings(states)),
+        challenge=challenge,
     )
 
 
@@ -298,6 +305,11 @@ class BenchChild:
         side.sizes[picture.name] = own["height"], own["width"]
         side.hashes[picture.name].add(self.made(picture))
         return wall, cpu
+
+    def networks_ms(self, picture: Picture) -> float | None:
+        """Milliseconds of the networks alone in one call, by the child's clock; None where they are not run apart."""
+        found: float | None = self._restore(picture)[2]["forward_ms"]
+        return found
 
     def made(self, picture: Picture) -> str:
         """`pixels_sha256` of what the last call made."""

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -85,6 +85,8 @@ class BenchOptions:
     """A run over the same pictures; by default one is made first."""
     protocol: Protocol | None = None
     """The full one where none is named."""
+    as_challenge: bool = False
+    """Whether it is also timed as efficiency challenges do it."""
     seed: int = 0
     timeout: float = 600.0
     trust: bool = False
@@ -134,6 +136,7 @@ def bench_method(
             timeout=options.timeout,
             say=say,
             start=start,
+            as_challenge=options.as_challenge,
         )
     at_runtime, at_memory = report.measured_at(budgets.runtime_at), report.measured_at(budgets.memory_at)
     spent = budgets.hold(
@@ -328,6 +331,12 @@ def bench(
     cuda_graphs: CudaGraphs = False,
     weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for the method and for the baseline.")] = 1,
+    protocol: Annotated[
+        Literal["ntire", "esr"],
+        typer.Option(
+            help="esr: also as efficiency challenges time it, and what differs: no warm-up, mean of all pictures."
+        ),
+    ] = "ntire",
     quick: Annotated[bool, typer.Option("--quick", help="A short trial run; do not quote its figures.")] = False,
     seed: Annotated[int, typer.Option(help="Random seed for the order of the pictures.")] = 0,
     timeout: Annotated[float, typer.Option(min=1, help="Time limit for one picture, in seconds.")] = 600.0,
@@ -367,7 +376,7 @@ def bench(
             choose_device(device), precision, parsed_tile(tile), weights=weights,
             channels_last=channels_last, compiled=compiled, cuda_graphs=cuda_graphs,
         ),
-        threads, against, entry, QUICK if quick else FULL, seed, timeout, trust,
+        threads, against, entry, QUICK if quick else FULL, protocol == "esr", seed, timeout, trust,
     )  # fmt: skip
     announce(team, trust, say)
     report, spent = bench_method(team, track, variant, inputs or [], limit, options, say)
@@ -500,7 +509,7 @@ def teams(
     if fidelity:
         _print_fidelity(track, team, as_json=as_json, as_markdown=as_markdown)
         return
-    from ntire.method.catalogue import listed, unpublished
+    from ntire.method.catalogue import folders, listed, unpublished
     from ntire.method.method_table import COLUMNS, facts_of, in_short, markdown
 
     if record:
@@ -511,6 +520,10 @@ def teams(
     if as_markdown:
         out.print(markdown(), markup=False, soft_wrap=True)
         return
+    if track is not None and track not in folders():
+        from ntire.scoring.track import load_track
+
+        track = load_track(track).inputs
     with progress() as bars:
         found = [facts_of(method) for method in bars.track(listed(track), description="counting what is new")]
     if as_json:

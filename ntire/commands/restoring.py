@@ -271,8 +271,12 @@ def refuse_unknown(team: str | Path, track_name: str, variant: str | None) -> No
         catalogue.look_up(str(team), track.inputs, variant)
 
 
-def chosen_method(team: str | Path, track: Track, variant: str | None, *, trust: bool = False) -> type[Method]:
-    """A method of the catalogue, or the one in a folder, whose code then runs in this process: only with `trust`."""
+def chosen_method(
+    team: str | Path, track: Track, variant: str | None, *, trust: bool = False, any_scale: bool = False
+) -> type[Method]:
+    """A method of the catalogue, or the one in a folder, whose code then runs in this process: only with `trust`. With
+    `any_scale`, its pictures may be of another size than the track's.
+    """
     from ntire.method import catalogue
 
     if is_foreign(team, trust):
@@ -280,7 +284,7 @@ def chosen_method(team: str | Path, track: Track, variant: str | None, *, trust:
     method = (
         catalogue.load(Path(team)) if catalogue.is_folder(team) else catalogue.find(str(team), track.inputs, variant)
     )
-    refuse_other_inputs(team, method.track, track, method.scale)
+    refuse_other_inputs(team, method.track, track, track.scale if any_scale else method.scale)
     return method
 
 

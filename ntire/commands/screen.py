@@ -264,6 +264,12 @@ def print_bench(report: "BenchReport") -> None:
             rows.append([side.name, phase, took, host, "" if on_device is None else f"{on_device:.0f} MB"])
     header = ["method", "phase", "took", "host memory, peak", "device memory, peak"]
     print_table(header, rows, prose=header[3:])
+    if report.challenge:
+        steps = report.challenge.beside(report.side.forwards)
+        print_table(
+            ["networks alone", "ms", "of the challenge's"],
+            [[words, f"{ms:.2f}", f"{share:.3f}"] for words, ms, share in steps],
+        )
     if report.against and report.cpu_ratio and report.wall_ratio:
         for what, ratio in (("CPU time", report.cpu_ratio), ("wall time", report.wall_ratio)):
             out.print(

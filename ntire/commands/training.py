@@ -78,7 +78,7 @@ def train_method(
     from ntire.training.loop import train as run_training
 
     track = load_track(track_name)
-    method_class = configured(chosen_method(team, track, variant, trust=trust), given or {})
+    method_class = configured(chosen_method(team, track, variant, trust=trust, any_scale=True), given or {})
     if method_class.recipe is None:
         raise UserError(f"{team} on track {track_name} has no recipe: it cannot be trained here.")
     recipe = method_class.recipe.with_folders(pairs or {}, pictures).scaled(
@@ -117,7 +117,7 @@ def search_steps(
     from ntire.training.loop import start_from
     from ntire.training.sources import pools_of
 
-    method_class = chosen_method(team, load_track(track_name), variant, trust=trust)
+    method_class = chosen_method(team, load_track(track_name), variant, trust=trust, any_scale=True)
     if method_class.recipe is None or not issubclass(method_class, MatchesSteps):
         raise UserError(f"{team} on track {track_name} has no steps of diffusion to search for.")
     if weights is None:

@@ -6,6 +6,7 @@ passed in, so one seed gives one result whatever ran before.
 
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +26,7 @@ from ntire.picture.raw import (
     srgb_decode,
     srgb_encode,
 )
+from ntire.picture.resize import resized
 
 CAMERAS_FROM_XYZ = torch.tensor(
     [
@@ -155,6 +157,17 @@ class NoiseLevels:
         """A clean image (3, H, W) to the pair (lq, gt)."""
         sigma = _one_of(self.sigmas, rng)
         return (gaussian_noise(gt, sigma, rng).clamp(0, 1) * 255).floor() / 255, gt
+
+
+@dataclass(frozen=True)
+class BicubicDegradation:
+    """Made smaller as MATLAB does it, and nothing else: what challenges of super-resolution call bicubic."""
+
+    scale: int = 4
+
+    def __call__(self, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        """A clean image (3, s H, s W) to the pair (lq, gt), rounded to 8 bits as files are."""
+        return as_image(as_pixels(resized(gt, Fraction(1, self.scale)).clamp(0, 1))), gt
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,9 @@ def resized(image: Tensor, size: list[int], rng: Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class SecondOrderDegradation:
-    """Two rounds; in the second the order of the final sinc filter and JPEG is drawn. The size stays."""
+    """Two rounds; in the second the order of the final sinc filter and JPEG is drawn. The result is of the same size,
+    or of a `scale`th of it.
+    """
 
     first: Round = Round()
     second: Round = Round(
@@ -144,10 +146,11 @@ class SecondOrderDegradation:
         poisson_scale=(0.05, 2.5),
     )
     final_sinc_probability: float = 0.8
+    scale: int = 1
 
     def __call__(self, gt: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """A clean image (3, H, W) to the pair (lq, gt), rounded to 8 bits as files are."""
-        size = list(gt.shape[-2:])
+        size = [side // self.scale for side in gt.shape[-2:]]
         lq = gt
         lq = self.first.compress(self.first.noise(self.first.scale(self.first.blur(lq, rng), rng), rng), rng)
         lq = self.second.noise(self.second.scale(self.second.blur(lq, rng), rng), rng)

@@ -20,6 +20,7 @@ from ntire.method.recipe import Degradation, Stage
 from ntire.picture.degradations import unsharp_mask
 from ntire.picture.folder import walk
 from ntire.picture.image import SUFFIXES, Pixels, UnreadableImage, as_image, read_header, read_pixels
+from ntire.picture.scale import enlarged
 from ntire.training.parallel import Group
 
 Picture = Path | tuple[Path, Path]
@@ -43,10 +44,11 @@ def clean_images(folder: Path, patch: int) -> list[Path]:
     return paths
 
 
-def paired_images(folder: Path, patch: int) -> list[tuple[Path, Path]]:
+def paired_images(folder: Path, patch: int, scale: int = 1) -> list[tuple[Path, Path]]:
     """Clean and damaged pictures (gt, lq) of a folder with `gt` and `lq` below it, paired by their paths without suffix.
 
-    Raises UserError that lists pictures without their other half, pairs of unequal size, and what `clean_images` refuses.
+    Raises UserError that lists pictures without their other half, pairs whose clean picture is not `scale` times as large,
+    and what `clean_images` refuses.
     """
     found = {part: _part(folder, part) for part in ("gt", "lq")}
     problems = [
@@ -56,11 +58,13 @@ def paired_images(folder: Path, patch: int) -> list[tuple[Path, Path]]:
     ]
     pairs = [(found["gt"][name], found["lq"][name]) for name in sorted(found["gt"].keys() & found["lq"].keys())]
     for pair in pairs:
-        wrong = [problem for path in pair if (problem := _unusable(path, patch))]
-        sizes = {} if wrong else {path: read_header(path) for path in pair}
-        if len({(one.height, one.width) for one in sizes.values()}) > 1:
-            shown = " and ".join(f"{one.height} x {one.width}" for one in sizes.values())
-            wrong = [f"{pair[1]}: not of the size of its clean picture: {shown}"]
+        least = zip(pair, (patch, patch // scale), strict=True)
+        wrong = [problem for path, side in least if (problem := _unusable(path, side))]
+        gt, lq = [(0, 0)] * 2 if wrong else [(one.height, one.width) for one in map(read_header, pair)]
+        if gt != enlarged(lq, scale):
+            shown = f"{gt[0]} x {gt[1]} and {lq[0]} x {lq[1]}"
+            size = f"a {scale}th of the size" if scale > 1 else "of the size"
+            wrong = [f"{pair[1]}: not {size} of its clean picture: {shown}"]
         problems += wrong
     _refuse(problems, len(found["gt"]) + len(found["lq"]))
     return pairs
@@ -158,16 +162,21 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
             pool = self.pools[pool_of_batch(self.pools, self.seed, number - (number - first) % size)]
         chosen = pool.pictures[int(torch.randint(len(pool.pictures), (), generator=rng))]
         decoded = [self._decoded(path) for path in _files(chosen)]
-        top, left = (int(torch.randint(size - self.patch + 1, (), generator=rng)) for size in decoded[0].shape[:2])
+        # How many times smaller than the clean picture each is: crops begin where all have a pixel.
+        times = [decoded[0].shape[0] // pixels.shape[0] for pixels in decoded]
+        grid = max(times)
+        rooms = [(size - self.patch) // grid + 1 for size in decoded[0].shape[:2]]
+        top, left = (grid * int(torch.randint(room, (), generator=rng)) for room in rooms)
         quarters, flip = int(torch.randint(4, (), generator=rng)), bool(torch.randint(2, (), generator=rng))
         # Half a turn and the flip together are every flip there is.
         turned = quarters if self.turns else quarters // 2 * 2
 
-        def crop(pixels: Pixels) -> Tensor:
-            image = as_image(pixels[top : top + self.patch, left : left + self.patch]).rot90(turned, (1, 2))
+        def crop(pixels: Pixels, smaller: int) -> Tensor:
+            rows, columns = (slice(start // smaller, (start + self.patch) // smaller) for start in (top, left))
+            image = as_image(pixels[rows, columns]).rot90(turned, (1, 2))
             return (image.flip(2) if flip else image).contiguous()
 
-        gt, *halves = map(crop, decoded)
+        gt, *halves = map(crop, decoded, times)
         lq, gt = (halves[0], gt) if halves else _degraded(pool, gt, rng)
         return lq, unsharp_mask(gt, self.sharpened) if self.sharpened else gt
 
@@ -242,18 +251,24 @@ def batches(
     yield from loader
 
 
-def validation_pairs(pools: Sequence[Pool], stride: int, seed: int, side: int = 256) -> list[tuple[Tensor, Tensor]]:
-    """One pair a picture: the central crop of at most `side` pixels on the grid of `stride`, always degraded alike."""
+def validation_pairs(
+    pools: Sequence[Pool], stride: int, seed: int, side: int = 256, scale: int = 1
+) -> list[tuple[Tensor, Tensor]]:
+    """One pair a picture: the central crop of at most `side` pixels on the grid of `stride`, always degraded alike.
 
-    def crop(path: Path) -> Tensor:
+    Clean pictures are `scale` times as large, and so are their crops' grid and their places.
+    """
+
+    def crop(path: Path, larger: int) -> Tensor:
         image = as_image(read_pixels(path))
-        height, width = (min(size, side) // stride * stride for size in image.shape[-2:])
-        top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+        full = [size // larger for size in image.shape[-2:]]
+        height, width = (larger * (min(size, side // scale) // stride * stride) for size in full)
+        top, left = (larger * ((size - own // larger) // 2) for size, own in zip(full, (height, width), strict=True))
         return image[:, top : top + height, left : left + width].contiguous()
 
     pairs: list[tuple[Tensor, Tensor]] = []
     for pool in pools:
         for number, picture in enumerate(pool.pictures, len(pairs)):
-            gt, *lq = map(crop, _files(picture))
+            gt, *lq = map(crop, _files(picture), (scale, 1))
             pairs.append((lq[0], gt) if lq else _degraded(pool, gt, generator(seed, -1, number)))
     return pairs

@@ -33,6 +33,7 @@ from ntire.method.recipe import (
 from ntire.method.state_dict import fill
 from ntire.picture.image import psnr_of
 from ntire.picture.raw import demosaic, srgb_encode
+from ntire.picture.resize import resized
 from ntire.training.data import batches, generator, pool_of_batch, validation_pairs
 from ntire.training.losses import Aids, total_loss
 from ntire.training.parallel import Group, process_group
@@ -125,15 +126,16 @@ def _train(
     method: Method, recipe: Recipe, settings: Settings, report: Callable[[Step], None], aids: Aids, group: Group
 ) -> Path:
     out = writable_folder(settings.out)
-    sources = pools_of(recipe, settings.data, settings.held_out)
+    _refuse_patches(recipe, method.scale)
+    sources = pools_of(recipe, settings.data, settings.held_out, method.scale)
     state = _start(method, recipe, settings, aids)
     iterations = sum(stage.iterations for stage in recipe.stages)
     began = time.monotonic() - state.seconds
     latest: float | None = None
     first_iteration = first_sample = 0
     for stage, (training, held) in zip(recipe.stages, sources, strict=True):
-        pairs = _comparable(validation_pairs(held, method.stride, settings.seed))
-        plain = sum(psnr(_plain(lq), gt) for lq, gt in pairs) / len(pairs)
+        pairs = _comparable(validation_pairs(held, method.stride, settings.seed, scale=method.scale))
+        plain = sum(psnr(_plain(lq, method.scale), gt) for lq, gt in pairs) / len(pairs)
         for network in (state.method, state.average):
             if isinstance(network, BeginsStages):
                 network.begin_stage(stage.name)
@@ -180,8 +182,19 @@ def psnr(restored: Tensor, gt: Tensor) -> float:
     return psnr_of(float((restored.clamp(0, 1).double() - gt.double()).square().mean()))
 
 
-def _plain(lq: Tensor) -> Tensor:
-    return srgb_encode(demosaic(lq)) if lq.shape[0] == 1 else lq
+def _plain(lq: Tensor, scale: int) -> Tensor:
+    """What a method has to be better than, at the size of its result: bicubic, where that is larger."""
+    seen = srgb_encode(demosaic(lq)) if lq.shape[0] == 1 else lq
+    return seen if scale == 1 else resized(seen, scale)
+
+
+def _refuse_patches(recipe: Recipe, scale: int) -> None:
+    wrong = [f"{stage.name} ({stage.patch})" for stage in recipe.stages if stage.patch % scale]
+    if wrong:
+        raise UserError(
+            f"expected patches whose side is a multiple of the scale, {scale}, found: {', '.join(wrong)}. "
+            "Choose another --patch."
+        )
 
 
 def _step(

@@ -11,8 +11,9 @@ Split = tuple[list[Pool], list[Pool]]
 """Pools to train on, and those held out."""
 
 
-def pools_of(recipe: Recipe, data: Path, held_out: int) -> list[Split]:
-    """The pools of each stage; of every folder `held_out` pictures are held out.
+def pools_of(recipe: Recipe, data: Path, held_out: int, scale: int = 1) -> list[Split]:
+    """The pools of each stage; of every folder `held_out` pictures are held out. In pairs clean pictures are `scale` times as
+    large.
 
     Raises UserError that names all parts whose pictures cannot be had from `data`, or unusable pictures.
     """
@@ -22,7 +23,7 @@ def pools_of(recipe: Recipe, data: Path, held_out: int) -> list[Split]:
     shared = hold_out(clean_images(data, max(patches)), held_out) if patches else ([], [])
     found = []
     for stage, parts in drawn:
-        splits = [_split(part, stage.patch, shared, held_out) for part in parts]
+        splits = [_split(part, stage.patch, shared, held_out, scale) for part in parts]
         sizes = _weights(parts, [len(one[0]) for one in splits])
         training = [Pool(one[0], part.degradation, size) for part, one, size in zip(parts, splits, sizes, strict=True)]
         held = [Pool(one[1], part.degradation) for part, one in zip(parts, splits, strict=True)]
@@ -46,10 +47,10 @@ def _weights(parts: Sequence[Part], counts: Sequence[int]) -> list[float]:
 
 
 def _split(
-    part: Part, patch: int, shared: tuple[Sequence[Path], Sequence[Path]], held_out: int
+    part: Part, patch: int, shared: tuple[Sequence[Path], Sequence[Path]], held_out: int, scale: int
 ) -> tuple[Sequence[Picture], Sequence[Picture]]:
     if part.pairs is not None:
-        return hold_out(paired_images(part.pairs, patch), held_out)
+        return hold_out(paired_images(part.pairs, patch, scale), held_out)
     return hold_out(clean_images(part.pictures, patch), held_out) if part.pictures is not None else shared
 
 

@@ -336,3 +336,28 @@ def test_figures_of_another_form_are_the_code_s_mistake(answer, tmp_path, monkey
     with pytest.raises(UserError, match="answers no figures") as raised:
         cost_in_sandbox(Sandbox("none", tmp_path / "code", tmp_path), None, None, None, None)
     assert raised.value.exit_code == 1
+
+
+def test_a_challenge_times_networks_without_warm_up_and_the_first_picture_counts(plugin, timed_pictures):
+    folder = plugin("import time; time.sleep(0.0 if self.calls.exists() else 0.3)")
+    report = bench(setup(folder), None, timed_pictures, {}, SHORT, as_challenge=True)
+    found = report.challenge
+    assert len(found.networks_ms) == len(timed_pictures)
+    assert found.networks_ms[0] > 300 > 3 * max(found.networks_ms[1:])
+    assert found.mean_ms == pytest.approx(sum(found.networks_ms) / 4)
+    assert found.without_first_ms < found.mean_ms / 2
+    steps = {words: (value, share) for words, value, share in found.beside(report.side.forwards)}
+    assert steps["mean of all pictures, no warm-up (the challenge)"] == (found.mean_ms, 1.0)
+    ours, share = steps["median after warm-up (ours)"]
+    assert ours == report.as_json()["forward"]["median_ms"]
+    assert share == ours / found.mean_ms < 0.5
+    assert report.as_json()["esr"]["mean_ms"] == found.mean_ms
+    assert bench(setup(folder), None, timed_pictures, {}, SHORT).challenge is None
+
+
+def test_bench_prints_what_differs_from_a_challenges_own_way(ntire, plugin, pictures):
+    words = ["--team", plugin(), "--track", "srgb", pictures, "--device", "cpu", "--against", "none", "--quick"]
+    ran = ntire("bench", *words, "--protocol", "esr")
+    assert ran.code == 0, ran.err
+    assert "median after warm-up (ours)" in ran.out
+    assert "the first picture alone" in ran.out

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 from tests.made import write_png
 
 
-@pytest.mark.parametrize("track", ["srgb", "raw", "general"])
+@pytest.mark.parametrize("track", ["raw", "general"])
 def test_what_it_writes_runs_counts_and_says_how(ntire, track, pictures):
     made = ntire("new-method", "our method", "--track", track, "--team", "1st Team")
     assert made.code == 0, made.err

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from ntire import cli
+from ntire.commands import screen
 
 HEAVY = (
     "cv2",
@@ -36,6 +37,8 @@ CALLS = {
     "teams": 0,
     "teams --track raw --json": 0,
     "teams --markdown": 0,
+    "teams --track raim-2025-raw --json": 0,
+    "teams --track srg": 2,
     "check nosuch.zip": 2,
     "verify nosuch.zip": 2,
     "score . --track nosuch": 2,
@@ -98,3 +101,37 @@ def test_an_unknown_or_missing_command_is_wrong_usage(ntire, words):
     assert ran.code == 2
     if words == ["ru"]:
         assert "Did you mean 'run'?" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("ntire sc", {"score"}),
+        ("ntire run --track srgb --team N", {"NJUST-KMG", "NulltoZero"}),
+        ("ntire run --track raim-2025-s", {"raim-2025-srgb"}),
+        ("ntire run --team MiAlgo --variant phase2", {"phase2"}),
+        ("ntire run --precision bf", {"bf16"}),
+        ("ntire codabench ", {"bundle", "try"}),
+    ],
+)
+def test_a_shell_completes_commands_and_names(ntire, monkeypatch, words, offered):
+    monkeypatch.setenv("_NTIRE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+    assert {*ntire().out.split()} == offered
+
+
+def test_quiet_leaves_results_and_errors(ntire, pictures, monkeypatch):
+    monkeypatch.setattr(screen.log, "quiet", False)
+    loud = ntire("run", "--team", "Copy", "--track", "srgb", pictures, "-o", "loud", "--device", "cpu")
+    assert "Copy raim-2025-srgb: a done" in loud.err
+    hushed = ntire("run", "--team", "Copy", "--track", "srgb", pictures, "-o", "quiet", "--device", "cpu", "-q")
+    assert hushed.err == ""
+    assert "3 of 3 image(s) restored" in hushed.out
+    assert "unknown track" in ntire("run", "--team", "Copy", "--track", "nosuch", "-q").err
+
+
+def test_a_choice_that_is_nearly_right_is_asked_about(ntire):
+    ran = ntire("run", "--team", "Copy", "--track", "srgb", "--precision", "bf17")
+    assert ran.code == 2
+    assert "Did you mean bf16" in " ".join(ran.err.replace("│", " ").split())

@@ -26,7 +26,7 @@ def printed(width, *given, **how):
         return screen.out.file.getvalue()
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data(), width=st.sampled_from(WIDTHS))
 def test_no_word_is_cut_and_no_line_is_wider_than_the_terminal_unless_one_word_is(data, width):
     count = data.draw(st.integers(1, 6))
