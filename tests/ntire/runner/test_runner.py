@@ -90,7 +90,7 @@ def test_a_methods_own_settings_are_set_recorded_and_not_mixed(ntire, plugin, pi
     assert read_pixels(out / "images" / "a.png").min() == 255, "the last of a name counts"
     assert open_submission(out).manifest.method.settings == {"by": "1"}
     assert "settings: {'by': '1'} there" in ntire(*words, "--set", "by=0.5").err
-    assert "has no setting b. It has by: how much" in ntire(*words, "--set", "b=1").err
+    assert "has no setting b. Did you mean by? It has by: how much" in ntire(*words, "--set", "b=1").err
     assert "expected NAME=VALUE" in ntire(*words, "--set", "by").err
 
 
