@@ -3,6 +3,7 @@
 import re
 import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,3 +214,38 @@ def test_a_run_with_a_method_of_another_kind_of_input_is_refused(ntire, pairs):
     assert ran.code == 2
     with pytest.raises(UserError, match="unknown track"):
         load_track("image-sr-x5")
+
+
+NETWORK = """
+from torch import nn
+
+class NAME(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 48, 3, padding=1), nn.PixelShuffle(4))
+"""
+
+
+def test_a_model_of_a_challenges_repository_runs_as_the_guide_says_and_no_pickle_is_executed(ntire, tmp_path, pairs):
+    guide = (Path(__file__).parents[2] / "docs" / "running.md").read_text()
+    (code,) = re.findall(r"```python\n(from teamXX_NAME.*?)```", guide, re.DOTALL)
+    folder = tmp_path / "mine"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "method.py").write_text(code)
+    (folder / "teamXX_NAME.py").write_text(NETWORK)
+    state = {"0.weight": torch.zeros(48, 3, 3, 3), "0.bias": torch.full((48,), 51.0)}
+    torch.save(state, folder / "weights" / "teamXX_NAME.pth")
+    words = ["--team", folder, "--track", "image-sr-x4", pairs / "lq", "-o", tmp_path / "out", "--device", "cpu"]
+    ran = ntire("run", *words)
+    assert ran.code == 0, ran.err
+    assert (read_pixels(tmp_path / "out" / "images" / "a.png") == 51).all(), "in levels of 255"
+    torch.save({**state, "hook": Harm()}, folder / "weights" / "teamXX_NAME.pth")
+    refused = ntire("run", *words, "--fresh")
+    assert refused.code != 0
+    assert not Path("harmed").exists()
+
+
+class Harm:
+    """Leaves a file where a pickle of it is loaded."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path("harmed"),))
