@@ -25,7 +25,7 @@ from torch import Tensor
 from ntire.files import write_atomically
 from ntire.method import Method, catalogue
 from ntire.method.weights_files import locate
-from ntire.picture.contact_sheet import CELL, Column, SheetPart, contact_sheet
+from ntire.picture.contact_sheet import Column, SheetPart, contact_sheet
 from ntire.picture.degradations import gaussian_noise
 from ntire.picture.image import as_image, as_pixels, encode_png, psnr_of, read_pixels
 from ntire.picture.raw import RawFrame, read_raw
@@ -36,6 +36,8 @@ FRAME = "raw/night_lantern_rggb_512x512x4_12bit.npy"
 SIGMA = 25.0
 SHOWN = ("0005", "0028", "0050")
 """Pictures on the sheets."""
+SIDE = 320
+"""Of the patches of the frame on the sheets."""
 LIMITS: Mapping[str, tuple[float, float]] = {
     "clean_db": (38.0, np.inf),
     "noisy_db": (28.5, np.inf),
@@ -184,9 +186,9 @@ def write_pictures(method: Method, data: Path, out: Path) -> None:
     shown: dict[str, Tensor] = {}
     if method.track == "raw":
         restored = method.enhance(read_raw(data / FRAME))
-        for number, at in enumerate(patches(*restored.shape[1:], side=CELL)):
+        for number, at in enumerate(patches(*restored.shape[1:], side=SIDE)):
             shown[f"night-{number}"] = restored[(..., *at)]
-        shown["night-corner"] = restored[:, :CELL, :CELL]
+        shown["night-corner"] = restored[:, :SIDE, :SIDE]
     else:
         every = pictures(data / "cbsd68")
         for name in SHOWN:

@@ -36,6 +36,7 @@ def report(
     full: Full = "link",
     limit: int | None = None,
     title: str | None = None,
+    study: str | Path | None = None,
     watch: Callable[[int, int], None] = lambda done, total: None,
     say: Say = lambda line: None,
 ) -> Path:
@@ -43,8 +44,9 @@ def report(
 
     With `single_file` all is one file, `out` or `report.html`, with the pictures at which entries differ most, 12 of each
     track; `limit` says how many here and there. `full` pictures are linked where they lie ("link"; out of archives they are
-    copied), copied ("copy") or left out ("none"). `watch` gets the pictures that are done and their number. Raises UserError
-    for a folder without results, and for a place that holds something else.
+    copied), copied ("copy") or left out ("none"). `study` is a folder of `ntire study results`, whose page is shown, too.
+    `watch` gets the pictures that are done and their number. Raises UserError for a folder without results, and for a place
+    that holds something else.
     """
     if find_spec("jinja2") is None:
         raise UserError("a report needs the package jinja2: pip install 'ntire[report]'.", exit_code=3)
@@ -54,6 +56,7 @@ def report(
     from ntire.sandbox.scratch import scratch_folder
 
     folder = Path(results)
+    judged = _study_page(Path(study)) if study else ""
     tracks = read_results(folder)
     page = _place(Path(out), single_file)
     making = Making(None, 480, 70, "none") if single_file else Making(page.parent, full=full)
@@ -73,9 +76,21 @@ def report(
         say(f"and {len(remarks) - 5} more remarks, which the report lists")
     named = title or f"Results of {folder.resolve().name.removesuffix('-results')}"
     write_pages(
-        Contents(named, tracks, pictures, chosen, single_file, tuple(remarks)), page if single_file else page.parent
+        Contents(named, tracks, pictures, chosen, single_file, tuple(remarks), judged),
+        page if single_file else page.parent,
     )
     return page
+
+
+def _study_page(folder: Path) -> str:
+    """The page of a study's results. It stands in a frame without scripts."""
+    page = folder / "index.html"
+    if not (page.is_file() and (folder / "marks.csv").is_file()):
+        raise UserError(
+            f"--study {folder}: expected index.html and marks.csv, found neither or one. "
+            f"`ntire study results STUDY -o {folder}` writes them."
+        )
+    return page.read_text(encoding="utf-8")
 
 
 def _place(given: Path, single_file: bool) -> Path:
@@ -93,7 +108,7 @@ def _place(given: Path, single_file: bool) -> Path:
                 f"{given}: expected a new folder or an earlier report, found something else. Choose with -o."
             )
         page.unlink()
-        for one in given.glob("*-*.html"):
+        for one in (*given.glob("*-*.html"), *given.glob("study.html")):
             one.unlink()
         for name in ("small", "full"):
             shutil.rmtree(given / name, ignore_errors=True)
@@ -252,12 +267,15 @@ def report_command(
         typer.Option(min=0, help="Only the N pictures at which entries differ most. Default: all; in one file 12."),
     ] = None,
     title: Annotated[str | None, typer.Option(help="What the report is called.")] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="Show a user study, too: the folder that `ntire study results` has written.")
+    ] = None,
 ) -> None:
     """Write results as static pages: leaderboard, entries, pictures side by side; offline, for phone and desktop."""
     with progress() as bars:
         task = bars.add_task("pictures")
         page = report(
-            results, folder, single_file=single_file, full=full, limit=limit, title=title, say=say,
+            results, folder, single_file=single_file, full=full, limit=limit, title=title, study=study, say=say,
             watch=lambda done, total: bars.update(task, completed=done, total=total),
         )  # fmt: skip
     out.print(f"report: {page}", markup=False)

@@ -50,6 +50,8 @@ class Contents:
     """By track's number: the images that have a place in the report, in its order."""
     one_file: bool
     remarks: Sequence[str] = ()
+    study: str = ""
+    """The whole page of a user study's results, if there was one."""
 
     version = __version__
 
@@ -177,6 +179,8 @@ def pages_of(shown: Contents) -> dict[str, str]:
     if shown.one_file:
         return {"": page("single.html", static={name: Markup(_static(name)) for name in STATIC})}
     found = {"index.html": page("index.html")}
+    if shown.study:
+        found[shown.href("study")] = page("study.html")
     for track in shown.tracks:
         found[shown.href("pictures", track.number)] = page("pictures.html", track=track)
         for entry in track.entries:

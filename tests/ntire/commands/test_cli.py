@@ -494,5 +494,6 @@ def test_noise_is_added_to_the_subsets_whose_inputs_are_clean(tmp_path):
     found = {name: np.abs(pixels - clean[name]).mean() for name, pixels in made.items()}
     assert found["hazy/a"] == 0
     assert 10 < found["noisy-25/a"] < 25 < found["noisy-50/a"] < 45
-    assert len(said) == 2
+    assert len(said) == 3
+    assert "1 picture(s) cut about their centre to a multiple of 16" in said[2]
     assert "noisy-25: noise of sigma 25 added to 1" in said[0]

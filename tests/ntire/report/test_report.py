@@ -167,6 +167,21 @@ def test_one_file_holds_everything(opened, results, tmp_path):
     assert [one for one in opened.requests if not one.startswith("data:")] == [page_file.as_uri()]
 
 
+@pytest.mark.parametrize("single_file", [False, True])
+def test_a_user_study_is_shown_in_a_frame_without_scripts(opened, results, tmp_path, single_file):
+    judged = tmp_path / "judged"
+    judged.mkdir()
+    (judged / "index.html").write_text('<!doctype html><title>t</title><h1>Judged "blindly" &amp; screened</h1>')
+    with pytest.raises(UserError, match=r"expected index.html and marks.csv.*ntire study results"):
+        report(results, tmp_path / "report", study=judged)
+    (judged / "marks.csv").write_text("entry,user_study\n")
+    page = opened.open(report(results, tmp_path / "report", study=judged, single_file=single_file, limit=1))
+    page.get_by_role("link", name="User study").click()
+    assert page.frame_locator("iframe").locator("h1").inner_text() == 'Judged "blindly" & screened'
+    assert page.locator("iframe").get_attribute("sandbox") == ""
+    quiet(opened)
+
+
 def test_results_without_their_sources_are_tables_alone(opened, results, tmp_path):
     moved = shutil.copytree(results, tmp_path / "moved")
     (moved / "sources.json").unlink()
