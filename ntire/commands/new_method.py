@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -105,10 +106,8 @@ def write_new_method(folder: Path, track: Kind, team: str | None) -> list[Path]:
 
     from safetensors.numpy import save
 
-    from ntire.files import sha256_of, writable_folder, write_atomically
+    from ntire.files import sha256_of
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: expected a new or empty folder, found something there. Choose another name.")
     team = team or folder.resolve().name
     weights = save(_weights_of_raw() if track == "raw" else _weights_of_pictures())
     words = "".join(word.capitalize() for word in re.findall("[A-Za-z0-9]+", team))
@@ -128,6 +127,14 @@ def write_new_method(folder: Path, track: Kind, team: str | None) -> list[Path]:
         "weights/net.safetensors": weights,
         "README.md": README.format(**known),
     }
+    return _written(folder, files)
+
+
+def _written(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
+    from ntire.files import writable_folder, write_atomically
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: expected a new or empty folder, found something there. Choose another name.")
     writable_folder(writable_folder(folder) / "weights")
     for name, content in files.items():
         write_atomically(folder / name, content)
@@ -158,19 +165,42 @@ def _weights_of_raw() -> dict[str, NDArray[np.float32]]:
     return {"body.weight": weight, "body.bias": np.zeros(12, np.float32)}
 
 
-@app.command("new-method", epilog="Example: [bold]ntire new-method my-method[/], then see my-method/README.md")
+@app.command(
+    "new-method",
+    epilog="Examples: [bold]ntire new-method my-method[/], then see my-method/README.md; "
+    "[bold]ntire new-method team21 --model models/team21_X.py --weights model_zoo/team21_X.pth --data-range 255[/]",
+)
 def new_method_command(
     folder: Annotated[Path, typer.Argument(help="The folder to make.")],
     track: Annotated[Kind, typer.Option(help="What it restores.")] = "srgb",
     team: Annotated[str | None, typer.Option(help="Your team's name. Default: the folder's.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Wrap a model of an efficiency challenge's repository: its models/teamXX_NAME.py."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="With --model: its model_zoo/teamXX_NAME.pth.")] = None,
+    data_range: Annotated[float, typer.Option(help="With --model: what it takes white for, 1 or 255.")] = 1.0,
+    scale: Annotated[int, typer.Option(min=1, help="With --model: how many times as large its result is.")] = 4,
+    model_class: Annotated[
+        str | None, typer.Option(help="With --model: its class. Default: what follows teamXX_ in the file's name.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a folder with a small method of your own that runs, packs and verifies as it is, to begin from."""
-    written = write_new_method(folder, track, team)
+    if (model is None) != (weights is None):
+        raise UserError("--model and --weights go together: a model's file and its weights.")
+    if model and weights:
+        from ntire.commands.wrapping import wrapped_model
+
+        files = wrapped_model(model, weights, name=model_class, team=team, scale=scale, data_range=data_range)
+        written = _written(folder, files)
+    else:
+        written = write_new_method(folder, track, team)
     if as_json:
         print_json({"files": [str(path) for path in written]})
         return
     for path in written:
         out.print(str(path), markup=False)
     place = folder if folder.is_absolute() else f"./{folder}"
-    out.print(f"try it:  ntire run --team {place} --track {track} -o submissions/mine", markup=False)
+    kind = "image-sr-x4 lr/" if model else track
+    out.print(f"try it:  ntire run --team {place} --track {kind} -o submissions/mine", markup=False)

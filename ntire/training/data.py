@@ -63,7 +63,7 @@ def paired_images(folder: Path, patch: int, scale: int = 1) -> list[tuple[Path, 
         gt, lq = [(0, 0)] * 2 if wrong else [(one.height, one.width) for one in map(read_header, pair)]
         if gt != enlarged(lq, scale):
             shown = f"{gt[0]} x {gt[1]} and {lq[0]} x {lq[1]}"
-            size = f"a {scale}th of the size" if scale > 1 else "of the size"
+            size = f"1/{scale} of the size" if scale > 1 else "of the size"
             wrong = [f"{pair[1]}: not {size} of its clean picture: {shown}"]
         problems += wrong
     _refuse(problems, len(found["gt"]) + len(found["lq"]))

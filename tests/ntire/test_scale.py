@@ -225,23 +225,39 @@ class NAME(nn.Sequential):
 """
 
 
-def test_a_model_of_a_challenges_repository_runs_as_the_guide_says_and_no_pickle_is_executed(ntire, tmp_path, pairs):
-    guide = (Path(__file__).parents[2] / "docs" / "running.md").read_text()
-    (code,) = re.findall(r"```python\n(from teamXX_NAME.*?)```", guide, re.DOTALL)
-    folder = tmp_path / "mine"
-    (folder / "weights").mkdir(parents=True)
-    (folder / "method.py").write_text(code)
-    (folder / "teamXX_NAME.py").write_text(NETWORK)
+def test_a_model_of_a_challenges_repository_runs_and_no_pickle_is_executed(ntire, tmp_path, pairs):
+    model, weights, folder = tmp_path / "team07_NAME.py", tmp_path / "team07_NAME.pth", tmp_path / "mine"
+    model.write_text(NETWORK)
     state = {"0.weight": torch.zeros(48, 3, 3, 3), "0.bias": torch.full((48,), 51.0)}
-    torch.save(state, folder / "weights" / "teamXX_NAME.pth")
-    words = ["--team", folder, "--track", "image-sr-x4", pairs / "lq", "-o", tmp_path / "out", "--device", "cpu"]
-    ran = ntire("run", *words)
+    torch.save(state, weights)
+    words = ["--model", model, "--weights", weights, "--data-range", "255"]
+    made = ntire("new-method", folder, *words)
+    assert made.code == 0, made.err
+    run = ["--team", folder, "--track", "image-sr-x4", pairs / "lq", "-o", tmp_path / "out", "--device", "cpu"]
+    ran = ntire("run", *run)
     assert ran.code == 0, ran.err
     assert (read_pixels(tmp_path / "out" / "images" / "a.png") == 51).all(), "in levels of 255"
-    torch.save({**state, "hook": Harm()}, folder / "weights" / "teamXX_NAME.pth")
-    refused = ntire("run", *words, "--fresh")
+    torch.save({**state, "hook": Harm()}, weights)
+    assert ntire("new-method", tmp_path / "harmful", *words).code == 0
+    refused = ntire("run", "--team", tmp_path / "harmful", *run[2:], "--fresh")
     assert refused.code != 0
     assert not Path("harmed").exists()
+
+
+def test_what_is_wrong_with_a_model_to_wrap_is_told(ntire, tmp_path):
+    model, weights = tmp_path / "team07_NAMES.py", tmp_path / "team07.pth"
+    missing = ntire("new-method", tmp_path / "mine", "--model", model, "--weights", weights, "--data-range", "-1")
+    assert missing.code == 2
+    assert missing.err.count("expected") == 3
+    model.write_text(NETWORK)
+    weights.write_bytes(b"")
+    other = ntire("new-method", tmp_path / "mine", "--model", model, "--weights", weights)
+    assert "expected a class NAMES, found NAME. Name the model's with --model-class. Did you mean NAME?" in " ".join(
+        other.err.split()
+    )
+    alone = ntire("new-method", tmp_path / "mine", "--model", model)
+    assert "--model and --weights go together" in alone.err
+    assert not (tmp_path / "mine").exists()
 
 
 class Harm:

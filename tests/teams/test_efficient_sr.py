@@ -85,7 +85,7 @@ def test_crops_of_pairs_of_two_sizes_show_the_same_place(pairs):
     for lq, gt in validation_pairs([Pool(found, None)], 1, 0, side=32, scale=4):
         assert torch.equal(lq, gt[:, ::4, ::4])
         assert gt.shape == (3, 32, 32)
-    with pytest.raises(UserError, match=r"a\.png: not a 2th of the size of its clean picture: 48 x 64 and 12 x 16"):
+    with pytest.raises(UserError, match=r"a\.png: not 1/2 of the size of its clean picture: 48 x 64 and 12 x 16"):
         paired_images(pairs, 16, 2)
 
 
