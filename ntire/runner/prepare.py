@@ -109,6 +109,19 @@ class Prepared:
         return _sha256_of_code(type(self.method), self.folder)
 
 
+def _built(method_class: type[Method]) -> Method:
+    """A method; raises UserError where a part of its network has a name that `Method` needs, such as `scale`."""
+    try:
+        return method_class()
+    except KeyError as error:
+        if "already exists" not in str(error):
+            raise
+        raise UserError(
+            f"{method_class.team}: {error.args[0]} in every Method. Give this part of the network another name, or put the "
+            "network into a module of its own (self.net = Network())."
+        ) from error
+
+
 def prepare(method_class: type[Method], options: Options) -> Prepared:
     """Build a method, fill its networks strictly and put it on its device, the first of several.
 
@@ -126,13 +139,13 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
     folder = folder_of(method_class)
     _require(method_class, folder, options)
     with _Undrawn():
-        method = method_class()
+        method = _built(method_class)
     ready = described(method, options)
     notes = _fill(method, options, ready.paths)
     values = (*method.parameters(), *method.buffers())
     if any(bool(value[(0,) * value.ndim].isnan()) for value in values if value.numel()):
         # What no file fills keeps what it is built with.
-        method = method_class()
+        method = _built(method_class)
         _fill(method, options, ready.paths)
     ready = replace(ready, method=method, notes=notes)
     set_attributes(method, settings)

@@ -183,7 +183,8 @@ def test_weights_that_ship_are_whole_have_a_card_and_improve_on_the_input(method
             method_class.team, method_class.track, method_class.variant,
         )  # fmt: skip
         assert card["validation"]["psnr_db"] > card["validation"]["plain_psnr_db"] + 1
-        assert card["command"].startswith("ntire train --team")
+        assert card["command"].startswith("ntire train ")
+        assert f"--team {method_class.team} " in card["command"]
     prepare(method_class, Options())
 
 

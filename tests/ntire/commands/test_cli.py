@@ -375,7 +375,19 @@ def test_faces_without_a_table_of_landmarks_are_looked_for_and_that_is_said(ntir
 def test_teams_lists_claims_beside_counts(ntire):
     ran = ntire("teams", "--track", "raw", "--json")
     rows = {(row["team"], row["track"], row["variant"]): row for row in ran.json()}
-    keys = ["team", "track", "variant", "params", "macs", "at", "claimed", "difference", "weights"]
+    keys = [
+        "team",
+        "track",
+        "variant",
+        "params",
+        "macs",
+        "scale",
+        "at",
+        "output_at",
+        "claimed",
+        "difference",
+        "weights",
+    ]
     keys += ["validation", "license", "settings", "caveats"]
     assert all(list(row) == keys for row in rows.values())
     light = rows["MiAlgo", "raw", "phase3"]

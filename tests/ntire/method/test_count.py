@@ -42,12 +42,12 @@ class Attend(Facts):
 
     def __init__(self):
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(1))
+        self.gain = nn.Parameter(torch.ones(1))
 
     def forward(self, lq):
         pixels = lq.flatten(2).transpose(1, 2)
         attended = nn.functional.scaled_dot_product_attention(pixels, pixels, pixels)
-        return attended.transpose(1, 2).reshape(lq.shape) * self.scale
+        return attended.transpose(1, 2).reshape(lq.shape) * self.gain
 
 
 def test_attention_counts():

@@ -146,6 +146,14 @@ PARSED = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _only_what_is_new_is_collected():
+    """What other tests have imported would be walked through before every measurement."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.parametrize("made", PARSED, ids=lambda one: one.__name__)
 def test_time_and_memory_grow_no_faster_than_the_input(tmp_path, made):
     """Of ten sizes. The processor's time, the best of three where a busy machine lengthens it; memory of the ends."""

@@ -95,3 +95,16 @@ def test_two_files_fill_one_part_in_turns(monkeypatch, tmp_path):
     save_file(damaged, tmp_path / "added.safetensors")
     with pytest.raises(UserError, match="added.bias: contains NaN or infinity"):
         prepare(Wrapped, Options())
+
+
+class Taken(Method, abstract=True):
+    team, track, cite, tiling, halo, stride = "Taken", "srgb", "raim2025", "exact", 1, 1
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+
+def test_a_parameter_with_the_name_of_a_fact_is_told_and_the_way_out():
+    with pytest.raises(UserError, match=r"Taken: attribute 'scale' already exists in every Method.*self\.net"):
+        prepare(Taken, Options())
