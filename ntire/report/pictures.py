@@ -63,7 +63,7 @@ class Making:
     """The report's folder; None for one file, which holds its pictures itself."""
     side: int = 160
     """Pixels of a small picture's longer side."""
-    quality: int = 55
+    quality: int = 35
     """Of WebP."""
     full: Full = "link"
 

@@ -13,8 +13,9 @@ from ntire.sandbox.limits import sweep_groups
 from ntire.sandbox.scratch import OWNED, PREFIX, claim, name_of_ours, scratch_folder, sweep
 
 HOLDING = """
-import sys, time
+import signal, sys, time
 from ntire.sandbox.scratch import end_by_signals, scratch_folder
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 end_by_signals()
 with scratch_folder() as folder:
     (folder / "entry").mkdir()
