@@ -126,7 +126,7 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Answer:
+class WorkerAnswer:
     """What a worker says in the end: `lost` is said of it, not by it; `unable` are its machine's shortcomings."""
 
     kind: Literal["done", "failed", "unable", "lost"]
@@ -158,7 +158,7 @@ class Engine(ABC):
         """Give a free worker a task; False if it cannot take one now."""
 
     @abstractmethod
-    def wait(self, seconds: float) -> list[tuple[Worker, Answer]]:
+    def wait(self, seconds: float) -> list[tuple[Worker, WorkerAnswer]]:
         """What workers answered, waiting so long at most; may add workers, and drops those that are lost."""
 
     @abstractmethod
@@ -249,7 +249,7 @@ class Engine(ABC):
         ]
         return max(late, key=lambda task: task.seconds, default=None)
 
-    def _settled(self, worker: Worker, answer: Answer) -> TaskResult | None:
+    def _settled(self, worker: Worker, answer: WorkerAnswer) -> TaskResult | None:
         """Take note of an answer; None if its task is not ended by it."""
         task, worker.task = worker.task, None
         if task is None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
 from ntire.environment import usable_cores
-from ntire.runner.engines import Answer, Engine, Task, Worker
+from ntire.runner.engines import WorkerAnswer, Engine, Task, Worker
 
 CORES_EACH = 4
 """Processors for a worker without a GPU."""
@@ -59,7 +59,7 @@ class Local(Engine):
             return False
         return True
 
-    def wait(self, seconds: float) -> list[tuple[Worker, Answer]]:
+    def wait(self, seconds: float) -> list[tuple[Worker, WorkerAnswer]]:
         """What came through the pipes."""
         busy = {one.pipe: one for one in self._processes.values() if one.worker.task is not None}
         if not busy:
@@ -76,7 +76,9 @@ class Local(Engine):
                 ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
                 out_of_memory = ", perhaps out of memory" if code == -signal.SIGKILL else ""
                 self._forget(running)
-                answers.append((running.worker, Answer("lost", problem=f"its process was {ended}{out_of_memory}")))
+                answers.append(
+                    (running.worker, WorkerAnswer("lost", problem=f"its process was {ended}{out_of_memory}"))
+                )
         return answers
 
     def close(self) -> None:
@@ -120,7 +122,7 @@ def _serve(pipe: Connection, name: str, device: str, environment: dict[str, str]
             try:
                 pipe.send(answer)
             except (pickle.PicklingError, TypeError, AttributeError) as error:
-                pipe.send(Answer("failed", problem=f"what it returned cannot be pickled: {error}"))
+                pipe.send(WorkerAnswer("failed", problem=f"what it returned cannot be pickled: {error}"))
 
 
 def _end_with_parent() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ntire import UserError
 from ntire.files import sha256_of
-from ntire.runner.engines import Answer, Engine, Task, TaskFile, Worker
+from ntire.runner.engines import WorkerAnswer, Engine, Task, TaskFile, Worker
 from ntire.runner.engines.local import CORES_EACH, host_memory
 from ntire.runner.engines.worker_process import Doer
 
@@ -58,7 +58,7 @@ class _RemoteWorker:
         properties = torch.cuda.get_device_properties(0)
         return properties.name, properties.total_memory
 
-    def do(self, task: Task, paths: Sequence[Path], *data: bytes) -> Answer | _NotHere:
+    def do(self, task: Task, paths: Sequence[Path], *data: bytes) -> WorkerAnswer | _NotHere:
         """Do a task with the files at `paths` in `data`, or with those of this machine, if they are the same."""
         if not paths and not all(map(_is_here, task.files)):
             return _NotHere()
@@ -108,7 +108,7 @@ class OnRay(Engine):
         actor.answer = actor.handle.do.remote(task, paths, *refs)
         return True
 
-    def wait(self, seconds: float) -> list[tuple[Worker, Answer]]:
+    def wait(self, seconds: float) -> list[tuple[Worker, WorkerAnswer]]:
         """What actors answered; those of new nodes are started."""
         import ray
 
@@ -135,7 +135,7 @@ class OnRay(Engine):
         if self._ours:
             ray.shutdown()
 
-    def _heard(self, actor: _Actor) -> tuple[Worker, Answer] | None:
+    def _heard(self, actor: _Actor) -> tuple[Worker, WorkerAnswer] | None:
         import ray
         from ray.exceptions import RayError
 
@@ -144,7 +144,7 @@ class OnRay(Engine):
             answer = ray.get(actor.answer)
         except RayError as error:
             self._drop(actor)
-            lost = Answer("lost", problem=_first_line(error))
+            lost = WorkerAnswer("lost", problem=_first_line(error))
             return (worker, lost) if worker.task is not None else None
         if isinstance(answer, _NotHere) and worker.task is not None:
             self._blind.add(worker.node)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ntire import UserError
-from ntire.runner.engines import Answer, Desk, State, Task
+from ntire.runner.engines import WorkerAnswer, Desk, State, Task
 
 LOG_TAIL = 20_000
 """Characters of what a task printed that are kept."""
@@ -28,7 +28,7 @@ class Doer:
         self._key: str | None = None
         self._state: Any = None
 
-    def do(self, task: Task, sent: Mapping[Path, bytes] | None = None) -> Answer:
+    def do(self, task: Task, sent: Mapping[Path, bytes] | None = None) -> WorkerAnswer:
         """Do a task; `sent` are the bytes of files that are not on this machine."""
         printed = io.StringIO()
         began = time.perf_counter()
@@ -44,14 +44,14 @@ class Doer:
                     except UserError as error:
                         if error.exit_code != 3:
                             raise
-                        return Answer("unable", problem=str(error), log=printed.getvalue()[-LOG_TAIL:])
+                        return WorkerAnswer("unable", problem=str(error), log=printed.getvalue()[-LOG_TAIL:])
                     began = time.perf_counter()
                     value = task.work(desk, *task.arguments)
-                return Answer("done", value, "", printed.getvalue()[-LOG_TAIL:], time.perf_counter() - began)
+                return WorkerAnswer("done", value, "", printed.getvalue()[-LOG_TAIL:], time.perf_counter() - began)
             except Exception as error:  # noqa: BLE001 - it is a result, and the worker goes on
                 traceback.print_exc()
                 seconds = time.perf_counter() - began
-                return Answer("failed", None, _in_a_line(error), printed.getvalue()[-LOG_TAIL:], seconds)
+                return WorkerAnswer("failed", None, _in_a_line(error), printed.getvalue()[-LOG_TAIL:], seconds)
 
     def _prepared(self, state: State | None, desk: Desk) -> Any:
         if state is None:
