@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
 from ntire.environment import usable_cores
-from ntire.runner.engines import WorkerAnswer, Engine, Task, Worker
+from ntire.runner.engines.engine import Engine, Task, Worker, WorkerAnswer
 
 CORES_EACH = 4
 """Processors for a worker without a GPU."""

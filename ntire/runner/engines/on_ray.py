@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ntire import UserError
 from ntire.files import sha256_of
-from ntire.runner.engines import WorkerAnswer, Engine, Task, TaskFile, Worker
+from ntire.runner.engines.engine import Engine, Task, TaskFile, Worker, WorkerAnswer
 from ntire.runner.engines.local import CORES_EACH, host_memory
 from ntire.runner.engines.worker_process import Doer
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ntire import UserError
-from ntire.runner.engines import WorkerAnswer, Desk, State, Task
+from ntire.runner.engines.engine import Desk, State, Task, WorkerAnswer
 
 LOG_TAIL = 20_000
 """Characters of what a task printed that are kept."""

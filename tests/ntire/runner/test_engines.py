@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ntire import UserError
-from ntire.runner import engines
 from ntire.runner.engines import State, Task, Worker, open_engine
+from ntire.runner.engines import engine as engine_module
 
 # Workers are processes of their own and import what they do by its name.
 sys.path.append(str(Path(__file__).parents[2] / "for_workers"))
@@ -71,7 +71,7 @@ def test_a_task_that_kills_three_workers_is_given_up(local):
 
 
 def test_a_task_that_hangs_is_begun_again_by_a_free_worker(monkeypatch, tmp_path):
-    monkeypatch.setattr(engines, "LEAST_OVERDUE", 0.2)
+    monkeypatch.setattr(engine_module, "LEAST_OVERDUE", 0.2)
     with open_engine("local", workers=2, device="cpu") as engine:
         tasks = [
             Task("slow", engine_tasks.slow_once, (tmp_path / "began",), seconds=0.1),
@@ -93,7 +93,7 @@ def test_what_cannot_be_pickled_is_the_task_s_problem(local):
 
 
 def test_the_longest_begin_first_where_there_is_memory_and_a_state_is_kept():
-    class OnPaper(engines.Engine):
+    class OnPaper(engine_module.Engine):
         start = wait = close = None
 
     OnPaper.__abstractmethods__ = frozenset()
