@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ntire.runner.device_worker import Result
     from ntire.runner.prepare import Options, Prepared
     from ntire.runner.runner import Input, Summary
-    from ntire.runner.shards import Part
+    from ntire.runner.shards import ShardPart
     from ntire.scoring.track import Track
 
     Watch = Callable[[Result, bool], None]
@@ -254,7 +254,9 @@ def _run_in_sandbox(
             return replace(_restored(prepared, inputs, target, track.name, report, None, part), not_read=not_read)
 
 
-def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False, part: Part | None = None) -> Summary:
+def run_job(
+    job: Job, options: Options, report: Watch, *, whole: bool = False, part: ShardPart | None = None
+) -> Summary:
     """Run a job, or a part of it; see `ntire.runner.runner.run`. With `whole`, inputs are pictures with faces in them, which
     RetinaFace finds.
 
@@ -285,7 +287,7 @@ def _restored(
     track: str,
     report: Watch,
     find: Finder | None,
-    part: Part | None,
+    part: ShardPart | None,
 ) -> Summary:
     from ntire.runner.runner import run as run_method
     from ntire.runner.shards import restore_part

@@ -34,7 +34,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardPart:
     """The i-th of n parts of a run's inputs, i from 1: every n-th of them, so that all parts take about as long."""
 
     number: int
@@ -48,12 +48,12 @@ class Part:
         return list(inputs[self.number - 1 :: self.of])
 
 
-def parsed_part(text: str) -> Part:
+def parsed_part(text: str) -> ShardPart:
     """`3/8` to the third of eight parts; raises UserError."""
     number, slash, of = text.partition("/")
     if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise UserError(f"--shard {text}: expected I/N with I from 1 to N, such as 3/8.")
-    return Part(int(number), int(of))
+    return ShardPart(int(number), int(of))
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def restore_part(
     prepared: Prepared,
     inputs: Sequence[Input],
     out: Path,
-    part: Part,
+    part: ShardPart,
     track: str,
     command: Sequence[str],
     report: Callable[[Result, bool], None] = lambda result, computed: None,
@@ -301,9 +301,9 @@ def _manifest(out: Path, folders: Sequence[Path]) -> Manifest | None:
 def _missing(out: Path, plan: RunPlan, missing: Sequence[str]) -> str:
     """Which parts are to be made, and how; without parts, which images."""
     lacking = [
-        Part(number, plan.parts)
+        ShardPart(number, plan.parts)
         for number in range(1, plan.parts + 1)
-        if set(missing) & set(Part(number, plan.parts).taken(plan.inputs))
+        if set(missing) & set(ShardPart(number, plan.parts).taken(plan.inputs))
     ]
     told = f"{out}: {len(missing)} of {len(plan.inputs)} image(s) are missing: {_listed(missing)}."
     if not lacking:

@@ -9,7 +9,7 @@ from ntire.entry.manifest import open_submission
 from ntire.method import catalogue
 from ntire.runner.prepare import Options, prepare
 from ntire.runner.runner import find_inputs, run
-from ntire.runner.shards import SHARDS, Part, merge, parsed_part, published, restore_part
+from ntire.runner.shards import SHARDS, ShardPart, merge, parsed_part, published, restore_part
 from tests.made import scene, write_png
 
 TRACK = "raim-2025-srgb"
@@ -182,7 +182,7 @@ def test_more_parts_than_pictures_leave_some_with_nothing_to_do(plugin, five, tm
 def test_what_is_no_part_is_refused(text):
     with pytest.raises(UserError, match="--shard .*: expected I/N with I from 1 to N"):
         parsed_part(text)
-    assert parsed_part("4/4") == Part(4, 4)
+    assert parsed_part("4/4") == ShardPart(4, 4)
 
 
 def test_a_folder_without_shards_is_named(tmp_path):
