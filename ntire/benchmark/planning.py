@@ -118,7 +118,7 @@ class Outcome:
         return max(self.restoring.wall_s + self.scoring.wall_s, self.transfer_s)
 
 
-class Plan:
+class ClusterPlan:
     """The arithmetic."""
 
     def __init__(self, challenge: Challenge, hardware: Hardware, measured: Sequence[MeasuredTime] = ()) -> None:

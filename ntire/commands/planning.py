@@ -15,7 +15,7 @@ from ntire.commands.screen import out, print_json, print_table
 from ntire.text import nearest
 
 if TYPE_CHECKING:
-    from ntire.benchmark.planning import Challenge, Item, Outcome, Plan
+    from ntire.benchmark.planning import Challenge, ClusterPlan, Item, Outcome
     from ntire.method.catalogue import Listed
     from ntire.scoring.track import Track
 
@@ -148,12 +148,12 @@ def plan_command(
     counted multiply-adds, and is marked so.
     """
     from ntire.benchmark.forecast import Hardware, read_measured
-    from ntire.benchmark.planning import Cluster, Plan
+    from ntire.benchmark.planning import Cluster, ClusterPlan
     from ntire.scoring.track import load_track
 
     challenge = described(load_track(track), teams, pictures, parsed_size(size, "--size"), inputs, entries, metrics)
     hardware = Hardware(gpu, cores, precision != "fp32")
-    made = Plan(challenge, hardware, [read_measured(path) for path in measured or []])
+    made = ClusterPlan(challenge, hardware, [read_measured(path) for path in measured or []])
     outcomes = [made.on(Cluster(hardware, number, gpus_per_node, network)) for number in _numbers(gpus)]
     if as_json:
         print_json(made.as_json(outcomes))
@@ -168,7 +168,7 @@ def _numbers(given: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def print_plan(made: Plan, outcomes: Sequence[Outcome]) -> None:
+def print_plan(made: ClusterPlan, outcomes: Sequence[Outcome]) -> None:
     """What is to be done, how long each part takes and why, then the clusters side by side."""
     one, hardware = made.challenge, made.hardware
     parts = [f"{len(made.restored)} method(s)"] if made.restored else []
@@ -187,7 +187,7 @@ def print_plan(made: Plan, outcomes: Sequence[Outcome]) -> None:
     _print_bytes(made, outcomes)
 
 
-def _row(item: Item, made: Plan) -> list[str]:
+def _row(item: Item, made: ClusterPlan) -> list[str]:
     cores, found = made.hardware.cores, item.forecast
     slot = found.slot_s(cores)
     hours = made.challenge.pictures * slot / 3600
@@ -250,7 +250,7 @@ def _print_basis(items: Sequence[Item]) -> None:
     out.print(f"a GPU that takes up a method or metric loads for {START_S:g} s, and 1 s a GB of weights", markup=False)
 
 
-def _print_bytes(made: Plan, outcomes: Sequence[Outcome]) -> None:
+def _print_bytes(made: ClusterPlan, outcomes: Sequence[Outcome]) -> None:
     one = made.challenge
     if made.restored:
         count = f"{len(made.restored)} x {one.pictures:,} x"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ntire import UserError
 from ntire.benchmark import forecast
 from ntire.benchmark.forecast import Hardware, known_costs, observing, reached_shares, read_measured, restoring
-from ntire.benchmark.planning import Challenge, Cluster, Plan
+from ntire.benchmark.planning import Challenge, Cluster, ClusterPlan
 from ntire.benchmark.schedule import SHARD_S, Load, schedule
 from ntire.commands.planning import chosen_metrics, described
 from ntire.entry.journal import Journal
@@ -149,7 +149,7 @@ def faces(**changed):
 
 
 def test_entries_are_observed_each_and_references_once():
-    fid, adaface = Plan(faces(), H100).scored
+    fid, adaface = ClusterPlan(faces(), H100).scored
     assert (fid.times, adaface.times) == (30, 31)
     one = observing("adaface", 512**2, H100, 1).gpu_s[0]
     assert adaface.forecast.gpu_s[0] == pytest.approx(31 * one)
@@ -158,7 +158,7 @@ def test_entries_are_observed_each_and_references_once():
 
 
 def test_transfer_and_storage_are_sums_that_can_be_checked_by_hand():
-    made = Plan(faces(methods=(look_up("HH", "face"), look_up("CX", "face"))), H100)
+    made = ClusterPlan(faces(methods=(look_up("HH", "face"), look_up("CX", "face"))), H100)
     png = 1.58 * 512**2
     found = made.transfer(3)
     assert found.inputs == found.results == pytest.approx(2 * 450 * png)
@@ -168,7 +168,7 @@ def test_transfer_and_storage_are_sums_that_can_be_checked_by_hand():
 
 
 def test_more_gpus_take_no_longer_and_a_thin_network_is_what_one_waits_for():
-    made = Plan(faces(methods=(look_up("HH", "face"),)), H100)
+    made = ClusterPlan(faces(methods=(look_up("HH", "face"),)), H100)
     walls = [made.on(Cluster(H100, gpus, 8, 1.25)).wall_s for gpus in (1, 8, 64)]
     assert walls == sorted(walls, reverse=True)
     thin = made.on(Cluster(H100, 64, 8, 0.01))
