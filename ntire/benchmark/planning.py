@@ -60,7 +60,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Item:
+class Workload:
     """One method, or one metric over all entries."""
 
     name: str
@@ -95,7 +95,7 @@ class Bytes:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class OnCluster:
     """What a cluster makes of it."""
 
     cluster: Cluster
@@ -125,12 +125,12 @@ class ClusterPlan:
         self.challenge, self.hardware, self.measured = challenge, hardware, tuple(measured)
 
     @cached_property
-    def restored(self) -> tuple[Item, ...]:
+    def restored(self) -> tuple[Workload, ...]:
         """What is done to each input."""
         one = self.challenge
         raw = one.track.inputs == "raw"
         return tuple(
-            Item(
+            Workload(
                 " ".join(filter(None, (method.team, method.track, method.variant))),
                 restoring(method, one.pixels, raw, self.hardware, self.measured),
                 1,
@@ -140,17 +140,17 @@ class ClusterPlan:
         )
 
     @cached_property
-    def scored(self) -> tuple[Item, ...]:
+    def scored(self) -> tuple[Workload, ...]:
         """What is done to each picture of all entries together."""
         return tuple(self._scored(name) for name in self.challenge.metrics) if self.challenge.entries else ()
 
-    def _scored(self, name: str) -> Item:
+    def _scored(self, name: str) -> Workload:
         metric, entries = METRICS[name], self.challenge.entries
         # A reference is observed, or only read, once for all entries.
         times, reads = entries + metric.apart, entries + (metric.against != "nothing")
         one = observing(name, self._result_pixels, self.hardware, reads / times)
         gpu_s = (times * one.gpu_s[0], times * one.gpu_s[1], times * one.gpu_s[2])
-        return Item(name, Forecast(gpu_s, times * one.cpu_s, one.basis, one.arithmetic), times, metric_bytes(name))
+        return Workload(name, Forecast(gpu_s, times * one.cpu_s, one.basis, one.arithmetic), times, metric_bytes(name))
 
     @property
     def _result_pixels(self) -> float:
@@ -189,11 +189,11 @@ class ClusterPlan:
             "weights_a_node": sum(item.bytes for item in (*self.restored, *self.scored)),
         }
 
-    def on(self, cluster: Cluster) -> Outcome:
+    def on(self, cluster: Cluster) -> OnCluster:
         """Deal everything out to a cluster's GPUs."""
         likely, fastest, slowest = (self._schedules(cluster, bound) for bound in range(3))
         walls = [sum(one.wall_s for one in phases) for phases in (fastest, slowest)]
-        return Outcome(cluster, *likely, self.transfer(cluster.nodes), *walls)
+        return OnCluster(cluster, *likely, self.transfer(cluster.nodes), *walls)
 
     def _schedules(self, cluster: Cluster, bound: int) -> tuple[Schedule, Schedule]:
         """Of restoring and of scoring, at the likely times or at an end of the range."""
@@ -204,7 +204,7 @@ class ClusterPlan:
         )
         return restored, scored
 
-    def as_json(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    def as_json(self, outcomes: Sequence[OnCluster]) -> dict[str, Any]:
         """All figures, in seconds and bytes."""
         one = self.challenge
         cores = self.hardware.cores

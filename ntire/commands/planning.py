@@ -15,7 +15,7 @@ from ntire.commands.screen import out, print_json, print_table
 from ntire.text import nearest
 
 if TYPE_CHECKING:
-    from ntire.benchmark.planning import Challenge, ClusterPlan, Item, Outcome
+    from ntire.benchmark.planning import Challenge, ClusterPlan, OnCluster, Workload
     from ntire.method.catalogue import Listed
     from ntire.scoring.track import Track
 
@@ -168,7 +168,7 @@ def _numbers(given: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def print_plan(made: ClusterPlan, outcomes: Sequence[Outcome]) -> None:
+def print_plan(made: ClusterPlan, outcomes: Sequence[OnCluster]) -> None:
     """What is to be done, how long each part takes and why, then the clusters side by side."""
     one, hardware = made.challenge, made.hardware
     parts = [f"{len(made.restored)} method(s)"] if made.restored else []
@@ -187,7 +187,7 @@ def print_plan(made: ClusterPlan, outcomes: Sequence[Outcome]) -> None:
     _print_bytes(made, outcomes)
 
 
-def _row(item: Item, made: ClusterPlan) -> list[str]:
+def _row(item: Workload, made: ClusterPlan) -> list[str]:
     cores, found = made.hardware.cores, item.forecast
     slot = found.slot_s(cores)
     hours = made.challenge.pictures * slot / 3600
@@ -201,7 +201,7 @@ def _row(item: Item, made: ClusterPlan) -> list[str]:
     ]
 
 
-def _cluster_row(found: Outcome) -> list[str]:
+def _cluster_row(found: OnCluster) -> list[str]:
     phases = (found.restoring, found.scoring)
     busy = sum(one.busy_s - one.load_s for one in phases) / (found.cluster.gpus * sum(one.wall_s for one in phases))
     ends = (max(found.fastest_s, found.transfer_s), max(found.slowest_s, found.transfer_s))
@@ -217,7 +217,7 @@ def _cluster_row(found: Outcome) -> list[str]:
     ]
 
 
-def _print_basis(items: Sequence[Item]) -> None:
+def _print_basis(items: Sequence[Workload]) -> None:
     """Which figures are estimates, and how they are made."""
     from statistics import median, quantiles
 
@@ -250,7 +250,7 @@ def _print_basis(items: Sequence[Item]) -> None:
     out.print(f"a GPU that takes up a method or metric loads for {START_S:g} s, and 1 s a GB of weights", markup=False)
 
 
-def _print_bytes(made: ClusterPlan, outcomes: Sequence[Outcome]) -> None:
+def _print_bytes(made: ClusterPlan, outcomes: Sequence[OnCluster]) -> None:
     one = made.challenge
     if made.restored:
         count = f"{len(made.restored)} x {one.pictures:,} x"
