@@ -194,12 +194,7 @@ def run(
         if options.fresh or not (out / MANIFEST).exists():
             write_manifest(out, _manifest(prepared, track, out.name))
         finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
-        stages = (
-            Station("read", [partial(_read, prepared.method, finished, out)] * _threads(1)),
-            Station("restore", [device.restore for device in devices]),
-            Station("write", [partial(_write, out)] * _threads(4), ready=_arrived),
-        )
-        flow: Pipeline[Result | _Kept] = Pipeline(inputs, stages, AHEAD)
+        flow = _flow(prepared.method, inputs, finished, out, devices)
         with flow:
             try:
                 for outcome in flow:
@@ -215,6 +210,18 @@ def run(
     return Summary(
         out, ordered, len(inputs) - kept, took, flow.use({"restore": seconds}), (), effect, tuple(journal.remarks)
     )
+
+
+def _flow(
+    method: Method, inputs: Sequence[Input], finished: dict[str, dict[str, Any]], out: Path, devices: Sequence[Device]
+) -> "Pipeline[Result | _Kept]":
+    """The three stages."""
+    stages = (
+        Station("read", [partial(_read, method, finished, out)] * _threads(1)),
+        Station("restore", [device.restore for device in devices]),
+        Station("write", [partial(_write, out)] * _threads(4), ready=_arrived),
+    )
+    return Pipeline(inputs, stages, AHEAD)
 
 
 def _end(flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], None]") -> None:
