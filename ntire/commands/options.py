@@ -124,6 +124,29 @@ CompileNetworks = Annotated[
 CudaGraphs = Annotated[bool, typer.Option("--cuda-graphs", help="Use CUDA graphs; reports the effect on pixels.")]
 
 
+EngineOption = Annotated[
+    Literal["local", "ray"] | None,
+    typer.Option(
+        "--engine",
+        help="Where to work: processes of this machine (local), or the nodes of a Ray cluster. Default: here.",
+    ),
+]
+
+
+Address = Annotated[
+    str,
+    typer.Option(help="The Ray cluster: auto for the one this machine is part of, HOST:PORT, or local to start one."),
+]
+
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Worker processes here or on each node. Default: one a GPU, or one for every 4 processors."
+    ),
+]
+
+
 Memory = Annotated[float, typer.Option(min=0.25, help="Memory limit for submitted code, in GiB.")]
 
 
