@@ -31,6 +31,7 @@ COMMANDS = {
     "new-method": "new_method",
     "bench": "measuring",
     "cost": "measuring",
+    "plan": "planning",
     "sheet": "sheets",
     "report": "reporting",
     "route": "routing",

@@ -217,11 +217,11 @@ def parsed_tile(given: str) -> int | Literal["auto"] | None:
     raise UserError(f"--tile {given}: expected a number of pixels, auto or off.")
 
 
-def parsed_size(at: str | None) -> tuple[int, int] | None:
+def parsed_size(at: str | None, option: str = "--at") -> tuple[int, int] | None:
     """`3072x4096` to (3072, 4096)."""
     if at is None:
         return None
     sides = re.fullmatch(r"([1-9]\d{0,5})\s*x\s*([1-9]\d{0,5})", at)
     if sides is None:
-        raise UserError(f"--at {at}: expected height x width, such as 3072x4096.")
+        raise UserError(f"{option} {at}: expected height x width, such as 3072x4096.")
     return int(sides[1]), int(sides[2])

@@ -36,6 +36,7 @@ from ntire.runner.host_device_copy import pinned
 from ntire.runner.pipeline import LeftAtOnce, Pipeline, Settled, StageUse, Station
 from ntire.runner.prepare import Options, Prepared
 from ntire.runner.speedups import Effect
+from ntire.sandbox.scratch import Terminated
 
 AHEAD = 1
 """Pictures that may wait in front of the device, and in front of the writers: with those in work they bound the memory."""
@@ -93,8 +94,8 @@ class Watcher:
     def advanced(self, image: str, done: int, of: int) -> None:
         """So many tiles of an image are done; called by the threads that restore."""
 
-    def stopping(self) -> None:
-        """Ctrl-C: nothing new begins, what is in work is finished."""
+    def stopping(self, signal: str) -> None:
+        """Ctrl-C ("SIGINT"), or SIGTERM or SIGHUP: nothing new begins, what is in work is finished."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,10 @@ def run(
             try:
                 for outcome in flow:
                     note(outcome)
-            except (KeyboardInterrupt, OSError, DeviceLost) as stopped:
-                _end(flow, note, watcher.stopping if isinstance(stopped, KeyboardInterrupt) else None)
+            except (KeyboardInterrupt, Terminated, OSError, DeviceLost) as stopped:
+                if isinstance(stopped, KeyboardInterrupt | Terminated):
+                    watcher.stopping(stopped.name if isinstance(stopped, Terminated) else "SIGINT")
+                _end(flow, note)
                 raise _why_stopped(stopped, out, results.values(), len(inputs)) from stopped
     ordered = tuple(results[item.name] for item in inputs)
     effect = next((device.effect for device in devices if device.effect), None)
@@ -210,13 +213,9 @@ def run(
     )
 
 
-def _end(
-    flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], None]", stopping: Callable[[], None] | None
-) -> None:
-    """Begin nothing new, and write what is restored; a second Ctrl-C does not wait for that. `stopping` answers the first."""
+def _end(flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], None]") -> None:
+    """Begin nothing new, and write what is restored; a second Ctrl-C does not wait for that."""
     flow.stop()
-    if stopping is not None:
-        stopping()
     # On a full disk the first error is told; what is not in the journal is done again.
     try:
         for outcome in flow:
@@ -256,13 +255,15 @@ def _copies(method: Method, options: Options) -> list[Method]:
 
 
 def _why_stopped(
-    stopped: KeyboardInterrupt | OSError | DeviceLost, out: Path, results: Iterable[Result], of: int
-) -> UserError | KeyboardInterrupt:
+    stopped: KeyboardInterrupt | Terminated | OSError | DeviceLost, out: Path, results: Iterable[Result], of: int
+) -> UserError | KeyboardInterrupt | Terminated:
     """What is raised when a run ends early: it says why, what is there, and what to do."""
     done = sum(result.status == "done" for result in results)
     there = f"What is finished stays: {done} of {of} image(s)"
     if isinstance(stopped, KeyboardInterrupt):
         return KeyboardInterrupt(there)
+    if isinstance(stopped, Terminated):
+        return Terminated(stopped.number, there)
     if isinstance(stopped, OSError):
         reason = f"{out}: cannot be written to: {stopped.strerror or stopped}. {there}; make room and run"
     else:
