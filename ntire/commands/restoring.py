@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ntire import UserError
-from ntire.commands.foreign_code import TRUST, Trust, announce, foreign_tree, is_foreign
+from ntire.commands.foreign_code import TRUST, Trust, announce, is_foreign, prepared_in_sandbox
 from ntire.commands.options import (
+    Address,
     AsJson,
     ChannelsLast,
     CompileNetworks,
     CudaGraphs,
+    EngineOption,
     PrecisionName,
-    Team,
+    Teams,
     TrackName,
     Variant,
+    Workers,
     app,
     command_without,
     parsed_settings,
@@ -31,6 +34,7 @@ from ntire.commands.screen import (
     print_summary,
     progress,
     say,
+    watch_engine,
     watch_pictures,
 )
 from ntire.text import nearest, printable
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from ntire.method.face_alignment import Finder
     from ntire.picture.folder import NotRead
     from ntire.runner.device_worker import Result
+    from ntire.runner.engines import Engine, EngineName
     from ntire.runner.prepare import Options, Prepared
     from ntire.runner.runner import Input, Summary
     from ntire.runner.shards import ShardPart
@@ -111,7 +116,7 @@ def run(
     if sandbox and not is_folder(team):
         raise UserError(f"--sandbox is for the code of a folder, {team} is a method of ntire. A folder: ./{team}")
     if sandbox or is_foreign(team, trust):
-        _refuse_in_sandbox(team, options, whole=whole)
+        refuse_in_sandbox(team, options, whole=whole)
         return _run_in_sandbox(team, str(track), given, target, limit, options, shard, watch, say)
     job = plan(team, str(track), given, target, variant, limit, say, trust=trust)
     if job.method.notice:
@@ -121,7 +126,84 @@ def run(
     return run_job(job, options, watch(f"{job.method.team} {job.track.name}", number), whole=whole, part=part)
 
 
-def _refuse_in_sandbox(team: str | Path, options: Options, *, whole: bool) -> None:
+def run_all(
+    teams: Sequence[str | Path],
+    track: str | Path,
+    inputs: str | Path | Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    engine: EngineName | None = None,
+    *,
+    address: str = "auto",
+    workers: int | None = None,
+    watch_engine: Callable[[Engine], None] = lambda engine: None,
+    **how: Any,
+) -> list[Summary]:
+    """Restore inputs with several teams' methods, each into a folder of its own below `out`; one team alone into `out`.
+
+    Without `engine` one after the other in this process; with one all at once, in shards, on its workers: see `open_engine`.
+    `how` are the other arguments of `run`. The folders are the same either way.
+    """
+    outs = [
+        None if out is None else Path(out) / _name_of(team, str(track)) if len(teams) > 1 else Path(out)
+        for team in teams
+    ]
+    if engine is None:
+        return [run(team, track, inputs, target, **how) for team, target in zip(teams, outs, strict=True)]
+    from ntire.commands.on_engine import run_on_engine
+    from ntire.runner.engines import open_engine
+
+    device, say = how.pop("device", "auto"), how.get("say", lambda line: None)
+    if device not in ("auto", "cpu"):
+        raise UserError(
+            f"--device {device}: with --engine, workers take every GPU there is, or none with --device cpu. "
+            "CUDA_VISIBLE_DEVICES chooses among them."
+        )
+    how.pop("shard", None)
+    options = _options_from(how)
+    with open_engine(engine, address=address, workers=workers, device=device, say=say) as working:
+        watch_engine(working)
+        summaries = run_on_engine(working, teams, str(track), paths_of(inputs), outs, options, **how)
+        for node, words in working.usage_in_words().items():
+            say(f"{node}: {words}")
+        return summaries
+
+
+def _options_from(how: dict[str, Any]) -> Options:
+    """The options among the arguments of `run`, which are taken out of `how`; the device is each worker's."""
+    from ntire.runner.prepare import Options
+
+    settings, weights = how.pop("settings", None) or {}, how.pop("weights", None)
+    known = {one.name for one in fields(Options)} & set(how)
+    return Options(
+        weights=Path(weights) if weights else None,
+        settings=tuple(sorted(settings.items())),
+        **{name: how.pop(name) for name in known},
+    )
+
+
+def _name_of(team: str | Path, track_name: str) -> str:
+    """Of a team's folder beside those of others."""
+    from ntire.method import catalogue
+    from ntire.scoring.track import load_track
+
+    track = load_track(track_name)
+    name = Path(team).resolve().name if catalogue.is_folder(team) else catalogue.look_up(str(team), track.inputs).team
+    return f"{name}-{track.name if track_name.endswith('.toml') else track_name}".replace("/", "_")
+
+
+def refuse_together(exclusive: Mapping[str, bool], of_one: Mapping[str, bool]) -> None:
+    """Raise UserError for options that exclude each other, and for those that are for one method where there are several."""
+    asked = [word for word, yes in exclusive.items() if yes]
+    if "--shard" in asked and len(asked) > 1:
+        raise UserError(
+            f"{' and '.join(asked)} exclude each other: --shard makes a part, by hand; `ntire merge` joins the parts."
+        )
+    single = [word for word, yes in of_one.items() if yes]
+    if single:
+        raise UserError(f"{', '.join(single)}: for one method, and there are several --team. Run that one alone.")
+
+
+def refuse_in_sandbox(team: str | Path, options: Options, *, whole: bool) -> None:
     """Raise UserError for what a folder's code cannot be given in a sandbox."""
     asked = {
         "--whole": whole,
@@ -224,34 +306,36 @@ def _run_in_sandbox(
 ) -> Summary:
     """Run the code of a folder in a sandbox into a submission folder; it resumes an interrupted run.
 
-    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) where no sandbox is available or it does
-    not hold.
+    Raises what `prepared_in_sandbox` does.
     """
-    from ntire.review.submitted_method import SubmittedMethod, as_method
-    from ntire.runner.prepare import described
     from ntire.runner.shards import parsed_part
-    from ntire.sandbox.limits import Limits
+
+    part = parsed_part(shard) if shard is not None else None
+    with prepared_in_sandbox(team, options) as prepared:
+        job = job_in_sandbox(prepared, team, track_name, given, out, limit, say)
+        number = len(part.taken(job.inputs) if part else job.inputs)
+        report = watch(f"{job.method.team} {job.track.name}", number)
+        summary = _restored(prepared, job.inputs, job.out, job.track.name, report, None, part)
+        return replace(summary, not_read=job.not_read)
+
+
+def job_in_sandbox(
+    prepared: Prepared,
+    team: str | Path,
+    track_name: str,
+    given: Sequence[Path],
+    out: Path | None,
+    limit: int | None,
+    say: Say,
+) -> Job:
+    """What code that is loaded in a sandbox is to restore; raises UserError for inputs of another kind than it takes."""
     from ntire.scoring.track import load_track
 
-    track = load_track(track_name)
-    part = parsed_part(shard) if shard is not None else None
-    with foreign_tree(team) as (backend, code, scratch):
-        submitted = SubmittedMethod(
-            backend, code, "method.py", scratch, options.device, Limits(), {},
-            tile=options.tile, precision=options.precision, bits=options.bits,
-        )  # fmt: skip
-        with submitted:
-            refused = submitted.load()
-            if refused is not None or submitted.facts is None:
-                why = f"{refused.code} {refused.problem}: {refused.found}. {refused.do}" if refused else "not loaded"
-                raise UserError(f"{team}: {why}", exit_code=1)
-            method = as_method(submitted, submitted.facts, Path(team), scratch)
-            refuse_other_inputs(team, method.track, track, method.scale)
-            track, inputs, not_read = inputs_of_track(track, given, method.track, limit, say)
-            target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
-            report = watch(f"{method.team} {track.name}", len(part.taken(inputs) if part else inputs))
-            prepared = described(method, options, submitted.held_by)
-            return replace(_restored(prepared, inputs, target, track.name, report, None, part), not_read=not_read)
+    method, track = type(prepared.method), load_track(track_name)
+    refuse_other_inputs(team, method.track, track, method.scale)
+    track, inputs, not_read = inputs_of_track(track, given, method.track, limit, say)
+    target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
+    return Job(method, track, inputs, target, not_read)
 
 
 def run_job(
@@ -398,13 +482,18 @@ def _before_and_after(out: Path, track_name: str, given: Sequence[Path]) -> Path
     "[bold]ntire run --team ./my-method --track srgb photos/ --trust[/]",
 )
 def run_command(
-    team: Team,
+    team: Teams,
     track: TrackName,
     inputs: Annotated[
         list[Path] | None, typer.Argument(help="Files or folders. Default: $NTIRE_DATA, else the built-in samples.")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The submission folder. Default: submissions/<team>-<track>.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="The submission folder, of several teams the one around theirs. Default: submissions/<team>-<track>.",
+        ),
     ] = None,
     variant: Variant = None,
     weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
@@ -442,31 +531,43 @@ def run_command(
             "--shard", metavar="I/N", help="Only the I-th of N parts, for N machines; `ntire merge` joins them."
         ),
     ] = None,
+    engine: EngineOption = None,
+    address: Address = "auto",
+    workers: Workers = None,
     sheet: Annotated[
         bool, typer.Option("--sheet", help="Also draw inputs and results side by side, into <folder>-sheet.png.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; resumes an interrupted run."""
-    refuse_unknown(team, track, variant)
-    if shard is not None and sheet:
-        raise UserError("--sheet shows all pictures, --shard makes a part of them: merge first, then `ntire sheet`.")
-    announce(team, trust and not sandbox, say)
+    for one in team:
+        refuse_unknown(one, track, variant)
+        announce(one, trust and not sandbox, say)
+    refuse_together(
+        {"--shard": shard is not None, "--sheet": sheet, "--engine": engine is not None},
+        {"--variant": variant is not None, "--weights": weights is not None, "--set": bool(given)}
+        if len(team) > 1
+        else {},
+    )
     with progress() as bars:
-        summary = run(
-            team, track, inputs or [], folder,
+        summaries = run_all(
+            team, track, inputs or [], folder, engine,
+            address=address, workers=workers, watch_engine=lambda working: watch_engine(bars, working),
             variant=variant, weights=weights, device=device, precision=precision, tile=parsed_tile(tile),
             bits=16 if bits == "16" else 8, channels_last=channels_last, compiled=compiled, cuda_graphs=cuda_graphs,
             fresh=fresh, limit=limit, settings=parsed_settings(given or []), whole=whole, max_memory_gb=max_memory,
             trust=trust, sandbox=sandbox, shard=shard, watch=lambda title, total: watch_pictures(bars, title, total), say=say,
         )  # fmt: skip
-    for remark in summary.remarks:
-        say(remark)
+    for summary in summaries:
+        for remark in summary.remarks:
+            say(remark)
+        if not as_json:
+            print_summary(summary)
+        if sheet:
+            say(f"before and after: {_before_and_after(summary.out, track, inputs or [])}")
     if as_json:
-        print_json(summary.as_json())
-    else:
-        print_summary(summary)
-    if sheet:
-        say(f"before and after: {_before_and_after(summary.out, track, inputs or [])}")
-    if summary.failed:
+        print_json(
+            summaries[0].as_json() if len(team) == 1 else [one.as_json() | {"out": str(one.out)} for one in summaries]
+        )
+    if any(summary.failed for summary in summaries):
         raise typer.Exit(1)
