@@ -249,6 +249,8 @@ def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False) -
 
     Raises UserError where the detector is not here, or the method is not one for faces that leaves reading to ntire.
     """
+    from ntire.entry.baseline import TEAM as BASELINE
+    from ntire.entry.baseline import remember_baseline
     from ntire.method import Method
     from ntire.method.face_alignment import face_finder
     from ntire.runner.prepare import prepare
@@ -258,6 +260,9 @@ def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False) -
         raise UserError(f"--whole finds faces in pictures; {job.method.team} on track {job.track.name} takes no faces.")
     find = face_finder(options.device) if whole else None
     summary = run_method(prepare(job.method, options), job.inputs, job.out, job.track.name, report, find)
+    # By where the class comes from: any folder's may have that name.
+    if job.method.team == BASELINE and job.method.__module__.startswith("ntire.teams."):
+        remember_baseline(job.out)
     return replace(summary, not_read=job.not_read)
 
 

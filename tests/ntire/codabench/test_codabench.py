@@ -33,7 +33,9 @@ README = b"Team name: Those of the Median\n"
 def bundle(tmp_path_factory) -> Path:
     made = tmp_path_factory.mktemp("bundle") / "bundle.zip"
     given = References(EXAMPLE / "gt", EXAMPLE / "lq")
-    make_bundle(load_track("demo-srgb"), Competition(START, contact="us@example.org"), given, made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        make_bundle(load_track("demo-srgb"), Competition(START, contact="us@example.org"), given, made)
     return made
 
 
@@ -325,6 +327,8 @@ def test_all_that_a_bundle_lacks_is_told_at_once(ntire, tmp_path):
 def test_the_starting_kit_has_an_upload_that_is_scored(ntire, unpacked, tmp_path):
     kit = unpacked / "starting_kit"
     assert {path.name for path in kit.iterdir()} == {"README.md", "track.toml", "sample_submission.zip"}
+    words = ("--track", kit / "track.toml", "--lq", EXAMPLE / "lq")
+    assert ntire("check", kit / "sample_submission.zip", *words).code == 0
     with zipfile.ZipFile(kit / "sample_submission.zip") as sample:
         sample.extractall(tmp_path / "input" / "res")
     shutil.copytree(unpacked / "reference_data", tmp_path / "input" / "ref")
