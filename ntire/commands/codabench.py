@@ -128,7 +128,7 @@ def _weights_of_metrics(track: Track) -> tuple[dict[str, Path], list[str]]:
 
 
 def _sample(track: Track, given: References, scratch: Path, say: Say) -> tuple[Path | None, str]:
-    """An upload that is accepted, the inputs themselves, and its content as the rules name it; none where there are no inputs."""
+    """An upload that is accepted, the inputs themselves, and its content, which the rules name; None without inputs."""
     from ntire.codabench.bundle import zip_of
     from ntire.commands.restoring import Job, inputs_of_track, run_job
     from ntire.entry.manifest import IMAGES, MANIFEST, content_of
@@ -375,7 +375,11 @@ def try_command(
 def _print_tried(found: Tried) -> None:
     out.print(found.output.rstrip(), markup=False, soft_wrap=True)
     if found.scores:
-        print_table(["column", "score"], [[name, f"{value:.10g}"] for name, value in found.scores.items()])
+        both = {
+            name: [of.get(name) for of in (found.scores, found.old_scores)] for name in found.scores | found.old_scores
+        }
+        rows = [[name, *("" if value is None else f"{value:.10g}" for value in of)] for name, of in both.items()]
+        print_table(["column", "score", "in scores.txt"], rows)
     if found.missing_columns:
         out.print(f"columns without a score: {', '.join(found.missing_columns)}", markup=False)
     if found.details:

@@ -122,7 +122,7 @@ def test_a_worker_scores_a_good_upload_as_score_does(ntire, bundle, upload, monk
     assert (found["status"], found["missing_columns"], found["exit_codes"]) == ("Finished", [], {"scoring": 0})
     ours = ntire("score", EXAMPLE / "median", "--gt", EXAMPLE / "gt", "-o", "own", "--json").json()[0]
     assert found["scores"] == pytest.approx({"total": ours["total"], **ours["metrics"]})
-    assert yaml.safe_load(Path("scored/scores.txt").read_text()) == found["scores"]
+    assert yaml.safe_load(Path("scored/scores.txt").read_text()) == found["scores"] == found["scores_txt"]
     page = Path("scored/detailed_results.html").read_text()
     assert "Those of the Median" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -288,6 +288,18 @@ def test_the_worker_fails_what_the_platform_fails(tmp_path, bundle, upload, sour
     found = worker.try_upload(made, upload(), tmp_path / "scratch", tmp_path / "out")
     assert not found.finished
     assert reason in found.reason
+
+
+def test_what_codalab_would_read_is_shown_beside_it(ntire, tmp_path, upload):
+    writes = "import sys, pathlib; out = pathlib.Path(sys.argv[1]); "
+    writes += (
+        "(out / 'scores.json').write_text('{\"total\": 1.5}'); (out / 'scores.txt').write_text('total: 1.5\\nold: 2')"
+    )
+    ran = ntire("codabench", "try", with_program(None, writes, tmp_path / "other.zip"), upload())
+    assert ran.code == 0, ran.out
+    rows = [line.split() for line in ran.out.splitlines()]
+    assert ["total", "1.5", "1.5"] in rows
+    assert ["old", "2"] in rows
 
 
 def test_a_bundle_that_the_platform_would_refuse_says_all_that_is_wrong(tmp_path):
