@@ -374,11 +374,10 @@ def try_command(
 
 def _print_tried(found: Tried) -> None:
     out.print(found.output.rstrip(), markup=False, soft_wrap=True)
-    if found.scores:
-        both = {
-            name: [of.get(name) for of in (found.scores, found.old_scores)] for name in found.scores | found.old_scores
-        }
-        rows = [[name, *("" if value is None else f"{value:.10g}" for value in of)] for name, of in both.items()]
+    names = {**found.scores, **found.old_scores}
+    if names:
+        values = {name: [of.get(name) for of in (found.scores, found.old_scores)] for name in names}
+        rows = [[name, *("" if value is None else f"{value:.10g}" for value in of)] for name, of in values.items()]
         print_table(["column", "score", "in scores.txt"], rows)
     if found.missing_columns:
         out.print(f"columns without a score: {', '.join(found.missing_columns)}", markup=False)
