@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from ntire.scoring.metrics import METRICS
 
 LOOKS = "NTIRE_TEST_LOOKS"
 """A folder with an empty file for every observation that a worker has made, named by what it looked at."""
+SECONDS = "NTIRE_TEST_SECONDS"
+"""How long an observation takes at least."""
 KILLED_AFTER = 4
 """Observations after which a worker is killed, once, where such a folder has a file of that name."""
 
@@ -27,6 +30,7 @@ class SmallFeatures(Instrument):
 
     def observe(self, views):
         (pixels,) = (view.pixels for view in views)
+        time.sleep(float(os.environ.get(SECONDS, "0")))
         if LOOKS in os.environ:
             folder = Path(os.environ[LOOKS])
             (folder / f"{sha256_of(pixels.tobytes())}-{os.urandom(8).hex()}").touch()

@@ -75,19 +75,20 @@ def _small(monkeypatch):
     monkeypatch.setattr(engine_module, "LEAST_OVERDUE", 1000.0)  # a busy machine repeats nothing
 
 
-def plain(field):
+def plain(field, track=TRACK):
     entries, expected = field
     with Cache(None) as cache, pytest.MonkeyPatch.context() as patch:
-        patch.delenv(score_tasks.LOOKS, raising=False)
+        for name in (score_tasks.LOOKS, score_tasks.SECONDS):
+            patch.delenv(name, raising=False)
         entrance = Entrance(cache)
-        scored = Scorer(TRACK, TRACK.metrics, "cpu", cache).score(entries, expected, source=entrance)
+        scored = Scorer(track, track.metrics, "cpu", cache).score(entries, expected, source=entrance)
         return told(scored, entrance)
 
 
-def on(engine, field, cache, report=lambda: None):
+def on(engine, field, cache, report=lambda: None, track=TRACK):
     entries, expected = field
     entrance = Entrance(cache)
-    scorer = Scorer(TRACK, TRACK.metrics, "cpu", cache, identities_of(engine, TRACK.metrics))
+    scorer = Scorer(track, track.metrics, "cpu", cache, identities_of(engine, track.metrics))
     return told(score_on(engine, scorer, entries, expected, entrance, report), entrance)
 
 
