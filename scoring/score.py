@@ -221,17 +221,7 @@ class Scorer:
         statuses: dict[int, Status] = {}
         broken: dict[int, Row] = {number: one for number, one in enumerate(checked) if isinstance(one, Row)}
         for metric in self.metrics:
-            wanted: dict[str, tuple[ScoredPicture, ScoredPicture | None]] = {}
-            keys: dict[int, tuple[str, str]] = {}
-            for number, image in enumerate(checked):
-                if isinstance(image, Row):
-                    continue
-                reference = references[number].of(metric)
-                own, other = self._keys(metric, image, reference)
-                keys[number] = own, other
-                wanted[own] = image, None if metric.apart else reference
-                if metric.apart and reference is not None:
-                    wanted[other] = reference, None
+            wanted, keys = self._asked(metric, references, checked)
             observed = self._observe(metric, wanted, pool)
             for number, (own, other) in keys.items():
                 vector, beside = observed[own], observed.get(other)
@@ -268,6 +258,23 @@ class Scorer:
             )
             for number, one in enumerate(chunk)
         ]
+
+    def _asked(
+        self, metric: Metric, references: Sequence[OpenedReferences], checked: Sequence[ScoredPicture | Row]
+    ) -> tuple[dict[str, tuple[ScoredPicture, ScoredPicture | None]], dict[int, tuple[str, str]]]:
+        """What a metric is to observe, by its cache keys, and the two keys of each image."""
+        wanted: dict[str, tuple[ScoredPicture, ScoredPicture | None]] = {}
+        keys: dict[int, tuple[str, str]] = {}
+        for number, image in enumerate(checked):
+            if isinstance(image, Row):
+                continue
+            reference = references[number].of(metric)
+            own, other = self._keys(metric, image, reference)
+            keys[number] = own, other
+            wanted[own] = image, None if metric.apart else reference
+            if metric.apart and reference is not None:
+                wanted[other] = reference, None
+        return wanted, keys
 
     def _keys(self, metric: Metric, image: ScoredPicture, reference: ScoredPicture | None) -> tuple[str, str]:
         """Cache keys of an image's observation and, where both sides are observed apart, of its reference's."""

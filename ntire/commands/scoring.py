@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ntire import UserError
-from ntire.commands.entering import enter, uploads_at
+from ntire.commands.entering import Entered, enter, uploads_at
 from ntire.commands.known_references import references_of as references_of
 from ntire.commands.options import Address, AsJson, Device, EngineOption, Key, Out, TrackName, Workers, app
 from ntire.commands.restoring import paths_of
@@ -155,45 +155,57 @@ def score(
     verdict found the code to cost counts instead of claims; with `measure`, the code of other entries that break no rule is
     counted and timed in a sandbox, too. With an `engine` (local, or ray at `address`) its workers look at the images, `workers`
     of them here or on each node, and the tables are the same. `report` gets the images that are done and their number in all.
-    Nothing is written: see `Board.write`. Raises UserError where there are no entries, metrics, references or weights to score
-    with.
+    Nothing is written: see `Board.write`. Raises UserError where entries, metrics, references or weights are missing.
     """
     from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
     from ntire.review.acceptance import Entrance
-    from ntire.runner.engines import open_engine
     from ntire.sandbox.scratch import scratch_folder
     from ntire.scoring.cache import Cache, default_path
-    from ntire.scoring.leaderboard import ranked, refused_line
+    from ntire.scoring.leaderboard import ranked
     from ntire.scoring.references import References
     from ntire.scoring.track import load_track
 
     references = References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
-    if engine is not None and device not in ("auto", "cpu"):
-        raise UserError(f"--device {device}: with --engine workers take the GPUs that are there. Use auto, or cpu.")
+    start = _engine(engine, address, workers, device, say)
     wanted, secret = load_track(str(track)) if track else None, read_key(Path(key)) if key else None
     with Cache(default_path() if cache else None) as known, scratch_folder() as scratch, ExitStack() as stack:
         entrance = Entrance(known)
         entered = enter(
             uploads_at(paths_of(entries), scratch, wanted, references, say), wanted, references, metrics, entrance, say
         )
-        working = None
-        if engine is not None:
-            opened = open_engine(engine, address=address, workers=workers, device=device, say=say)
-            working = stack.enter_context(opened)
-        device = choose_device(device)
-        where = _Where(device, known, working)
+        where = _Where(choose_device(device), known, stack.enter_context(start()))
         fields = _fields(entered.by_track, references, metrics, where, detector, say)
-        scored = _scored(fields, entrance, working, report)
+        scored = _scored(fields, entrance, where.engine, report)
         places = Path(verdicts) if verdicts else None
-        judge = _Judge(entrance, places, secret, references, device, measure, as_published, say)
-        lines, first = [judge.line(*one) for one in scored], entered.by_track[0][0]
-        lines += [refused_line(one.name, first, entrance.refused_at(one)) for one in entered.refused]
+        judge = _Judge(entrance, places, secret, references, where.device, measure, as_published, say)
+        lines = _lines(judge, scored, entered)
         for remark in known.remarks:
             say(remark)
-    lines = [replace(line, notes=(*line.notes, *_not_proven(line.versions))) for line in lines]
     pairs = tuple((one, names) for _, one, names in scored)
     return Board(tuple(ranked(lines)), pairs, entered.results, known.observed, _sources(fields))
+
+
+def _engine(
+    name: EngineName | None, address: str, workers: int | None, device: str, say: Say
+) -> Callable[[], AbstractContextManager[Engine | None]]:
+    """What starts the engine that a user means, if any. Raises UserError for a device that workers cannot be told."""
+    from ntire.runner.engines import open_engine
+
+    if name is None:
+        return nullcontext
+    if device not in ("auto", "cpu"):
+        raise UserError(f"--device {device}: with --engine workers take the GPUs that are there. Use auto, or cpu.")
+    return lambda: open_engine(name, address=address, workers=workers, device=device, say=say)
+
+
+def _lines(judge: _Judge, scored: Sequence[tuple[Scorer, Scored, tuple[str, ...]]], entered: Entered) -> list[Line]:
+    """The line of every entry, not ranked yet; those that could not be scored come last."""
+    from ntire.scoring.leaderboard import refused_line
+
+    lines, first = [judge.line(*one) for one in scored], entered.by_track[0][0]
+    lines += [refused_line(one.name, first, judge.entrance.refused_at(one)) for one in entered.refused]
+    return [replace(line, notes=(*line.notes, *_not_proven(line.versions))) for line in lines]
 
 
 def _not_proven(identities: Mapping[str, str]) -> tuple[str, ...]:

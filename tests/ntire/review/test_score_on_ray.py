@@ -44,7 +44,7 @@ def cluster(tmp_path_factory, looks):
         "RAY_health_check_period_ms": "500",
         "RAY_health_check_failure_threshold": "3",
         score_tasks.LOOKS: str(looks),
-        score_tasks.SECONDS: "0.4",
+        score_tasks.SECONDS: "0.25",
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
