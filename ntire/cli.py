@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "demo",
     "teams": "measuring",
     "run": "restoring",
+    "merge": "merging",
     "score": "scoring",
     "leaderboard": "scoring",
     "codabench": "codabench",

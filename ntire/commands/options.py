@@ -161,6 +161,13 @@ def command_line(data: Path, folder: Path | None) -> str:
     return " ".join(["ntire", *words])
 
 
+def command_without(option: str) -> list[str]:
+    """The command as typed, without an option and its value."""
+    words = ["ntire", *sys.argv[1:]]
+    dropped = {number + step for number, word in enumerate(words) if word == option for step in (0, 1)}
+    return [word for number, word in enumerate(words) if number not in dropped and not word.startswith(f"{option}=")]
+
+
 def parsed_folders(given: Iterable[str], option: str = "--pairs") -> dict[str, Path]:
     """`snowy=DIR` to {"snowy": DIR}."""
     found = {}

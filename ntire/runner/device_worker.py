@@ -97,6 +97,10 @@ class Device:
         self._news = levels.told(method.device)
         """What the journal is to say once, with the next picture."""
 
+    def begin(self, advanced: Callable[[str, int, int], None]) -> None:
+        """Begin a run, in a thread of its own; `advanced` hears how far each image is."""
+        self.advanced, self._entered = advanced, False
+
     def restore(self, decoded: Decoded) -> Restored | Settled[Result]:
         """Give the orders for one image; on a GPU they are carried out while the next one gets its own."""
         if not self._entered:
