@@ -58,17 +58,8 @@ def _own(name: str, *more: str) -> Callable[[argparse.Namespace, Path], list[str
 
 
 def _tests(options: argparse.Namespace, out: Path) -> list[str]:
-    return [
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "gpu",
-        "-p",
-        "no:cacheprovider",
-        str(HERE.parent / "tests" / "test_gpu.py"),
-        "--tb=short",
-    ]
+    files = [path for path in sorted((HERE.parent / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
+    return ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--tb=short", *map(str, files)]
 
 
 def _forwards(*more: str) -> Callable[[argparse.Namespace, Path], list[str]]:

@@ -145,7 +145,8 @@ def test_commands_of_all_steps_are_understood(gpu, monkeypatch, tmp_path, device
             with command.make_context(words[2], words[3:]) as context:
                 assert context.params["device"] == device, name
         elif words[0] == "-m":
-            assert (words[1], words[-2]) == ("pytest", str(ROOT / "tests" / "test_gpu.py"))
+            assert words[1] == "pytest"
+            assert str(ROOT / "tests" / "test_gpu.py") in words
         else:
             assert Path(words[0]).is_file()
             assert words[words.index("--device") + 1] == device
