@@ -294,7 +294,7 @@ class _Judge:
         from ntire.commands.measured_figures import kept_figures
         from ntire.scoring.leaderboard import line_of
 
-        refused = self.entrance.refusals(scored)
+        refused = self.entrance.refusals(scored, scorer.track.baseline)
         standing = self._standing(scored.submission, scorer.track, refused)
         made = line_of(
             scored, scorer.track, metrics, scorer.identities(),

@@ -54,10 +54,10 @@ def encode_png(pixels: NDArray[np.uint8 | np.uint16]) -> bytes:
     stream[-1] += struct.pack(">I", check)
     colour = 2 if pixels.ndim == 3 else 0
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour, 0, 0, 0)
-    pieces = [b"\x89PNG\r\n\x1a\n", *_chunk(b"IHDR", header)]
+    pieces = [b"\x89PNG\r\n\x1a\n", *_parts_of(b"IHDR", header)]
     for data in stream:
-        pieces += _chunk(b"IDAT", data)
-    return b"".join([*pieces, *_chunk(b"IEND", b"")])
+        pieces += _parts_of(b"IDAT", data)
+    return b"".join([*pieces, *_parts_of(b"IEND", b"")])
 
 
 def _joined(first: int, second: int, length: int) -> int:
@@ -79,7 +79,12 @@ def _filtered(rows: NDArray[np.uint8], top: int, bottom: int, step: int) -> byte
     return out.tobytes()
 
 
-def _chunk(name: bytes, data: bytes) -> tuple[bytes, bytes, bytes]:
+def chunk(name: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return b"".join(_parts_of(name, data))
+
+
+def _parts_of(name: bytes, data: bytes) -> tuple[bytes, bytes, bytes]:
     """Head, data and checksum of a chunk."""
     check = isal_zlib.crc32(data, isal_zlib.crc32(name))
     return struct.pack(">I", len(data)) + name, data, struct.pack(">I", check)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ntire import UserError, __version__
 from ntire.entry.archive import ArchiveLimits
+from ntire.entry.baseline import is_baseline
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import Submission
 from ntire.files import sha256_of
@@ -24,8 +25,6 @@ from ntire.scoring.cache import Cache, key_of
 from ntire.scoring.score import AskedFor, RefusedPicture, Scored, ScoredPicture, Status
 from ntire.scoring.track import NO_RULES, Track
 
-BASELINE = "Copy"
-"""The team whose images are its inputs, and which says so."""
 STATUS: dict[str, Status] = {
     "E304": "wrong size",
     "E305": "wrong format",
@@ -66,15 +65,18 @@ class Entrance:
         self._found[upload.root] = list(found)
         return Submission(upload.root, manifest, None if upload.root == upload.path else upload.path)
 
-    def refusals(self, scored: Scored) -> tuple[str, ...]:
-        """Each rule that a scored entry breaks, with its code and the files; without those that its rows tell."""
+    def refusals(self, scored: Scored, baseline: str = "") -> tuple[str, ...]:
+        """Each rule that a scored entry breaks, with its code and the files; without those that its rows tell.
+
+        `baseline` as in the rules of its track.
+        """
         root = scored.submission.root
         self._found[root] += copies_in(root, scored.submission.pictures)
         names = [row.image for row in scored.rows if row.status == "unexpected"]
         self._found[root] += [Finding("E302", name, "images of the track's inputs", "no such input") for name in names]
         told = {row.code for row in scored.rows if row.status not in ("ok", "unexpected")}
-        excused = {"E311"} if scored.submission.team == BASELINE else set()
-        return self._refused_at(root, told | excused)
+        copied = any(one.code == "E311" for one in self._found[root])
+        return self._refused_at(root, told | ({"E311"} if copied and is_baseline(root, baseline) else set()))
 
     def refused_at(self, upload: Upload) -> tuple[str, ...]:
         """Each rule that an upload breaks which cannot be scored, with its code and the files."""
