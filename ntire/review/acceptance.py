@@ -4,6 +4,7 @@ import os
 import stat
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import BadImage, SeenImage, Wanted, bytes_of, constant
 from ntire.review.uploads import Upload
 from ntire.scoring.cache import Cache, key_of
-from ntire.scoring.score import AskedFor, RefusedPicture, Scored, ScoredPicture, Status
+from ntire.scoring.opened import AskedFor, RefusedPicture, ScoredPicture, Status
+from ntire.scoring.score import Scored
 from ntire.scoring.track import NO_RULES, Track
 
 STATUS: dict[str, Status] = {
@@ -43,11 +45,21 @@ NAMED = 3
 class Entrance:
     """Reads strangers' pictures for the scorer, and collects what is wrong with them and with their entries."""
 
-    def __init__(self, cache: Cache) -> None:
-        """`cache` remembers pictures that nothing is wrong with."""
+    def __init__(self, cache: Cache, *, look: bool = True) -> None:
+        """`cache` remembers pictures that nothing is wrong with; without `look` the others are not examined."""
         self._cache = cache
+        self._look = look
         self._lock = threading.Lock()
         self._found: dict[Path, list[Finding]] = defaultdict(list)
+
+    def add(self, root: Path, findings: Sequence[Finding]) -> None:
+        """What was found wrong with an entry's pictures elsewhere."""
+        with self._lock:
+            self._found[root] += findings
+
+    def found(self, root: Path) -> tuple[Finding, ...]:
+        """What is wrong with an entry's pictures, as far as it was looked at."""
+        return tuple(self._found[root])
 
     def enter(self, upload: Upload, track: Track | None) -> Submission | None:
         """Look at everything in an upload but its pictures; the entry that it is, if it can be scored."""
@@ -129,6 +141,8 @@ class Entrance:
         )
         if plain and self._cache.get([key]):
             return ScoredPicture(path, sha256, decode)
+        if not self._look:
+            return ScoredPicture(path, sha256, decode, examined=False)
         if not plain:
             return self._of_several_formats(submission, path, data, asked)
         seen = decoders().examine(wanted, data, keep=True)
