@@ -4,8 +4,8 @@
     python benchmarks/cluster.py scaling --slots 1 2 4 8
     python benchmarks/cluster.py kills --pictures 450 --kills 6
 
-Overhead is CPU seconds of all processes of a command, Ray's own included: this process adopts what is left of them and waits for
-it. Scaling is wall time of tasks that sleep, so that it shows the engine and not the processors.
+Overhead is CPU seconds of all processes of a command, Ray's own included: this process adopts what is left of them and waits
+for it. Scaling is wall time of tasks that sleep, so that it shows the engine and not the processors.
 """
 
 import argparse
@@ -75,8 +75,8 @@ def overhead(folder: Path, count: int, rounds: int) -> None:
         one, all_of_them = median(seconds["one"]), median(seconds["all"])
         more = (all_of_them - one) / (base["all"] - base["one"])
         console.print(
-            f"{way:6} 1 picture {one:6.1f} CPU s, {count} pictures {all_of_them:6.1f} CPU s: {all_of_them / base['all']:.2f} x plain; "
-            f"the {count - 1} more {more:.2f} x plain"
+            f"{way:6} 1 picture {one:6.1f} CPU s, {count} pictures {all_of_them:6.1f} CPU s: "
+            f"{all_of_them / base['all']:.2f} x plain; the {count - 1} more {more:.2f} x plain"
         )
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from ntire import UserError
 from ntire.commands import on_engine
-from ntire.commands.restoring import run, run_all
+from ntire.commands.restoring import run
+from ntire.commands.running import run_all
 from ntire.entry.journal import Journal, read_header
 from ntire.entry.manifest import open_submission
 from ntire.runner.engines import engine as engine_module

@@ -13,7 +13,8 @@ import pytest
 
 from ntire import UserError
 from ntire.commands import on_engine
-from ntire.commands.restoring import run, run_all
+from ntire.commands.restoring import run
+from ntire.commands.running import run_all
 from ntire.files import sha256_of
 from ntire.runner.engines import State, Task, TaskFile, on_ray, open_engine
 from ntire.runner.engines import engine as engine_module
