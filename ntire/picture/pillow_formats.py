@@ -1,4 +1,7 @@
-"""PNG, JPEG, WebP, BMP and AVIF files, by Pillow; deeper than 8 bits, which Pillow has not in colour, by imagecodecs."""
+"""PNG, JPEG, WebP, BMP and AVIF files, by Pillow; deeper than 8 bits, which Pillow has not in colour, by imagecodecs.
+
+Plain RGB PNGs, which entries are made of, have a faster reader; what it does not take is read as before.
+"""
 
 import io
 from typing import Any
@@ -18,6 +21,7 @@ from ntire.picture.header import (
     upright,
 )
 from ntire.picture.orientation import exif_in_text, orientation_in
+from ntire.picture.png_reader import decode_rgb
 from ntire.picture.repairs import ended_jpeg, only_pixels, png_chunk
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "AVIF")
@@ -42,7 +46,9 @@ def decode(name: object, data: bytes) -> Pixels:
             f"{name}: expected one picture, found an animation of {header.frames} frames. Save the one you mean."
         )
     try:
-        pixels = _deep(image, data, header.bits) if header.bits > 8 else _eight_bit(image, data)
+        pixels = decode_rgb(data) if header.format == "PNG" else None
+        if pixels is None:
+            pixels = _deep(image, data, header.bits) if header.bits > 8 else _eight_bit(image, data)
     except DAMAGED as error:
         raise UnreadableImage(f"{name}: not a whole {header.format} image: {error}. Copy the file again.") from None
     return upright(pixels, header.orientation)

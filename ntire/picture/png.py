@@ -53,7 +53,7 @@ def encode_png(pixels: NDArray[np.uint8 | np.uint16]) -> bytes:
     stream[0] = b"\x78\x01" + stream[0]  # zlib: deflate with a window of 32 KiB, fastest
     stream[-1] += struct.pack(">I", check)
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour, 0, 0, 0)
-    chunks = [_chunk(b"IHDR", header), *(_chunk(b"IDAT", data) for data in stream), _chunk(b"IEND", b"")]
+    chunks = [chunk(b"IHDR", header), *(chunk(b"IDAT", data) for data in stream), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
@@ -68,7 +68,8 @@ def _filtered(rows: NDArray[np.uint8], top: int, bottom: int, step: int) -> byte
     return out.tobytes()
 
 
-def _chunk(name: bytes, data: bytes) -> bytes:
+def chunk(name: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", isal_zlib.crc32(data, isal_zlib.crc32(name)))
 
 

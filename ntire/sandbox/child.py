@@ -593,7 +593,7 @@ class Child:
         pipe = self._process.stdout
         if pipe is None:
             raise EOFError
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
             if not selector.select(max(0.0, deadline - time.perf_counter())):
                 raise TimeoutError

@@ -432,6 +432,30 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(slow, tmp_path):
         assert (out / "images" / f"{line['image']}.png").is_file()
 
 
+def test_a_batch_systems_signal_keeps_what_is_finished_and_says_so(slow, tmp_path):
+    """SIGTERM comes some seconds before SIGKILL, from Slurm, Kubernetes and service managers alike."""
+    for number in range(12):
+        write_png(tmp_path / "in" / f"{number}.png", scene(24, 24, seed=number))
+    out = tmp_path / "out"
+    words = ("run", "--team", slow, "--track", "srgb", tmp_path / "in", "-o", out, "--device", "cpu")
+    process = start(*words)
+    while process.poll() is None and len(read_journal(out / "journal.jsonl")) < 2:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b"SIGTERM: finishing what is in work" in err
+    finished = read_journal(out / "journal.jsonl")
+    assert (
+        f"stopped by SIGTERM. What is finished stays: {len(finished)} of 12 image(s). Run the same command".encode()
+        in err
+    )
+    assert 1 < len(finished) < 12
+    for line in finished:
+        assert (out / "images" / f"{line['image']}.png").is_file()
+
+
 def test_ctrl_c_twice_leaves_at_once_and_what_is_finished_stays(plugin, tmp_path):
     for number in range(6):
         write_png(tmp_path / "in" / f"{number}.png", scene(24, 24, seed=number))
