@@ -69,7 +69,10 @@ def main() -> None:
         raise SystemExit(f"somebody else computes on this GPU: {', '.join(f'{one.pid} {one.name}' for one in others)}")
     few = {"side": 64, "size": 1 << 16} if options.device == "cpu" else {}
     ceiling = ceilings(DTYPES[options.precision], options.device, **few)
-    rows = [measure(case, options, ceiling) for case in CASES]
+    rows: list[dict[str, Any]] = []
+    for case in CASES:
+        rows.append(measure(case, options, ceiling))
+        _keep(rows, ceiling, options)
     _tell(rows, ceiling, options)
 
 
@@ -194,6 +197,13 @@ def _filled(kind: type[Method], dtype: torch.dtype, device: str) -> tuple[Method
         return method.to(device, dtype), "random"
 
 
+def _keep(rows: list[dict[str, Any]], ceiling: Ceiling, options: argparse.Namespace) -> None:
+    """Write what there is so far: whoever runs this may end it."""
+    if options.json:
+        found = {"gpu": nvidia.state(options.device), "ceilings": asdict(ceiling), "rows": rows}
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
 def _tell(rows: list[dict[str, Any]], ceiling: Ceiling, options: argparse.Namespace) -> None:
     columns = [
         "network",
@@ -230,9 +240,6 @@ def _tell(rows: list[dict[str, Any]], ceiling: Ceiling, options: argparse.Namesp
     for row in rows:
         if row["median_ms"] < row["floor_ms"] * 0.95:
             out.print(f"not to be believed: {row['team']} {row['track']} is faster than its floor", markup=False)
-    if options.json:
-        found = {"gpu": nvidia.state(options.device), "ceilings": asdict(ceiling), "rows": rows}
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

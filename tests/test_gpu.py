@@ -13,6 +13,7 @@ from ntire.picture.degradations import SrgbDegradation
 from ntire.picture.image import Rounding, as_image, read_pixels
 from ntire.picture.raw import RawFrame
 from ntire.runner.memory_plan import WORKSPACE, footprint
+from ntire.runner.pinned_ring import PinnedRing
 from ntire.runner.prepare import Options, prepare
 from ntire.runner.runner import Input, find_inputs, run
 from ntire.runner.speedups import RECORDED
@@ -115,6 +116,11 @@ def test_one_pass_each_way_gives_the_bits_of_the_steps():
     image[1, 7, 9] = math.nan
     levels.left(image, 8, finite)
     assert not bool(finite)
+
+
+def test_the_ring_of_pinned_memory_is_pinned():
+    found = PinnedRing(1 << 20).take(torch.empty(3, 5, dtype=torch.uint8))
+    assert found.is_pinned()
 
 
 def test_two_workers_on_one_gpu_give_the_same_bytes(tmp_path):

@@ -59,6 +59,11 @@ def read_header(path: Path) -> Header:
     return header_of(path, read_bytes(path))
 
 
+def sides_at_a_glance(path: Path) -> tuple[int, int] | None:
+    """Height and width by the head of a file, which may be no whole picture for that; None where they take more than a look."""
+    return pillow_formats.sides_at_a_glance(path)
+
+
 def read_pixels(path: Path) -> Pixels:
     """Decode `path` by the policy above: RGB, (H, W, 3), uint8, uint16, or float32 in [0, 1], as `depth_of` says."""
     return decode(path, read_bytes(path))

@@ -21,7 +21,7 @@ import torch
 from ntire import UserError, __version__
 from ntire.entry.journal import Journal
 from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, write_manifest
-from ntire.environment import environment, usable_cores
+from ntire.environment import environment, memory_to_use, usable_cores
 from ntire.files import sha256_of, sweep, writable_folder, write_atomically
 from ntire.method import Method
 from ntire.method.face_alignment import Finder
@@ -39,7 +39,11 @@ from ntire.runner.speedups import Effect
 from ntire.sandbox.scratch import Terminated
 
 AHEAD = 1
-"""Pictures that may wait in front of the device, and in front of the writers: with those in work they bound the memory."""
+"""Pictures that may wait in front of the device, and in front of the writers."""
+ROOM, ROOM_A_CORE = 400_000_000, 75_000_000
+"""Bytes of pictures, as they come and as they go: five of 12 megapixels, and one more of them for every core above that."""
+UNPACKED = 5
+"""Times the size of a file, where its head does not tell how large its picture is: a raw frame and what becomes of it."""
 OF_ITS_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 """What one picture's name brings about, while the disk is in order: too long, not UTF-8, or the name of a folder."""
 
@@ -194,7 +198,7 @@ def run(
         if options.fresh or not (out / MANIFEST).exists():
             write_manifest(out, _manifest(prepared, track, out.name))
         finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
-        flow = _flow(prepared.method, inputs, finished, out, devices)
+        flow = _flow(prepared.method, inputs, finished, out, devices, options.bits)
         with flow:
             try:
                 for outcome in flow:
@@ -213,7 +217,12 @@ def run(
 
 
 def _flow(
-    method: Method, inputs: Sequence[Input], finished: dict[str, dict[str, Any]], out: Path, devices: Sequence[Device]
+    method: Method,
+    inputs: Sequence[Input],
+    finished: dict[str, dict[str, Any]],
+    out: Path,
+    devices: Sequence[Device],
+    bits: int,
 ) -> "Pipeline[Result | _Kept]":
     """The three stages."""
     stages = (
@@ -221,7 +230,23 @@ def _flow(
         Station("restore", [device.restore for device in devices]),
         Station("write", [partial(_write, out)] * _threads(4), ready=_arrived),
     )
-    return Pipeline(inputs, stages, AHEAD)
+    return Pipeline(inputs, stages, AHEAD, partial(_bytes_of, method, bits), _room())
+
+
+def _bytes_of(method: Method, bits: int, item: Input) -> int:
+    """About what a picture takes on the host, as it comes and as it goes."""
+    sides = images.sides_at_a_glance(item.path)
+    if sides is not None:
+        return 3 * sides[0] * sides[1] * (1 + method.scale**2 * bits // 8)
+    try:
+        return UNPACKED * item.path.stat().st_size
+    except OSError:
+        return 0  # it is told when it is read
+
+
+def _room() -> int:
+    """Bytes of pictures that are under way at once: more cores need more to work on, small machines have less."""
+    return min(max(ROOM, usable_cores() * ROOM_A_CORE), memory_to_use("cpu"))
 
 
 def _end(flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], None]") -> None:

@@ -58,6 +58,21 @@ def test_a_finished_run_started_again_calls_no_model(plugin, pictures, tmp_path)
     assert tree(tmp_path / "out") == before
 
 
+def test_where_there_is_little_room_large_pictures_go_one_by_one_and_come_out_the_same(
+    plugin, pictures, tmp_path, monkeypatch
+):
+    restored_by(plugin(), pictures, tmp_path / "out")
+    weights = []
+    weigh = runner._bytes_of
+    monkeypatch.setattr(runner, "_bytes_of", lambda *given: weights.append(weigh(*given)) or weights[-1])
+    monkeypatch.setattr(runner, "ROOM", 1)
+    monkeypatch.setattr(runner, "ROOM_A_CORE", 1)
+    restored_by(plugin(), pictures, tmp_path / "again")
+    assert tree(tmp_path / "again") == tree(tmp_path / "out")
+    height, width = scene(seed=0).shape[:2]
+    assert weights == [2 * 3 * height * width] * 3
+
+
 def test_only_what_changed_is_done_again(plugin, pictures, tmp_path):
     folder, out = plugin(), tmp_path / "out"
     restored_by(folder, pictures, out)
