@@ -44,17 +44,17 @@ def encode_png(pixels: NDArray[np.uint8 | np.uint16]) -> bytes:
         last = isal_zlib.Z_FINISH if top == tops[-1] else isal_zlib.Z_FULL_FLUSH
         return packer.compress(filtered) + packer.flush(last), filtered
 
-    parts = list(map(deflated, tops) if len(tops) == 1 else _pool().map(deflated, tops))
     check = 1
-    for _, filtered in parts:
+    stream: list[bytes] = []
+    for packed, filtered in map(deflated, tops) if len(tops) == 1 else _pool().map(deflated, tops):
         check = isal_zlib.adler32(filtered, check)
-    colour = 2 if pixels.ndim == 3 else 0
-    stream = [packed for packed, _ in parts]
+        stream.append(packed)
     stream[0] = b"\x78\x01" + stream[0]  # zlib: deflate with a window of 32 KiB, fastest
     stream[-1] += struct.pack(">I", check)
+    colour = 2 if pixels.ndim == 3 else 0
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour, 0, 0, 0)
-    chunks = [_chunk(b"IHDR", header), *(_chunk(b"IDAT", data) for data in stream), _chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    chunks = [(b"IHDR", header), *((b"IDAT", data) for data in stream), (b"IEND", b"")]
+    return b"".join([b"\x89PNG\r\n\x1a\n", *(part for name, data in chunks for part in _chunk(name, data))])
 
 
 def _filtered(rows: NDArray[np.uint8], top: int, bottom: int, step: int) -> bytes:
@@ -68,8 +68,9 @@ def _filtered(rows: NDArray[np.uint8], top: int, bottom: int, step: int) -> byte
     return out.tobytes()
 
 
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", isal_zlib.crc32(data, isal_zlib.crc32(name)))
+def _chunk(name: bytes, data: bytes) -> tuple[bytes, ...]:
+    check = isal_zlib.crc32(data, isal_zlib.crc32(name))
+    return struct.pack(">I", len(data)), name, data, struct.pack(">I", check)
 
 
 @cache
