@@ -4,13 +4,17 @@
 
 from a checkout, in a Python that has torch and what ntire stands on. Steps run in processes of their own, each with a limit;
 what they say is written as it comes to benchmarks/gpu/<device>.json and .md. Steps for which the minutes do not suffice are
-left out and named. With --train, what is left of the minutes goes on training the light networks; the next call resumes.
+left out and named; one that hangs is ended with all that it started. With --train, what is left of the minutes goes on
+training the light networks; the next call resumes.
 `--device cpu` tries every step on small pictures, without saying anything of speed.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +25,12 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-TRAINED = (("MiAlgo", "srgb"), ("TongJi-IPOE", "srgb"))
+TRAINED = (("TongJi-IPOE", "srgb"), ("TongJi-IPOE", "raw"), ("NJUST-KMG", "srgb"))
+"""Light networks whose recipes need no other networks' weights."""
+LEAST_TRAINING = 60.0
+"""Seconds, for each of them."""
+GRACE = 15.0
+"""Seconds that a process has to end by itself when it is told to."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +58,8 @@ def _own(name: str, *more: str) -> Callable[[argparse.Namespace, Path], list[str
 
 
 def _tests(options: argparse.Namespace, out: Path) -> list[str]:
-    return [
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "gpu",
-        "-p",
-        "no:cacheprovider",
-        str(HERE.parent / "tests" / "test_gpu.py"),
-        "--tb=short",
-    ]
+    files = [path for path in sorted((HERE.parent / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
+    return ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--tb=short", *map(str, files)]
 
 
 def _forwards(*more: str) -> Callable[[argparse.Namespace, Path], list[str]]:
@@ -112,17 +112,23 @@ def _all(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     results = options.out / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
     found: dict[str, Any] = {"device": name, "steps": {}}
-    for step in STEPS:
-        if options.only and step.name not in options.only:
-            continue
-        left = ends - time.monotonic()
-        said = _run(step, options, min(2 * step.seconds, left)) if left >= step.seconds else {"status": "left out"}
-        found["steps"][step.name] = said
+
+    def note(step: str, said: dict[str, Any]) -> None:
+        found["steps"][step] = said
         results.write_text(json.dumps(found, indent=2) + "\n")
         results.with_suffix(".md").write_text(_table(found))
-        sys.stderr.write(f"{step.name}: {said['status']}\n")
-    if options.train is not None:
-        _train(options, ends)
+        sys.stderr.write(f"{step}: {said['status']}\n")
+
+    for step in STEPS:
+        if options.only is None or step.name in options.only:
+            left = ends - time.monotonic()
+            note(
+                step.name,
+                _run(step, options, min(2 * step.seconds, left)) if left >= step.seconds else {"status": "left out"},
+            )
+    for number, (team, track) in enumerate(TRAINED if options.train is not None else ()):
+        left = (ends - time.monotonic()) / (len(TRAINED) - number)
+        note(f"training {team} {track}", _train(team, track, options, left))
     sys.stdout.write(_table(found))
 
 
@@ -138,22 +144,40 @@ def _name_of(device: str) -> str:
 
 def _run(step: Step, options: argparse.Namespace, limit: float) -> dict[str, Any]:
     """What became of a step: its JSON, or the end of what it said."""
-    began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
-        words = [sys.executable, *step.words(options, out)]
-        try:
-            ran = subprocess.run(words, capture_output=True, text=True, timeout=limit, cwd=HERE.parent)
-        except subprocess.TimeoutExpired:
-            return {"status": f"ended after {limit:.0f} s"}
-        said: dict[str, Any] = {"status": "done" if ran.returncode == 0 else f"failed with exit code {ran.returncode}"}
-        said["seconds"] = round(time.monotonic() - began, 1)
-        text = out.read_text() if out.is_file() else ran.stdout
-        try:
-            said["found"] = json.loads(text)
-        except ValueError:
-            said["said"] = (ran.stdout + ran.stderr)[-3000:]
+        said, printed = _ended(step.words(options, out), limit)
+        # What it wrote before it was ended counts, too.
+        for text in (out.read_text() if out.is_file() else "", printed):
+            with contextlib.suppress(ValueError):
+                return said | {"found": json.loads(text)}
         return said
+
+
+def _ended(words: list[str], limit: float) -> tuple[dict[str, Any], str]:
+    """A child of this Python that has ended, by itself or not, and what it printed; nothing that it started goes on."""
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryFile("w+") as log:
+        child = subprocess.Popen(
+            [sys.executable, *words], stdout=printed, stderr=log, cwd=HERE.parent, start_new_session=True
+        )
+        status = ""
+        try:
+            child.wait(limit)
+        except subprocess.TimeoutExpired:
+            status = f"ended after {limit:.0f} s"
+            os.killpg(child.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        if not status:
+            status = "done" if child.returncode == 0 else f"failed with exit code {child.returncode}"
+        text, errors = (file.seek(0) or file.read() for file in (printed, log))
+    said = {"status": status, "seconds": round(time.monotonic() - began, 1), "said": (text + errors)[-3000:]}
+    return said, text
 
 
 # Steps of its own
@@ -243,21 +267,20 @@ OWN_STEPS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 }
 
 
-def _train(options: argparse.Namespace, ends: float) -> None:
-    """Go on training the light networks, in turn, until the minutes are over; each resumes from its last checkpoint."""
-    for number, (team, track) in enumerate(TRAINED):
-        left = (ends - time.monotonic()) / (len(TRAINED) - number)
-        if left < 60:
-            sys.stderr.write(f"train {team} {track}: left out\n")
-            continue
-        words = ["train", "--team", team, "--track", track, "--data", str(options.train), "--device", options.device]
-        words += ["--out", str(options.out / "trained" / f"{track}-{team}")]
-        child = subprocess.Popen([sys.executable, "-m", "ntire", *words])
-        try:
-            child.wait(left)
-        except subprocess.TimeoutExpired:
-            child.terminate()
-            child.wait()
+def _train(team: str, track: str, options: argparse.Namespace, seconds: float) -> dict[str, Any]:
+    """Go on training a network for so long; it resumes from its last checkpoint."""
+    if seconds < LEAST_TRAINING and options.device != "cpu":
+        return {"status": "left out"}
+    said, _ = _ended(_training(team, track, options), seconds)
+    return said
+
+
+def _training(team: str, track: str, options: argparse.Namespace) -> list[str]:
+    """The command behind `python`; on a CPU a few steps, for no weights that are of use."""
+    words = ["-m", "ntire", "train", "--team", team, "--track", track, "--data", str(options.train.resolve())]
+    words += ["--device", options.device, "--out", str((options.out / "trained" / f"{track}-{team}").resolve())]
+    few = ["--iterations", "4", "--batch", "1", "--patch", "32", "--held-out", "1", "--save-every", "2"]
+    return words + (few if options.device == "cpu" else ["--save-every", "200"])
 
 
 def _table(found: dict[str, Any]) -> str:

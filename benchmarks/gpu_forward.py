@@ -21,18 +21,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ntire import UserError
 from ntire.benchmark import nvidia_smi as nvidia
+from ntire.benchmark import traffic
 from ntire.method import DTYPES, Method, catalogue
 from ntire.method.count import count, lq_on_meta, on_meta
 from ntire.picture.tiling import tiled
 from ntire.runner.prepare import Options, prepare
 
-TOUCHES_MEMORY = ("convolution", "mm", "bmm", "addmm", "baddbmm", "pool", "scaled_dot_product", "pixel_shuffle")
-"""Operators that a compiler cannot fold into their neighbours."""
 WARM_CALLS, WARM_SECONDS, CALLS, SECONDS = 3, 2.0, 20, 5.0
 
 
@@ -72,7 +69,10 @@ def main() -> None:
         raise SystemExit(f"somebody else computes on this GPU: {', '.join(f'{one.pid} {one.name}' for one in others)}")
     few = {"side": 64, "size": 1 << 16} if options.device == "cpu" else {}
     ceiling = ceilings(DTYPES[options.precision], options.device, **few)
-    rows = [measure(case, options, ceiling) for case in CASES]
+    rows: list[dict[str, Any]] = []
+    for case in CASES:
+        rows.append(measure(case, options, ceiling))
+        _keep(rows, ceiling, options)
     _tell(rows, ceiling, options)
 
 
@@ -159,7 +159,8 @@ def measure(case: Case, options: argparse.Namespace, ceiling: Ceiling) -> dict[s
     peak = (torch.cuda.max_memory_allocated() - 3 * lqs[0].nbytes) / 2**20 if on_gpu else 0.0
     built = on_meta(kind)
     macs = count(kind, case.size, built=built).macs_g or 0.0
-    moved = traffic(built.to(dtype), lq_on_meta(kind, case.size).to(dtype))
+    seen = traffic.of_network(built.to(dtype), lq_on_meta(kind, case.size).to(dtype))
+    moved = {"eager": seen.eager, "fused": seen.fused}
     floor_ms = 1e3 * max(2e9 * macs / ceiling.flops, moved["fused"] / ceiling.bytes)
     eager_ms = 1e3 * max(2e9 * macs / ceiling.flops, moved["eager"] / ceiling.bytes)
     claimed = kind.claimed
@@ -196,32 +197,11 @@ def _filled(kind: type[Method], dtype: torch.dtype, device: str) -> tuple[Method
         return method.to(device, dtype), "random"
 
 
-class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes that operators read and write; a view moves none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.eager = self.fused = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if not func.is_view:
-            tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
-            moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-            self.eager += moved
-            name = func._schema.name.partition("::")[2]
-            self.fused += moved if any(word in name for word in TOUCHES_MEMORY) else 0
-        return result
-
-
-@torch.no_grad()
-def traffic(built: Method, lq: Tensor) -> dict[str, int]:
-    """Bytes of one run on the meta device, eager and fused."""
-    with _Traffic() as seen:
-        built(lq)
-    return {"eager": seen.eager, "fused": seen.fused}
+def _keep(rows: list[dict[str, Any]], ceiling: Ceiling, options: argparse.Namespace) -> None:
+    """Write what there is so far: whoever runs this may end it."""
+    if options.json:
+        found = {"gpu": nvidia.state(options.device), "ceilings": asdict(ceiling), "rows": rows}
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _tell(rows: list[dict[str, Any]], ceiling: Ceiling, options: argparse.Namespace) -> None:
@@ -260,9 +240,6 @@ def _tell(rows: list[dict[str, Any]], ceiling: Ceiling, options: argparse.Namesp
     for row in rows:
         if row["median_ms"] < row["floor_ms"] * 0.95:
             out.print(f"not to be believed: {row['team']} {row['track']} is faster than its floor", markup=False)
-    if options.json:
-        found = {"gpu": nvidia.state(options.device), "ceilings": asdict(ceiling), "rows": rows}
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -125,8 +125,7 @@ def keep_freed_memory() -> None:
     """Let this process keep memory that it has given back and use it again, where its C library is glibc.
 
     It would return every large block to the system and get fresh pages for the next, which it clears one by one: half of the
-    time of a network whose activations are larger than 32 MiB. One pool serves all threads, so that each finds what another gave
-    back.
+    time of a network whose activations are larger than 32 MiB. One pool serves all threads: each finds what another gave back.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
     if mallopt is not None:

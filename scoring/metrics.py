@@ -46,6 +46,8 @@ class Metric:
     """For `apart`: the value of (restored, reference)."""
     of_set: Callable[[Sequence[Vector], Paths], float] | None = None
     """For `over="set"`: the value of all images of an entry."""
+    statistics: tuple[Weights, ...] = ()
+    """For `over="set"`: those of its files that this value is made with."""
 
     def paths(self) -> dict[str, Path]:
         """Where its weights are or would be."""
@@ -325,6 +327,7 @@ _DECLARED = (
         "FID-Inception, bilinear 299 x 299 without antialias, all images of an entry against FFHQ 512, exact n x n form",
         "evaluation program of the 2025 face challenge (VQFR)", _fid, over="set",
         weights=(INCEPTION_FILE, FFHQ_FILE), packages=("torch", "torchvision", "numpy"), of_set=_fid_of_set,
+        statistics=(FFHQ_FILE,),
     ),
     Metric(
         "fid-gt", "gt", False,

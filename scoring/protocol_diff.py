@@ -15,9 +15,10 @@ import numpy as np
 from ntire import UserError
 from ntire.entry.manifest import Submission
 from ntire.picture.image import Pixels, cut_to_multiple, psnr_of
+from ntire.scoring.opened import Source
 from ntire.scoring.pixels import Measure, On, psnr, ssim, ssim_skimage_of
 from ntire.scoring.references import Expected
-from ntire.scoring.score import Row, Source, opened_pairs
+from ntire.scoring.score import Row, opened_pairs
 from ntire.scoring.statistics import mean
 from ntire.scoring.track import Track
 

@@ -19,7 +19,8 @@ from ntire.scoring.budgets import Name
 from ntire.scoring.efficiency import EntryCost
 from ntire.scoring.leaderboard import GateResult, Line, line_of, notes_at_gates, problems_of, wanted_costs
 from ntire.scoring.metrics import METRICS
-from ntire.scoring.score import Row, Scored, Status
+from ntire.scoring.opened import Status
+from ntire.scoring.score import Row, Scored
 from ntire.scoring.spreadsheet import Table, read_table
 from ntire.scoring.track import PROTOCOLS, Track, published_rows
 from ntire.text import meant

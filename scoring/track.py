@@ -206,6 +206,8 @@ class Track(_Rules):
     """Of the printed table; ranks, gates, budgets and files use unrounded values."""
     tolerance: Annotated[float, Field(ge=0)] = 0.01
     """How far a reproduced total may lie from the submitted one."""
+    baseline: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """Of an entry that the organiser hands out and whose results may be its inputs: its `ntire.entry.manifest.content_of`."""
     reproduction: Reproduction = Reproduction()
     verified: bool = True
     """Whether the formula is the organisers' own; if not, `remark` says why it is used."""

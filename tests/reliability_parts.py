@@ -19,7 +19,7 @@ from ntire import UserError
 from ntire.entry.journal import Journal
 from ntire.entry.manifest import content_of
 from ntire.entry.verdict import sealed, standing_of
-from ntire.scoring.cache import Cache
+from ntire.scoring.cache import Cache, key_of
 from tests.made import scene, write_png
 from tests.ntire.review.test_acceptance import HOSTILE, NAMES, content, entry
 from tests.ntire.review.test_verify import HONEST, ZOO, in_place_of_torch, made_case
@@ -230,16 +230,18 @@ def _journal(folder: Path) -> Rotten:
 
 
 def _cache(folder: Path) -> Rotten:
-    path = folder / "observations.sqlite"
-    vectors = {f"{number:064x}": np.arange(9.0) * number for number in range(30)}
-    with Cache(path) as cache:
+    vectors = {key_of(str(number)): np.arange(9.0) * number for number in range(30)}
+    with Cache(folder / "observations") as cache:
         cache.put(vectors)
+    (path,) = (folder / "observations").iterdir()
 
     def wrong() -> tuple[int, int]:
-        for beside in folder.glob(f"{path.name}?*"):
-            beside.unlink()
-        with Cache(path) as cache:
-            return sum(not np.array_equal(vector, vectors[key]) for key, vector in cache.get(vectors).items()), 0
+        with Cache(path.parent) as cache:
+            found = cache.get(vectors)
+        for merged in path.parent.iterdir():
+            merged.unlink()
+        changed = sum(not np.array_equal(vector, vectors[key]) for key, vector in found.items())
+        return changed, max(0, len(vectors) - 1 - len(found))
 
     return path, path.read_bytes(), wrong
 

@@ -5,12 +5,16 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+import typer
 from torch import nn
 
+from ntire import cli
 from ntire.method import catalogue
 from tests.conftest import ROOT
 
@@ -72,15 +76,6 @@ def test_on_a_machine_without_a_gpu_the_gpus_script_says_so(monkeypatch):
         script.main()
 
 
-def test_traffic_is_what_operators_read_and_write_and_only_some_cannot_be_fused():
-    script = loaded("gpu_forward")
-    net = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1, bias=False), nn.ReLU()).to("meta")
-    values = 4 * 8 * 10
-    convolved = (3 + 5) * values + 4 * 5 * 3 * 9
-    found = script.traffic(net, torch.empty(1, 3, 8, 10, device="meta"))
-    assert found == {"fused": convolved, "eager": convolved + 2 * 5 * values}
-
-
 def test_every_network_that_is_timed_has_a_time_in_its_report():
     for case in loaded("gpu_forward").CASES:
         claimed = catalogue.find(case.team, case.track, case.variant).claimed
@@ -116,6 +111,52 @@ def test_steps_of_a_gpu_are_bounded_and_written_as_they_come(gpu, monkeypatch, t
     assert "for a reason" in table
     assert "no such kernel" in table
     assert capsys.readouterr().out == table
+
+
+def test_of_a_step_that_hangs_nothing_goes_on_and_what_it_had_found_counts(gpu, tmp_path):
+    started = "import subprocess, sys; child = subprocess.Popen(['sleep', '300']); "
+    wrote = "open(sys.argv[1], 'w').write('{\"rows\": [], \"child\": %d}' % child.pid); child.wait()"
+    step = gpu.Step("hangs", 1, lambda options, out: ["-c", started + wrote, str(out)])
+    said = gpu._run(step, argparse.Namespace(), 5.0)
+    assert said["status"] == "ended after 5 s"
+    assert said["found"]["rows"] == []
+    until = time.monotonic() + 30
+    while alive(said["found"]["child"]):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def alive(pid):
+    try:
+        return "sleep" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_commands_of_all_steps_are_understood(gpu, monkeypatch, tmp_path, device):
+    options = argparse.Namespace(device=device, train=tmp_path, out=tmp_path / "out", fast=False)
+    commands = [(step.name, step.words(options, tmp_path / "found.json")) for step in gpu.STEPS]
+    commands += [(team, gpu._training(team, track, options)) for team, track in gpu.TRAINED]
+    for name, words in commands:
+        if words[:2] == ["-m", "ntire"]:
+            group = typer.main.get_command(cli.app)
+            command = group.get_command(group.context_class(group), words[2])
+            with command.make_context(words[2], words[3:]) as context:
+                assert context.params["device"] == device, name
+        elif words[0] == "-m":
+            assert words[1] == "pytest"
+            assert str(ROOT / "tests" / "test_gpu.py") in words
+        else:
+            assert Path(words[0]).is_file()
+            assert words[words.index("--device") + 1] == device
+            assert "--step" not in words or words[words.index("--step") + 1] in gpu.OWN_STEPS
+
+
+def test_networks_that_are_trained_need_no_weights_of_others(gpu):
+    for team, track in gpu.TRAINED:
+        losses = {loss for stage in catalogue.find(team, track).recipe.stages for loss in stage.losses}
+        assert losses <= {"l1", "l2", "ssim", "fft", "colour"}, team
 
 
 @pytest.mark.parametrize("fast", [False, True])

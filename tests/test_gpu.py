@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from ntire.benchmark.traffic import CCM
 from ntire.method import catalogue
+from ntire.picture import levels
 from ntire.picture.degradations import SrgbDegradation
 from ntire.picture.image import Rounding, as_image, read_pixels
 from ntire.picture.raw import RawFrame
 from ntire.runner.memory_plan import WORKSPACE, footprint
+from ntire.runner.pinned_ring import PinnedRing
 from ntire.runner.prepare import Options, prepare
 from ntire.runner.runner import Input, find_inputs, run
 from ntire.runner.speedups import RECORDED
@@ -94,6 +97,32 @@ def test_integers_become_the_same_floats_as_on_the_host():
         assert bool(rounding.finite)
 
 
+def test_one_pass_each_way_gives_the_bits_of_the_steps():
+    assert levels.told(torch.device("cuda")) == ()
+    given = torch.randint(0, 256, (2, 61, 47, 3), dtype=torch.uint8, device="cuda").permute(0, 3, 1, 2)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        image = levels.entered(given, dtype, torch.channels_last)
+        assert torch.equal(image, levels.values_of(given).to(dtype))
+    samples = torch.randint(0, 1024, (1, 23, 18), device="cuda").to(torch.uint16)
+    how = ((64.0, 63.5, 64.25, 65.0), 1015.3, (2.1, 1.0, 1.0, 1.7), (1, 1))
+    assert torch.equal(levels.entered_mosaic(samples, *how, torch.float32), levels.balanced(samples, *how))
+    image = 1.4 * torch.rand(3, 301, 203, device="cuda") - 0.2
+    for bits in (8, 16):
+        finite = torch.ones((), dtype=torch.bool, device="cuda")
+        assert torch.equal(levels.left(image, bits, finite).int(), levels.levels_of(image, bits).int())
+        assert bool(finite)
+        coloured = levels.left(image, bits, finite, CCM).int() - levels.levels_of(image, bits, CCM).int()
+        assert coloured.abs().max() <= 1
+    image[1, 7, 9] = math.nan
+    levels.left(image, 8, finite)
+    assert not bool(finite)
+
+
+def test_the_ring_of_pinned_memory_is_pinned():
+    found = PinnedRing(1 << 20).take(torch.empty(3, 5, dtype=torch.uint8))
+    assert found.is_pinned()
+
+
 def test_two_workers_on_one_gpu_give_the_same_bytes(tmp_path):
     inputs = picture_on_disk(tmp_path / "in", 10)
     run_on("cuda", inputs, tmp_path / "one")
@@ -155,8 +184,7 @@ def test_graphs_of_two_devices_are_each_of_its_own(tmp_path):
 
 def test_a_raw_frame_with_colours_to_correct_is_that_of_the_cpu_in_tiles_and_blended():
     samples = (torch.rand(1, 250, 310) * 1023).to(torch.int32).to(torch.uint16)
-    ccm = ((1.6, -0.4, -0.2), (-0.2, 1.5, -0.3), (0.0, -0.5, 1.5))
-    frame = RawFrame(samples, "GRBG", (2.0, 1.0, 1.6), ccm, None, None, (), (64.0,) * 4, 1023.0)
+    frame = RawFrame(samples, "GRBG", (2.0, 1.0, 1.6), CCM, None, None, (), (64.0,) * 4, 1023.0)
     for team in ("MiAlgo", "TongJi-IPOE"):
         kind = catalogue.find(team, "raw")
         torch.manual_seed(1)

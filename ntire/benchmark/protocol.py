@@ -130,6 +130,8 @@ class BenchReport:
 
 def _side_as_json(side: Side) -> dict[str, Any]:
     return {
+        "variant": side.setup.variant or "",
+        "inputs": sorted({*side.sizes.values()}),
         "load_s": side.load_s,
         "first_call_ms": side.first_ms,
         "end_to_end": asdict(Times.of(side.walls)),

@@ -23,8 +23,8 @@ Content = bytes | Path
 KIT = """# Starting kit: {title}
 
 - `track.toml`: the rules, as the grader has them.
-- `sample_submission.zip`: an upload that is scored: the inputs themselves, as the baseline `Copy`. (Of anybody else's `check`
-  says E311: results that equal their inputs are refused.)
+- `sample_submission.zip`: an upload that is accepted and scored: the inputs themselves. `track.toml` names this one, to the
+  byte, as the baseline; of anybody else's results that equal their inputs `check` says E311, and they are refused.
 
 Your results, as you would upload them, seen as the grader sees them, with the inputs in `inputs/`:
 

@@ -56,6 +56,7 @@ class Tried:
             "status": "Finished" if self.finished else "Failed",
             "reason": self.reason,
             "scores": dict(self.scores),
+            "scores_txt": dict(self.old_scores),
             "exit_codes": dict(self.exit_codes),
             "missing_columns": list(self.missing_columns),
             "detailed_results": str(self.details) if self.details else None,

@@ -68,7 +68,8 @@ def make_bundle(
         names = ", ".join([*(path.name for path in weights.values()), *absent])
         say(f"the image must hold the weights of the metrics, as nothing is downloaded while scoring: {names}")
     with scratch_folder() as scratch:
-        sample = _sample(track, given, scratch, say)
+        sample, content = _sample(track, given, scratch, say)
+        track = track.model_copy(update={"baseline": content})
         materials = Materials(given.gt, given.lq, given.landmarks, sample, picture, weights if with_weights else {})
         try:
             return write_bundle(track, how, materials, out)
@@ -126,11 +127,11 @@ def _weights_of_metrics(track: Track) -> tuple[dict[str, Path], list[str]]:
     return here, absent
 
 
-def _sample(track: Track, given: References, scratch: Path, say: Say) -> Path | None:
-    """An upload that is accepted: the inputs themselves, where there are any."""
+def _sample(track: Track, given: References, scratch: Path, say: Say) -> tuple[Path | None, str]:
+    """An upload that is accepted, the inputs themselves, and its content, which the rules name; None without inputs."""
     from ntire.codabench.bundle import zip_of
     from ntire.commands.restoring import Job, inputs_of_track, run_job
-    from ntire.entry.manifest import IMAGES, MANIFEST
+    from ntire.entry.manifest import IMAGES, MANIFEST, content_of
     from ntire.method import catalogue
     from ntire.review.check import check
     from ntire.runner.prepare import Options
@@ -138,18 +139,18 @@ def _sample(track: Track, given: References, scratch: Path, say: Say) -> Path | 
     copies = [one for one in catalogue.listed(track.inputs) if one.team == "Copy" and one.scale == track.scale]
     if given.lq is None or not copies:
         say("no sample upload is in the starting kit: it would be made of the inputs (--lq)")
-        return None
+        return None, ""
     _, inputs, _ = inputs_of_track(track, [given.lq], track.inputs, None, say)
     job = Job(catalogue.class_of(copies[0]), track, inputs, scratch / "sample")
     run_job(job, Options(), lambda result, computed: None)
     sample = zip_of({MANIFEST: job.out / MANIFEST, IMAGES: job.out / IMAGES}, scratch / "sample.zip")
-    broken = [one for one in check(sample, track, lambda track: given.lq).findings if one.breaks_a_rule]
-    # That results equal their inputs is forgiven the baseline.
-    wrong = next((one for one in broken if one.code != "E311"), None)
+    content = content_of(job.out)
+    rules = track.model_copy(update={"baseline": content})
+    wrong = next((one for one in check(sample, rules, lambda track: given.lq).findings if one.breaks_a_rule), None)
     if wrong is not None:
         say(f"no sample upload is in the starting kit: the inputs break a rule: {wrong.code} {wrong.problem}")
-        return None
-    return sample
+        return None, ""
+    return sample, content
 
 
 def score_upload(program: Path, inputs: Path, out: Path) -> int:
@@ -373,8 +374,11 @@ def try_command(
 
 def _print_tried(found: Tried) -> None:
     out.print(found.output.rstrip(), markup=False, soft_wrap=True)
-    if found.scores:
-        print_table(["column", "score"], [[name, f"{value:.10g}"] for name, value in found.scores.items()])
+    names = {**found.scores, **found.old_scores}
+    if names:
+        values = {name: [of.get(name) for of in (found.scores, found.old_scores)] for name in names}
+        rows = [[name, *("" if value is None else f"{value:.10g}" for value in of)] for name, of in values.items()]
+        print_table(["column", "score", "in scores.txt"], rows)
     if found.missing_columns:
         out.print(f"columns without a score: {', '.join(found.missing_columns)}", markup=False)
     if found.details:

@@ -124,6 +124,29 @@ CompileNetworks = Annotated[
 CudaGraphs = Annotated[bool, typer.Option("--cuda-graphs", help="Use CUDA graphs; reports the effect on pixels.")]
 
 
+EngineOption = Annotated[
+    Literal["local", "ray"] | None,
+    typer.Option(
+        "--engine",
+        help="Where to work: processes of this machine (local), or the nodes of a Ray cluster. Default: here.",
+    ),
+]
+
+
+Address = Annotated[
+    str,
+    typer.Option(help="The Ray cluster: auto for the one this machine is part of, HOST:PORT, or local to start one."),
+]
+
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Worker processes here or on each node. Default: one a GPU, or one for every 4 processors."
+    ),
+]
+
+
 Memory = Annotated[float, typer.Option(min=0.25, help="Memory limit for submitted code, in GiB.")]
 
 
@@ -136,6 +159,13 @@ def command_line(data: Path, folder: Path | None) -> str:
         {str(data): data.name, str(folder): folder.name if folder else ""}.get(word, word) for word in sys.argv[1:]
     ]
     return " ".join(["ntire", *words])
+
+
+def command_without(option: str) -> list[str]:
+    """The command as typed, without an option and its value."""
+    words = ["ntire", *sys.argv[1:]]
+    dropped = {number + step for number, word in enumerate(words) if word == option for step in (0, 1)}
+    return [word for number, word in enumerate(words) if number not in dropped and not word.startswith(f"{option}=")]
 
 
 def parsed_folders(given: Iterable[str], option: str = "--pairs") -> dict[str, Path]:
@@ -194,11 +224,11 @@ def parsed_tile(given: str) -> int | Literal["auto"] | None:
     raise UserError(f"--tile {given}: expected a number of pixels, auto or off.")
 
 
-def parsed_size(at: str | None) -> tuple[int, int] | None:
+def parsed_size(at: str | None, option: str = "--at") -> tuple[int, int] | None:
     """`3072x4096` to (3072, 4096)."""
     if at is None:
         return None
     sides = re.fullmatch(r"([1-9]\d{0,5})\s*x\s*([1-9]\d{0,5})", at)
     if sides is None:
-        raise UserError(f"--at {at}: expected height x width, such as 3072x4096.")
+        raise UserError(f"{option} {at}: expected height x width, such as 3072x4096.")
     return int(sides[1]), int(sides[2])

@@ -165,14 +165,17 @@ def _references(results: Path, track: ShownTrack, sources: ScoredTrack, numbers:
 
 @dataclass(frozen=True)
 class _Own:
-    """How the user's own pictures are read."""
+    """How the user's own pictures are read: raw frames here, pictures where those of entries are, which is faster."""
 
     raw: bool
 
     def small(self, path: Path, side: int) -> Small:
         from ntire.picture.preview import preview, shrunk
+        from ntire.review.image_check_workers import decoders
 
-        pixels = preview(path, raw=self.raw)
+        if not self.raw:
+            return decoders().small(path, side)
+        pixels = preview(path, raw=True)
         return shrunk(pixels, side), (pixels.shape[0], pixels.shape[1])
 
     def whole(self, path: Path) -> bytes:
@@ -235,7 +238,7 @@ class _Stranger:
     def small(self, path: Path, side: int) -> Small:
         from ntire.review.image_check_workers import decoders
 
-        return decoders().small(path, self.bytes_of(path), side)
+        return decoders().small(path, side, self.root)
 
     def whole(self, path: Path) -> bytes:
         from ntire.picture.image import encode_png, header_of

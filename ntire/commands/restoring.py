@@ -22,6 +22,7 @@ from ntire.commands.options import (
     TrackName,
     Variant,
     app,
+    command_without,
     parsed_settings,
     parsed_tile,
 )
@@ -36,10 +37,12 @@ from ntire.text import nearest, printable
 
 if TYPE_CHECKING:
     from ntire.method import Method, Precision
+    from ntire.method.face_alignment import Finder
     from ntire.picture.folder import NotRead
     from ntire.runner.device_worker import Result
-    from ntire.runner.prepare import Options
+    from ntire.runner.prepare import Options, Prepared
     from ntire.runner.runner import Input, Summary
+    from ntire.runner.shards import ShardPart
     from ntire.scoring.track import Track
 
     Watch = Callable[[Result, bool], None]
@@ -82,6 +85,7 @@ def run(
     max_memory_gb: float | None = None,
     trust: bool = False,
     sandbox: bool = False,
+    shard: str | None = None,
     watch: Callable[[str, int], Watch] = lambda title, total: lambda result, computed: None,
     say: Say = lambda line: None,
 ) -> Summary:
@@ -89,13 +93,15 @@ def run(
 
     `team` is a name or a folder with a method.py, whose code runs in a sandbox unless there is `trust` (or NTIRE_TRUST=1), and
     with `sandbox` always. `track` is a name or a TOML; without inputs those of `$NTIRE_DATA` or the
-    built-in samples are taken. `watch` gets a title and the number of inputs, and returns what is called with each result
+    built-in samples are taken. `shard` is such as "3/8": only the third of eight parts of the inputs is restored, and `merge`
+    puts the parts together. `watch` gets a title and the number of inputs, and returns what is called with each result
     and whether it was computed now. An input that cannot be restored is a result (`Summary.failed`), not an exception.
     Raises UserError for names, inputs, weights or a device that are not there, and for options that exclude each other.
     """
     from ntire.environment import choose_devices
     from ntire.method.catalogue import is_folder
     from ntire.runner.prepare import Options
+    from ntire.runner.shards import parsed_part
 
     options = Options(
         choose_devices(device), precision, tile, bits, Path(weights) if weights else None, fresh, max_memory_gb,
@@ -106,11 +112,13 @@ def run(
         raise UserError(f"--sandbox is for the code of a folder, {team} is a method of ntire. A folder: ./{team}")
     if sandbox or is_foreign(team, trust):
         _refuse_in_sandbox(team, options, whole=whole)
-        return _run_in_sandbox(team, str(track), given, target, limit, options, watch, say)
+        return _run_in_sandbox(team, str(track), given, target, limit, options, shard, watch, say)
     job = plan(team, str(track), given, target, variant, limit, say, trust=trust)
     if job.method.notice:
         say(job.method.notice)
-    return run_job(job, options, watch(f"{job.method.team} {job.track.name}", len(job.inputs)), whole=whole)
+    part = parsed_part(shard) if shard is not None else None
+    number = len(part.taken(job.inputs) if part else job.inputs)
+    return run_job(job, options, watch(f"{job.method.team} {job.track.name}", number), whole=whole, part=part)
 
 
 def _refuse_in_sandbox(team: str | Path, options: Options, *, whole: bool) -> None:
@@ -210,6 +218,7 @@ def _run_in_sandbox(
     out: Path | None,
     limit: int | None,
     options: Options,
+    shard: str | None,
     watch: Callable[[str, int], Watch],
     say: Say,
 ) -> Summary:
@@ -220,11 +229,12 @@ def _run_in_sandbox(
     """
     from ntire.review.submitted_method import SubmittedMethod, as_method
     from ntire.runner.prepare import described
-    from ntire.runner.runner import run as run_method
+    from ntire.runner.shards import parsed_part
     from ntire.sandbox.limits import Limits
     from ntire.scoring.track import load_track
 
     track = load_track(track_name)
+    part = parsed_part(shard) if shard is not None else None
     with foreign_tree(team) as (backend, code, scratch):
         submitted = SubmittedMethod(
             backend, code, "method.py", scratch, options.device, Limits(), {},
@@ -239,26 +249,57 @@ def _run_in_sandbox(
             refuse_other_inputs(team, method.track, track, method.scale)
             track, inputs, not_read = inputs_of_track(track, given, method.track, limit, say)
             target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
-            report = watch(f"{method.team} {track.name}", len(inputs))
-            summary = run_method(described(method, options, submitted.held_by), inputs, target, track.name, report)
-            return replace(summary, not_read=not_read)
+            report = watch(f"{method.team} {track.name}", len(part.taken(inputs) if part else inputs))
+            prepared = described(method, options, submitted.held_by)
+            return replace(_restored(prepared, inputs, target, track.name, report, None, part), not_read=not_read)
 
 
-def run_job(job: Job, options: Options, report: Watch, *, whole: bool = False) -> Summary:
-    """Run a job; see `ntire.runner.runner.run`. With `whole`, inputs are pictures with faces in them, which RetinaFace finds.
+def run_job(
+    job: Job, options: Options, report: Watch, *, whole: bool = False, part: ShardPart | None = None
+) -> Summary:
+    """Run a job, or a part of it; see `ntire.runner.runner.run`. With `whole`, inputs are pictures with faces in them, which
+    RetinaFace finds.
 
     Raises UserError where the detector is not here, or the method is not one for faces that leaves reading to ntire.
     """
-    from ntire.method import Method
+    from ntire.entry.baseline import TEAM as BASELINE
+    from ntire.entry.baseline import remember_baseline
     from ntire.method.face_alignment import face_finder
     from ntire.runner.prepare import prepare
-    from ntire.runner.runner import run as run_method
 
-    if whole and (job.method.track != "face" or job.method.restore is not Method.restore):
-        raise UserError(f"--whole finds faces in pictures; {job.method.team} on track {job.track.name} takes no faces.")
+    if whole:
+        refuse_whole(job.method, job.track)
     find = face_finder(options.device) if whole else None
-    summary = run_method(prepare(job.method, options), job.inputs, job.out, job.track.name, report, find)
+    summary = _restored(prepare(job.method, options), job.inputs, job.out, job.track.name, report, find, part)
+    # By where the class comes from: any folder's may have that name.
+    if part is None and job.method.team == BASELINE and job.method.__module__.startswith("ntire.teams."):
+        remember_baseline(job.out)
     return replace(summary, not_read=job.not_read)
+
+
+def refuse_whole(method: type[Method], track: Track) -> None:
+    """Raise UserError where `--whole` makes no sense."""
+    from ntire.method import Method
+
+    if method.track != "face" or method.restore is not Method.restore:
+        raise UserError(f"--whole finds faces in pictures; {method.team} on track {track.name} takes no faces.")
+
+
+def _restored(
+    prepared: Prepared,
+    inputs: Sequence[Input],
+    out: Path,
+    track: str,
+    report: Watch,
+    find: Finder | None,
+    part: ShardPart | None,
+) -> Summary:
+    from ntire.runner.runner import run as run_method
+    from ntire.runner.shards import restore_part
+
+    if part is None:
+        return run_method(prepared, inputs, out, track, report, find)
+    return restore_part(prepared, inputs, out, part, track, command_without("--shard"), report, find)
 
 
 def refuse_unknown(team: str | Path, track_name: str, variant: str | None) -> None:
@@ -400,6 +441,12 @@ def run_command(
             "--sandbox", help="Run a folder's method.py in a sandbox: the default, whatever NTIRE_TRUST says."
         ),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard", metavar="I/N", help="Only the I-th of N parts, for N machines; `ntire merge` joins them."
+        ),
+    ] = None,
     sheet: Annotated[
         bool, typer.Option("--sheet", help="Also draw inputs and results side by side, into <folder>-sheet.png.")
     ] = False,
@@ -407,6 +454,8 @@ def run_command(
 ) -> None:
     """Restore files or folders with a team's method into a submission folder; resumes an interrupted run."""
     refuse_unknown(team, track, variant)
+    if shard is not None and sheet:
+        raise UserError("--sheet shows all pictures, --shard makes a part of them: merge first, then `ntire sheet`.")
     announce(team, trust and not sandbox, say)
     with progress() as bars:
         summary = run(
@@ -414,7 +463,7 @@ def run_command(
             variant=variant, weights=weights, device=device, precision=precision, tile=parsed_tile(tile),
             bits=16 if bits == "16" else 8, channels_last=channels_last, compiled=compiled, cuda_graphs=cuda_graphs,
             fresh=fresh, limit=limit, settings=parsed_settings(given or []), whole=whole, max_memory_gb=max_memory,
-            trust=trust, sandbox=sandbox, watch=lambda title, total: watch_pictures(bars, title, total), say=say,
+            trust=trust, sandbox=sandbox, shard=shard, watch=lambda title, total: watch_pictures(bars, title, total), say=say,
         )  # fmt: skip
     for remark in summary.remarks:
         say(remark)

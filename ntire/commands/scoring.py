@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ntire import UserError
-from ntire.commands.entering import enter, uploads_at
+from ntire.commands.entering import Entered, enter, uploads_at
 from ntire.commands.known_references import references_of as references_of
-from ntire.commands.options import AsJson, Device, Key, Out, TrackName, app
+from ntire.commands.options import Address, AsJson, Device, EngineOption, Key, Out, TrackName, Workers, app
 from ntire.commands.restoring import paths_of
 from ntire.commands.screen import (
     out,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ntire.entry.manifest import Submission
     from ntire.entry.verdict import Standing
     from ntire.review.acceptance import Entrance
+    from ntire.runner.engines import Engine, EngineName
     from ntire.scoring.cache import Cache
     from ntire.scoring.detect import DetectorName
     from ntire.scoring.leaderboard import Line
@@ -137,6 +139,9 @@ def score(
     verdicts: str | Path | None = None,
     key: str | Path | None = None,
     measure: bool = False,
+    engine: EngineName | None = None,
+    address: str = "auto",
+    workers: int | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
     say: Say = lambda line: None,
 ) -> Board:
@@ -148,37 +153,59 @@ def score(
     refuses is listed with the codes, not ranked; pictures are decoded in a sandbox. Verdicts of `verify` are looked for in the
     folder `verdicts`, then beside the entries; with the organiser's `key`, a file, only those count that it signed. What a
     verdict found the code to cost counts instead of claims; with `measure`, the code of other entries that break no rule is
-    counted and timed in a sandbox, too. `report` gets the images that are done and their number in all. Nothing is written:
-    see `Board.write`. Raises UserError where there are no entries, metrics, references or weights to score with.
+    counted and timed in a sandbox, too. With an `engine` (local, or ray at `address`) its workers look at the images, `workers`
+    of them here or on each node, and the tables are the same. `report` gets the images that are done and their number in all.
+    Nothing is written: see `Board.write`. Raises UserError where entries, metrics, references or weights are missing.
     """
     from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
     from ntire.review.acceptance import Entrance
     from ntire.sandbox.scratch import scratch_folder
     from ntire.scoring.cache import Cache, default_path
-    from ntire.scoring.leaderboard import ranked, refused_line
+    from ntire.scoring.leaderboard import ranked
     from ntire.scoring.references import References
     from ntire.scoring.track import load_track
 
     references = References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
-    device, secret = choose_device(device), read_key(Path(key)) if key else None
-    wanted = load_track(str(track)) if track else None
-    with Cache(default_path() if cache else None) as known, scratch_folder() as scratch:
+    start = _engine(engine, address, workers, device, say)
+    wanted, secret = load_track(str(track)) if track else None, read_key(Path(key)) if key else None
+    with Cache(default_path() if cache else None) as known, scratch_folder() as scratch, ExitStack() as stack:
         entrance = Entrance(known)
         entered = enter(
             uploads_at(paths_of(entries), scratch, wanted, references, say), wanted, references, metrics, entrance, say
         )
-        fields = _fields(entered.by_track, references, metrics, (device, known), detector, say)
-        scored = _scored(fields, entrance, report)
+        where = _Where(choose_device(device), known, stack.enter_context(start()))
+        fields = _fields(entered.by_track, references, metrics, where, detector, say)
+        scored = _scored(fields, entrance, where.engine, report)
         places = Path(verdicts) if verdicts else None
-        judge = _Judge(entrance, places, secret, references, device, measure, as_published, say)
-        lines, first = [judge.line(*one) for one in scored], entered.by_track[0][0]
-        lines += [refused_line(one.name, first, entrance.refused_at(one)) for one in entered.refused]
+        judge = _Judge(entrance, places, secret, references, where.device, measure, as_published, say)
+        lines = _lines(judge, scored, entered)
         for remark in known.remarks:
             say(remark)
-    lines = [replace(line, notes=(*line.notes, *_not_proven(line.versions))) for line in lines]
     pairs = tuple((one, names) for _, one, names in scored)
     return Board(tuple(ranked(lines)), pairs, entered.results, known.observed, _sources(fields))
+
+
+def _engine(
+    name: EngineName | None, address: str, workers: int | None, device: str, say: Say
+) -> Callable[[], AbstractContextManager[Engine | None]]:
+    """What starts the engine that a user means, if any. Raises UserError for a device that workers cannot be told."""
+    from ntire.runner.engines import open_engine
+
+    if name is None:
+        return nullcontext
+    if device not in ("auto", "cpu"):
+        raise UserError(f"--device {device}: with --engine workers take the GPUs that are there. Use auto, or cpu.")
+    return lambda: open_engine(name, address=address, workers=workers, device=device, say=say)
+
+
+def _lines(judge: _Judge, scored: Sequence[tuple[Scorer, Scored, tuple[str, ...]]], entered: Entered) -> list[Line]:
+    """The line of every entry, not ranked yet; those that could not be scored come last."""
+    from ntire.scoring.leaderboard import refused_line
+
+    lines, first = [judge.line(*one) for one in scored], entered.by_track[0][0]
+    lines += [refused_line(one.name, first, judge.entrance.refused_at(one)) for one in entered.refused]
+    return [replace(line, notes=(*line.notes, *_not_proven(line.versions))) for line in lines]
 
 
 def _not_proven(identities: Mapping[str, str]) -> tuple[str, ...]:
@@ -198,6 +225,23 @@ def _refuse(by_track: Sequence[tuple[Track, object]], given: References, metrics
         raise UserError("the references given are of one track, the entries are for several. Choose one with --track.")
     for track, _ in by_track:
         refuse_drift(chosen_metrics(track, metrics))
+
+
+@dataclass(frozen=True)
+class _Where:
+    """What computes."""
+
+    device: str
+    cache: Cache
+    engine: Engine | None
+
+    def scorer(self, track: Track, metrics: Sequence[str]) -> Scorer:
+        """By the identities of this machine or, with an engine, of its workers."""
+        from ntire.review.score_on_engine import identities_of
+        from ntire.scoring.score import Scorer
+
+        identities = identities_of(self.engine, metrics) if self.engine is not None else None
+        return Scorer(track, metrics, self.device, self.cache, identities)
 
 
 @dataclass(frozen=True)
@@ -232,15 +276,26 @@ def _sources(fields: Sequence[_Field]) -> Sources:
 
 
 def _scored(
-    fields: Sequence[_Field], entrance: Entrance, report: Callable[[int, int], None]
+    fields: Sequence[_Field], entrance: Entrance, engine: Engine | None, report: Callable[[int, int], None]
 ) -> list[tuple[Scorer, Scored, tuple[str, ...]]]:
     """Every entry by its track's metrics, whose names stand with it."""
+    from ntire.review.score_on_engine import score_on
+
     total = sum(len(one.images) * len(one.entries) for one in fields)
     done = itertools.count(1)
+
+    def scored(field: _Field) -> list[Scored]:
+        def seen() -> None:
+            report(next(done), total)
+
+        if engine is not None:
+            return score_on(engine, field.scorer, field.entries, field.images, entrance, seen)
+        return field.scorer.score(field.entries, field.images, seen, entrance)
+
     return [
         (field.scorer, one, tuple(metric.name for metric in field.scorer.metrics))
         for field in fields
-        for one in field.scorer.score(field.entries, field.images, lambda: report(next(done), total), entrance)
+        for one in scored(field)
     ]
 
 
@@ -248,15 +303,13 @@ def _fields(
     by_track: Sequence[tuple[Track, Sequence[Submission]]],
     references: References,
     metrics: Sequence[str],
-    where: tuple[str, Cache],
+    where: _Where,
     detector: DetectorName,
     say: Say,
 ) -> list[_Field]:
-    """What is to be scored; `where` are device and cache. What is missing for any track is told before the first image."""
-    from ntire.scoring.score import Scorer
-
+    """What is to be scored. What is missing for any track is told before the first image."""
     _refuse(by_track, references, metrics)
-    scorers = [Scorer(track, chosen_metrics(track, metrics), *where) for track, _ in by_track]
+    scorers = [where.scorer(track, chosen_metrics(track, metrics)) for track, _ in by_track]
     return [
         _field(scorer, entries, expected_of(scorer, references, say, detector), say)
         for scorer, (_, entries) in zip(scorers, by_track, strict=True)
@@ -294,7 +347,7 @@ class _Judge:
         from ntire.commands.measured_figures import kept_figures
         from ntire.scoring.leaderboard import line_of
 
-        refused = self.entrance.refusals(scored)
+        refused = self.entrance.refusals(scored, scorer.track.baseline)
         standing = self._standing(scored.submission, scorer.track, refused)
         made = line_of(
             scored, scorer.track, metrics, scorer.identities(),
@@ -430,7 +483,8 @@ def chosen_metrics(track: Track, wanted: Sequence[str]) -> tuple[str, ...]:
     epilog="Examples: [bold]ntire score submissions/[/]; "
     "[bold]ntire score uploads/ --track face-2025 --lq test/[/]; "
     "[bold]ntire score restored/ --gt clean/ --metrics psnr,ssim[/]; "
-    "[bold]ntire score team.zip --track face-2025 --lq test/ --landmarks test_face.csv[/]",
+    "[bold]ntire score team.zip --track face-2025 --lq test/ --landmarks test_face.csv[/]; "
+    "[bold]ntire score uploads/ --engine ray[/]",
 )
 def score_command(
     submissions: Annotated[
@@ -474,6 +528,9 @@ def score_command(
             help="Instead show how border, colour, rounding, window and noise move one entry's numbers.",
         ),
     ] = False,
+    engine: EngineOption = None,
+    address: Address = "auto",
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Score entries by their track's rules; writes scores.csv of each and leaderboard.csv, .md, .json beside the entries."""
@@ -485,8 +542,8 @@ def score_command(
         from ntire.commands.protocol_diff import print_protocol_diff, protocol_moves
         from ntire.scoring.references import References
 
-        if len(submissions) != 1:
-            raise UserError(f"--protocol-diff takes one entry, found {len(submissions)}.")
+        if len(submissions) != 1 or engine is not None:
+            raise UserError(f"--protocol-diff takes one entry and no --engine, found {len(submissions)}.")
         given = References(gt, lq)
         moved = protocol_moves(submissions[0], track, lambda rules: references_of(rules, given), say)
         print_protocol_diff(moved, as_json=as_json)
@@ -499,6 +556,7 @@ def score_command(
         board = score(
             submissions, track, gt=gt, lq=lq, landmarks=landmarks, detector=detector, metrics=wanted, device=device,
             cache=not no_cache, as_published=as_published, verdicts=folder, key=key, measure=measure, say=say,
+            engine=engine, address=address, workers=workers,
             report=lambda done, total: bars.update(task, completed=done, total=total),
         )  # fmt: skip
     written = board.write(folder)

@@ -80,7 +80,7 @@ def print_table(
 
 @contextmanager
 def progress() -> "Iterator[Progress]":
-    """Progress bars on a terminal; Ctrl-C inside says that nothing is lost and exits with 130."""
+    """Progress bars on a terminal; Ctrl-C inside says that nothing is lost and exits with 130, SIGTERM the same with 143."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -91,6 +91,7 @@ def progress() -> "Iterator[Progress]":
     )
 
     from ntire.runner.pipeline import LeftAtOnce
+    from ntire.sandbox.scratch import Terminated
 
     bars = Progress(
         TextColumn("{task.description}"),
@@ -104,15 +105,21 @@ def progress() -> "Iterator[Progress]":
     try:
         with bars:
             yield bars
+    except Terminated as stopped:
+        _say_stopped(f"stopped by {stopped.name}", stopped.there)
+        raise
     except KeyboardInterrupt as stopped:
-        there = str(stopped) or "what is finished stays"
-        words = f"stopped. {there[0].upper()}{there[1:]}. Run the same command again to go on."
-        errors.print(printable(words), markup=False, soft_wrap=True)
+        _say_stopped("stopped", str(stopped) or "what is finished stays")
         if isinstance(stopped, LeftAtOnce):
             sys.stdout.flush()
             # Threads that still compute would bring a dying interpreter down.
             os._exit(130)
         raise typer.Exit(130) from None
+
+
+def _say_stopped(how: str, there: str) -> None:
+    words = f"{how}. {there[0].upper()}{there[1:]}. Run the same command again to go on."
+    errors.print(printable(words), markup=False, soft_wrap=True)
 
 
 def watch_pictures(bars: "Progress", title: str, total: int | None) -> "Watcher":
@@ -140,8 +147,13 @@ def watch_pictures(bars: "Progress", title: str, total: int | None) -> "Watcher"
                 self.in_work[image] = bars.add_task(f"  {escape(printable(image))}, tiles")
             bars.update(self.in_work[image], completed=done, total=of)
 
-        def stopping(self) -> None:
-            say("finishing what is in work; press Ctrl-C again to stop now")
+        def stopping(self, signal: str) -> None:
+            if signal == "SIGINT":
+                say("finishing what is in work; press Ctrl-C again to stop now")
+            else:
+                say(
+                    f"{signal}: finishing what is in work, as far as there is time; the same command goes on from there"
+                )
 
     return OnScreen()
 

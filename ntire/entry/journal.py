@@ -9,7 +9,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +52,14 @@ class Journal:
         """Add a line and flush it to the disk; raises OSError, with nothing added, if that has no room."""
         self._write(_sealed(line, self._header))
         self.lines.append(line)
+
+    def rewrite(self, lines: Sequence[Line]) -> None:
+        """Let these lines be all that there are, whole or not at all; raises OSError."""
+        text = b"".join([_sealed(self._header, {}), *(_sealed(line, self._header) for line in lines)])
+        write_atomically(self.path, text)
+        replaced, self._file = self._file, self._opened()
+        replaced.close()
+        self.lines = list(lines)
 
     def __enter__(self) -> Self:
         return self
@@ -109,10 +117,7 @@ class Journal:
         """Write what is whole to a new file, and go on with that."""
         which = f"line{'s' * (len(damaged) > 1)} {', '.join(map(str, damaged[:10]))}{', ...' * (len(damaged) > 10)}"
         self.remarks.append(f"{self.path}, {which}: damaged. The other {len(lines)} image(s) are kept.")
-        text = b"".join([_sealed(self._header, {}), *(_sealed(line, self._header) for line in lines)])
-        write_atomically(self.path, text)
-        replaced, self._file = self._file, self._opened()
-        replaced.close()
+        self.rewrite(lines)
 
     def _write(self, text: bytes) -> None:
         file = self._file.fileno()
@@ -127,16 +132,21 @@ class Journal:
             raise
 
     def _same_run(self, found: Line) -> None:
-        changed = [
-            f"{name}: {found.get(name)!r} there, {self._header.get(name)!r} now"
-            for name in sorted({*found, *self._header})
-            if found.get(name) != self._header.get(name)
-        ]
+        changed = differences(found, self._header)
         if changed:
             raise UserError(
                 f"{self.path}: holds another run:\n  " + "\n  ".join(changed) + "\n"
                 "Choose another folder with -o, or start over with --fresh."
             )
+
+
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two headers, in words."""
+    return [
+        f"{name}: {there.get(name)!r} there, {now.get(name)!r} now"
+        for name in sorted({*there, *now})
+        if there.get(name) != now.get(name)
+    ]
 
 
 def read_header(path: Path) -> Line | None:

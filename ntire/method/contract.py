@@ -1,8 +1,9 @@
 """The contract: a method is a class that declares its facts, holds its networks, and restores a picture from a path."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,8 @@ from ntire.method.execution import Execution
 from ntire.method.facts import Cost as Cost
 from ntire.method.facts import Unpublished as Unpublished
 from ntire.method.weights_files import Weights
-from ntire.picture.image import as_image, read_integers
-from ntire.picture.raw import RawFrame, balanced_rggb, correct_colours, demosaic, read_raw, srgb_encode
+from ntire.picture.image import as_image, clipped, read_integers
+from ntire.picture.raw import Matrix, RawFrame, balanced_rggb, demosaic, read_raw, srgb_encode
 
 if TYPE_CHECKING:
     from ntire.method.recipe import Recipe
@@ -170,7 +171,7 @@ class Method(nn.Module):
         """A raw frame, or an image (3, H, W) in [0, 1], to the restored image: RGB, float32, [0, 1], (3, s H, s W), on the
         method's device.
         """
-        return _enhanced(self, frame, lambda restored: restored.clamp(0, 1))
+        return _enhanced(self, frame, clipped)
 
     def restore(self, path: Path) -> Tensor:
         """The restored image of the picture or raw frame in `path`: RGB, float32, [0, 1], (3, s H, s W).
@@ -184,7 +185,14 @@ class Method(nn.Module):
         return self.execution.through(self, lq, Tensor.float)
 
 
-def enhanced(method: Method, frame: Frame, finish: Callable[[Tensor], Tensor]) -> Tensor:
+class Finish(Protocol):
+    """What is done to each value of a result, such as rounding; with a matrix, it is in a camera's colours."""
+
+    def __call__(self, image: Tensor, ccm: Matrix | None = None) -> Tensor:
+        """A piece (3, h, w) of any floats to one of that size."""
+
+
+def enhanced(method: Method, frame: Frame, finish: Finish) -> Tensor:
     """What `Method.enhance` makes of what `read` gave, with `finish`, which clips, applied to each value: piece by piece, with
     no whole image of floats, where the method does not do it its own way.
     """
@@ -193,15 +201,13 @@ def enhanced(method: Method, frame: Frame, finish: Callable[[Tensor], Tensor]) -
     return _enhanced(method, frame, finish)
 
 
-def _enhanced(method: Method, frame: Frame, finish: Callable[[Tensor], Tensor]) -> Tensor:
+def _enhanced(method: Method, frame: Frame, finish: Finish) -> Tensor:
     frame = frame.to(method.device)
     if isinstance(frame, RawFrame):
-        ccm = frame.ccm
-        mosaic, (top, left) = balanced_rggb(frame)
-        lq = mosaic if method.lq_channels() == 1 else srgb_encode(demosaic(mosaic))
-        return _through(method, lq, lambda camera: finish(correct_colours(camera, ccm)))[
-            :, method.scale * top :, method.scale * left :
-        ]
+        packed = method.lq_channels() == 1
+        mosaic, (top, left) = balanced_rggb(frame, method.dtype if packed else torch.float32)
+        lq = mosaic if packed else srgb_encode(demosaic(mosaic))
+        return _through(method, lq, partial(finish, ccm=frame.ccm))[:, method.scale * top :, method.scale * left :]
     return _through(method, frame, finish)
 
 

@@ -48,7 +48,7 @@ class Execution:
 
         def pieces_through(pieces: Tensor) -> Tensor:
             # Always laid out alike, as compilers see another layout as another input.
-            return network(entering(pieces, method.dtype, self.memory_format)).float()
+            return network(entering(pieces, method.dtype, self.memory_format))
 
         return tiled(
             pieces_through,

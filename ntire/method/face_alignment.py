@@ -93,9 +93,9 @@ class FaceFinder(nn.Module):
 
         weight = next(self.net.parameters())
         image = image.to(weight.device, weight.dtype)
-        mean = image.new_tensor([104.0, 117.0, 123.0]).view(1, 3, 1, 1)
+        mean = _colour((104.0, 117.0, 123.0), image)
         boxes, scores, points = (
-            part[0].float().cpu() for part in self.net(image[None].flip(1) * 255 - mean)
+            part[0].float().cpu() for part in self.net((image.flip(0) * 255 - mean)[None])
         )  # RetinaFace takes BGR
         height, width = image.shape[-2:]
         size = torch.tensor([width, height], dtype=torch.float32)
@@ -141,7 +141,7 @@ def to_upright(points: Landmarks, side: int = SIDE) -> Matrix | None:
 
 def cut_out(image: Tensor, matrix: Matrix, side: int = SIDE) -> Tensor:
     """The upright face (3, side, side) of a picture (3, H, W), bilinear."""
-    around = image.new_tensor(AROUND).view(3, 1, 1)
+    around = _colour(AROUND, image)
     back = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
     return _warped(image - around, back, (side, side)) + around
 
@@ -194,16 +194,17 @@ def _ramp(face: Tensor) -> Tensor:
     return torch.minimum(faded[:, None], faded[None, :])
 
 
+def _colour(values: tuple[float, float, float], image: Tensor) -> Tensor:
+    """Three values (3, 1, 1), made where the image is: a copy from the host would wait for all that a GPU has to do."""
+    return torch.stack([image.new_full((1, 1), value) for value in values])
+
+
 def _warped(image: Tensor, matrix: Matrix, size: tuple[int, int]) -> Tensor:
     """What `matrix` takes (x, y) of the result to in `image`, bilinear, 0 outside; positions are centres of pixels."""
     # In float32 whatever the picture is in: half a type cannot say where a pixel is.
-    turn = torch.as_tensor(matrix, dtype=torch.float32).to(image.device)
-    y, x = torch.meshgrid(
-        torch.arange(size[0], device=image.device, dtype=torch.float32),
-        torch.arange(size[1], device=image.device, dtype=torch.float32),
-        indexing="ij",
-    )
-    at = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ turn.T
+    y, x = (torch.arange(side, device=image.device, dtype=torch.float32) for side in size)
     height, width = image.shape[-2:]
-    grid = (2 * at + 1) / torch.tensor([width, height], device=image.device) - 1
+    # The numbers go along with the operators, which no copy from the host would.
+    along_x, along_y = (across * x + down * y[:, None] + shift for across, down, shift in matrix.tolist())
+    grid = torch.stack([(2 * along_x + 1) / width - 1, (2 * along_y + 1) / height - 1], dim=-1)
     return F.grid_sample(image[None].float(), grid[None], align_corners=False)[0].to(image.dtype)

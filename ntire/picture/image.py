@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ntire.picture.colours import Matrix
+
 SUFFIXES = PICTURES
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -55,6 +57,11 @@ def psnr_of(mean_square: float) -> float:
 def read_header(path: Path) -> Header:
     """Open `path` without decoding its pixels."""
     return header_of(path, read_bytes(path))
+
+
+def sides_at_a_glance(path: Path) -> tuple[int, int] | None:
+    """Height and width by the head of a file, which may be no whole picture for that; None where they take more than a look."""
+    return pillow_formats.sides_at_a_glance(path)
 
 
 def read_pixels(path: Path) -> Pixels:
@@ -152,28 +159,27 @@ def as_image(pixels: "Pixels | Tensor") -> "Tensor":
     if integers.dtype.is_floating_point:
         # An array's memory stays the caller's: what is done to the image must not show in it.
         return integers if integers is pixels else integers.clone(memory_format=torch.contiguous_format)
-    values = integers.to(torch.float32, memory_format=torch.contiguous_format)
-    # A division by a number on the device, as a GPU would multiply by the inverse of one on the host: the two differ in the
-    # last bit, and scores with them.
-    top = {torch.uint8: 255.0, torch.uint16: 65535.0}[integers.dtype]
-    return values.div_(torch.full((), top, device=values.device))
+    from ntire.picture.levels import values_of
+
+    return values_of(integers)
 
 
 def entering(pieces: "Tensor", dtype: "torch.dtype", memory_format: "torch.memory_format") -> "Tensor":
-    """Integers or an image (B, 3, H, W) as a network takes them: `as_image` in the network's dtype and layout."""
-    import torch
+    """Integers or an image (B, C, H, W) as a network takes them: `as_image` in the network's dtype and layout; on a GPU
+    in one pass.
+    """
+    from ntire.picture.levels import entered
 
-    if pieces.dtype == torch.uint8 and pieces.device.type != "cpu":
-        return _divided(pieces, dtype, memory_format)
+    if pieces.device.type != "cpu" and not pieces.dtype.is_floating_point:
+        return entered(pieces, dtype, memory_format)
     return as_image(pieces).to(dtype).contiguous(memory_format=memory_format)
 
 
-def _divided(levels: "Tensor", dtype: "torch.dtype", memory_format: "torch.memory_format") -> "Tensor":
-    """The same of 8-bit levels in one pass over them: a GPU converts, divides and rearranges at once, a CPU would not."""
-    import torch
+def clipped(image: "Tensor", ccm: "Matrix | None" = None) -> "Tensor":
+    """An image of any floats as float32 in [0, 1]; with a matrix, one in a camera's colours."""
+    from ntire.picture.colours import IDENTITY, correct_colours
 
-    image = torch.empty(levels.shape, dtype=dtype, device=levels.device, memory_format=memory_format)
-    return torch.div(levels, torch.full((), 255.0, device=levels.device), out=image)
+    return correct_colours(image.float(), ccm or IDENTITY)
 
 
 class Rounding:
@@ -189,19 +195,22 @@ class Rounding:
         self.finite = torch.ones((), dtype=torch.bool)
         """Whether all values so far were numbers, on the device of the pieces."""
 
-    def __call__(self, image: "Tensor") -> "Tensor":
-        """Float (3, h, w) to integers (3, h, w) of 8 or 16 bits: clipped to [0, 1], rounded once, half to even."""
-        import torch
+    def __call__(self, image: "Tensor", ccm: "Matrix | None" = None) -> "Tensor":
+        """Float (3, h, w) to integers (3, h, w) of 8 or 16 bits: clipped to [0, 1], rounded once, half to even; on a GPU in
+        one pass. With a matrix, the image is in a camera's colours. The integers lie as in a file.
+        """
+        from ntire.picture import levels
+        from ntire.picture.colours import IDENTITY
 
-        values = image.detach().float()
-        if values.numel():
-            low, high = values.aminmax()
-            self.finite = self.finite.to(low.device, non_blocking=True) & torch.isfinite(low) & torch.isfinite(high)
-        levels = values.clamp(0, 1).mul_(2**self.bits - 1).round_()
-        # They lie as in a file, colour by colour of each pixel: to rearrange them now costs nothing, and later a pass.
-        if self.bits == 8:
-            return levels[None].to(torch.uint8, memory_format=torch.channels_last)[0]
-        return levels[None].to(torch.int32, memory_format=torch.channels_last)[0].to(torch.uint16)
+        ccm = ccm or IDENTITY
+        image = image.detach()
+        if image.device.type == "cpu":
+            self.finite = self.finite & levels.all_finite(image)
+            return levels.levels_of(image, self.bits, ccm)
+        if self.finite.device.type == "cpu":
+            # A value of the host goes along with an operator; a copy of it would wait for the device.
+            self.finite = self.finite.new_ones((), device=image.device) & self.finite
+        return levels.left(image, self.bits, self.finite, ccm)
 
 
 def check_finite(finite: "Tensor") -> None:

@@ -1,6 +1,10 @@
-"""PNG, JPEG, WebP, BMP and AVIF files, by Pillow; deeper than 8 bits, which Pillow has not in colour, by imagecodecs."""
+"""PNG, JPEG, WebP, BMP and AVIF files, by Pillow; deeper than 8 bits, which Pillow has not in colour, by imagecodecs.
+
+Plain RGB PNGs, which entries are made of, have a faster reader; what it does not take is read as before.
+"""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,7 @@ from ntire.picture.header import (
     upright,
 )
 from ntire.picture.orientation import exif_in_text, orientation_in
+from ntire.picture.png_reader import decode_rgb
 from ntire.picture.repairs import ended_jpeg, only_pixels, png_chunk
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "AVIF")
@@ -25,6 +30,7 @@ READ = "PNG, JPEG, TIFF, WebP, BMP, AVIF, JPEG XL, HEIC or .npy"
 """All that is read, here and elsewhere, in words."""
 LONGEST_EXIF = 1 << 16
 """Where EXIF data behind a PNG's pixels is looked for: it begins in the last bytes of the file."""
+BAND_PIXELS = 1 << 20
 TRANSPARENT = frozenset({"RGBA", "LA", "PA", "RGBa", "La"})
 
 
@@ -42,10 +48,22 @@ def decode(name: object, data: bytes) -> Pixels:
             f"{name}: expected one picture, found an animation of {header.frames} frames. Save the one you mean."
         )
     try:
-        pixels = _deep(image, data, header.bits) if header.bits > 8 else _eight_bit(image, data)
+        pixels = decode_rgb(data) if header.format == "PNG" else None
+        if pixels is None:
+            pixels = _deep(image, data, header.bits) if header.bits > 8 else _eight_bit(image, data)
     except DAMAGED as error:
         raise UnreadableImage(f"{name}: not a whole {header.format} image: {error}. Copy the file again.") from None
     return upright(pixels, header.orientation)
+
+
+def sides_at_a_glance(path: Path) -> tuple[int, int] | None:
+    """Height and width by the head of a file, or None."""
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.height, image.width
+    except DAMAGED:
+        return None
 
 
 def _open(name: object, data: bytes) -> Image.Image:
@@ -118,7 +136,19 @@ def _eight_bit(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
     if image.mode == "P" and "transparency" in image.info:
         return three_channels(np.asarray(image.convert("RGBA"), dtype=np.uint8))
     # Pillow copies a picture that is RGB already.
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+    return _array_of(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _array_of(image: Image.Image) -> NDArray[np.uint8]:
+    """An RGB picture as an array, a large one band by band: the bytes that Pillow makes of it are there twice meanwhile."""
+    if image.width * image.height <= BAND_PIXELS:
+        return np.asarray(image, dtype=np.uint8)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    high = max(BAND_PIXELS // image.width, 1)
+    for top in range(0, image.height, high):
+        bottom = min(top + high, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 def _deep(image: Image.Image, data: bytes, bits: int) -> NDArray[np.uint16]:

@@ -38,23 +38,34 @@ def encode_png(pixels: NDArray[np.uint8 | np.uint16]) -> bytes:
     high = max(STRIP_BYTES // rows.shape[1], 1)
     tops = range(0, height, high)
 
-    def deflated(top: int) -> tuple[bytes, bytes]:
+    def deflated(top: int) -> tuple[bytes, int, int]:
+        """A strip's stream, and the checksum and the length of what is in it."""
         filtered = _filtered(rows, top, min(top + high, height), step)
         packer = isal_zlib.compressobj(1, isal_zlib.DEFLATED, -15)
         last = isal_zlib.Z_FINISH if top == tops[-1] else isal_zlib.Z_FULL_FLUSH
-        return packer.compress(filtered) + packer.flush(last), filtered
+        return packer.compress(filtered) + packer.flush(last), isal_zlib.adler32(filtered), len(filtered)
 
-    check = 1
-    stream: list[bytes] = []
-    for packed, filtered in map(deflated, tops) if len(tops) == 1 else _pool().map(deflated, tops):
-        check = isal_zlib.adler32(filtered, check)
-        stream.append(packed)
+    parts = list(map(deflated, tops) if len(tops) == 1 else _pool().map(deflated, tops))
+    stream, check = [packed for packed, _, _ in parts], 1
+    for _, of_strip, length in parts:
+        check = _joined(check, of_strip, length)
+    del parts  # of a large picture neither strips nor streams are there twice
     stream[0] = b"\x78\x01" + stream[0]  # zlib: deflate with a window of 32 KiB, fastest
     stream[-1] += struct.pack(">I", check)
     colour = 2 if pixels.ndim == 3 else 0
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour, 0, 0, 0)
-    chunks = [(b"IHDR", header), *((b"IDAT", data) for data in stream), (b"IEND", b"")]
-    return b"".join([b"\x89PNG\r\n\x1a\n", *(part for name, data in chunks for part in _chunk(name, data))])
+    pieces = [b"\x89PNG\r\n\x1a\n", *_parts_of(b"IHDR", header)]
+    for data in stream:
+        pieces += _parts_of(b"IDAT", data)
+    return b"".join([*pieces, *_parts_of(b"IEND", b"")])
+
+
+def _joined(first: int, second: int, length: int) -> int:
+    """The Adler-32 of two runs of bytes, of which the second has that length (RFC 1950)."""
+    prime = 65521
+    total = ((first & 0xFFFF) + (second & 0xFFFF) - 1) % prime
+    sums = ((first >> 16) + (second >> 16) + length * ((first & 0xFFFF) - 1)) % prime
+    return sums << 16 | total
 
 
 def _filtered(rows: NDArray[np.uint8], top: int, bottom: int, step: int) -> bytes:
@@ -68,9 +79,15 @@ def _filtered(rows: NDArray[np.uint8], top: int, bottom: int, step: int) -> byte
     return out.tobytes()
 
 
-def _chunk(name: bytes, data: bytes) -> tuple[bytes, ...]:
+def chunk(name: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return b"".join(_parts_of(name, data))
+
+
+def _parts_of(name: bytes, data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Head, data and checksum of a chunk."""
     check = isal_zlib.crc32(data, isal_zlib.crc32(name))
-    return struct.pack(">I", len(data)), name, data, struct.pack(">I", check)
+    return struct.pack(">I", len(data)) + name, data, struct.pack(">I", check)
 
 
 @cache

@@ -36,6 +36,9 @@ def shrunk(pixels: Pixels, side: int) -> Preview:
     if shrink >= 1:
         return in_8_bits(pixels)
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
+    if shrink <= 0.5 and not (height % 2 or width % 2):
+        # Blocks of four first, for which there is a way of its own: the whole takes half the time.
+        pixels = cv2.resize(pixels, (width // 2, height // 2), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     return in_8_bits(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))  # type: ignore[arg-type]
 
 

@@ -8,7 +8,6 @@ a PNG holds the mosaic in 16-bit gray. What such a file cannot say of itself sta
 """
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,8 +22,14 @@ from torch import Tensor
 from ntire import UserError
 from ntire.files import read_toml
 from ntire.picture.arrays_of_raw import ARRAYS, WhiteLevel, mosaic_in, white_level_of
+from ntire.picture.colours import IDENTITY as IDENTITY
+from ntire.picture.colours import Matrix as Matrix
+from ntire.picture.colours import apply_matrix as apply_matrix
+from ntire.picture.colours import correct_colours as correct_colours
+from ntire.picture.colours import srgb_decode as srgb_decode
+from ntire.picture.colours import srgb_encode as srgb_encode
 from ntire.picture.header import UnreadableImage
-from ntire.picture.tiling import pad_reflect
+from ntire.picture.levels import balanced, entered_mosaic, without_black
 
 Cfa = Literal["RGGB", "GRBG", "GBRG", "BGGR"]
 XYZ_FROM_SRGB = torch.tensor(
@@ -33,8 +38,6 @@ XYZ_FROM_SRGB = torch.tensor(
 """IEC 61966-2-1, D65."""
 
 Levels = tuple[float, float, float, float]
-Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
-IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 class FrameFacts(BaseModel):
@@ -78,7 +81,7 @@ class RawFrame:
         mosaic = self.samples.to(torch.float32, copy=True)
         if self.samples.dtype.is_floating_point:
             return mosaic
-        return _without_levels(mosaic, self.black_level, self.white_level)
+        return without_black(mosaic, self.black_level, self.white_level)
 
     def to(self, device: torch.device) -> "RawFrame":
         """The frame with its samples on `device`."""
@@ -110,18 +113,18 @@ def pack(mosaic: Tensor) -> Tensor:
     return F.pixel_unshuffle(mosaic, 2)
 
 
-def balanced_rggb(frame: RawFrame) -> tuple[Tensor, tuple[int, int]]:
-    """The mosaic with white balance applied, clipped to [0, 1], in RGGB phase: what networks see.
+def balanced_rggb(frame: RawFrame, dtype: torch.dtype = torch.float32) -> tuple[Tensor, tuple[int, int]]:
+    """The mosaic with white balance applied, clipped to [0, 1], in RGGB phase and a `dtype`: what networks see.
 
     Other phases get one reflected row or column in front; the second value is (rows, columns) to cut off again.
     """
     gains = dict(zip("RGB", frame.white_balance, strict=True))
-    mosaic = frame.mosaic
-    for index, letter in enumerate(frame.cfa):
-        mosaic[..., index // 2 :: 2, index % 2 :: 2] *= gains[letter]
     red = frame.cfa.index("R")
-    top, left = red // 2, red % 2
-    return pad_reflect(mosaic.clamp_(0, 1), left, 0, top, 0), (top, left)
+    corner = red // 2, red % 2
+    how = frame.black_level, frame.white_level, [gains[letter] for letter in frame.cfa], corner
+    if frame.samples.device.type == "cpu":
+        return balanced(frame.samples, *how).to(dtype), corner
+    return entered_mosaic(frame.samples, *how, dtype), corner
 
 
 def demosaic(mosaic: Tensor) -> Tensor:
@@ -140,41 +143,6 @@ def demosaic(mosaic: Tensor) -> Tensor:
     weight = F.conv2d(masks[None], kernel, padding=1, groups=3)
     filled = (known / weight.clamp_min(1))[0]
     return torch.where(masks.bool(), mosaic, filled)
-
-
-def srgb_encode(linear: Tensor) -> Tensor:
-    """Linear light [0, 1] to sRGB values [0, 1] (IEC 61966-2-1)."""
-    low = linear * 12.92
-    high = 1.055 * linear.clamp_min(0.0031308).pow(1 / 2.4) - 0.055
-    return torch.where(linear <= 0.0031308, low, high)
-
-
-def srgb_decode(encoded: Tensor) -> Tensor:
-    """SRGB values [0, 1] to linear light [0, 1] (IEC 61966-2-1)."""
-    low = encoded / 12.92
-    high = ((encoded.clamp_min(0.04045) + 0.055) / 1.055).pow(2.4)
-    return torch.where(encoded <= 0.04045, low, high)
-
-
-def apply_matrix(matrix: Tensor, image: Tensor) -> Tensor:
-    """Multiply every pixel of (3, H, W) by a 3 x 3 matrix."""
-    return torch.einsum("ij,jhw->ihw", matrix.to(image), image)
-
-
-def correct_colours(image: Tensor, ccm: Matrix) -> Tensor:
-    """An sRGB-encoded picture in white-balanced camera RGB (3, H, W) to the same picture in sRGB, clipped to [0, 1]."""
-    image = image.clamp(0, 1)
-    if ccm == IDENTITY:
-        return image
-    linear = apply_matrix(_made_on(image.device, ccm), srgb_decode(image))
-    return srgb_encode(linear.clamp(0, 1))
-
-
-@lru_cache(maxsize=64)
-def _made_on(device: torch.device, matrix: Matrix) -> Tensor:
-    """A matrix made by its device, once: a copy from the host would wait for all that the device has still to do."""
-    values = [torch.full((), value, dtype=torch.float32, device=device) for row in matrix for value in row]
-    return torch.stack(values).reshape(3, 3)
 
 
 def ccm_from_xyz(camera_from_xyz: Tensor) -> Tensor:
@@ -229,7 +197,7 @@ def _frame(
     if samples.dtype in (np.uint8, np.uint16):
         kept = torch.from_numpy(samples.astype(np.uint16))[None]
     else:
-        kept = _without_levels(torch.from_numpy(samples.astype(np.float32))[None], levels, white)
+        kept = without_black(torch.from_numpy(samples.astype(np.float32))[None], levels, white)
     frame = RawFrame(kept, cfa, (1.0, 1.0, 1.0), facts.ccm or IDENTITY, facts.iso, path, (), levels, white)
     if facts.white_balance is not None:
         if min(facts.white_balance) <= 0:
@@ -241,15 +209,6 @@ def _frame(
     if facts.ccm is None:
         notes.append("no colour matrix")
     return replace(frame, white_balance=gains, notes=tuple(notes))
-
-
-def _without_levels(samples: Tensor, black: Levels, white: float) -> Tensor:
-    """Sensor values (1, H, W), float32, to [0, 1] in place."""
-    for index, level in enumerate(black):
-        # Divided by a number on the device: see `ntire.picture.image.as_image`.
-        span = torch.full((), white - level, device=samples.device)
-        samples[0, index // 2 :: 2, index % 2 :: 2].sub_(level).div_(span)
-    return samples.clamp_(0, 1)
 
 
 def facts_file(path: Path) -> Path | None:

@@ -4,6 +4,7 @@ import os
 import stat
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from ntire import UserError, __version__
 from ntire.entry.archive import ArchiveLimits
+from ntire.entry.baseline import is_baseline
 from ntire.entry.findings import Finding
 from ntire.entry.manifest import Submission
 from ntire.files import sha256_of
@@ -21,11 +23,10 @@ from ntire.review.image_check_workers import decoders
 from ntire.review.image_checks import BadImage, SeenImage, Wanted, bytes_of, constant
 from ntire.review.uploads import Upload
 from ntire.scoring.cache import Cache, key_of
-from ntire.scoring.score import AskedFor, RefusedPicture, Scored, ScoredPicture, Status
+from ntire.scoring.opened import AskedFor, RefusedPicture, ScoredPicture, Status
+from ntire.scoring.score import Scored
 from ntire.scoring.track import NO_RULES, Track
 
-BASELINE = "Copy"
-"""The team whose images are its inputs, and which says so."""
 STATUS: dict[str, Status] = {
     "E304": "wrong size",
     "E305": "wrong format",
@@ -44,11 +45,21 @@ NAMED = 3
 class Entrance:
     """Reads strangers' pictures for the scorer, and collects what is wrong with them and with their entries."""
 
-    def __init__(self, cache: Cache) -> None:
-        """`cache` remembers pictures that nothing is wrong with."""
+    def __init__(self, cache: Cache, *, look: bool = True) -> None:
+        """`cache` remembers pictures that nothing is wrong with; without `look` the others are not examined."""
         self._cache = cache
+        self._look = look
         self._lock = threading.Lock()
         self._found: dict[Path, list[Finding]] = defaultdict(list)
+
+    def add(self, root: Path, findings: Sequence[Finding]) -> None:
+        """What was found wrong with an entry's pictures elsewhere."""
+        with self._lock:
+            self._found[root] += findings
+
+    def found(self, root: Path) -> tuple[Finding, ...]:
+        """What is wrong with an entry's pictures, as far as it was looked at."""
+        return tuple(self._found[root])
 
     def enter(self, upload: Upload, track: Track | None) -> Submission | None:
         """Look at everything in an upload but its pictures; the entry that it is, if it can be scored."""
@@ -66,15 +77,18 @@ class Entrance:
         self._found[upload.root] = list(found)
         return Submission(upload.root, manifest, None if upload.root == upload.path else upload.path)
 
-    def refusals(self, scored: Scored) -> tuple[str, ...]:
-        """Each rule that a scored entry breaks, with its code and the files; without those that its rows tell."""
+    def refusals(self, scored: Scored, baseline: str = "") -> tuple[str, ...]:
+        """Each rule that a scored entry breaks, with its code and the files; without those that its rows tell.
+
+        `baseline` as in the rules of its track.
+        """
         root = scored.submission.root
         self._found[root] += copies_in(root, scored.submission.pictures)
         names = [row.image for row in scored.rows if row.status == "unexpected"]
         self._found[root] += [Finding("E302", name, "images of the track's inputs", "no such input") for name in names]
         told = {row.code for row in scored.rows if row.status not in ("ok", "unexpected")}
-        excused = {"E311"} if scored.submission.team == BASELINE else set()
-        return self._refused_at(root, told | excused)
+        copied = any(one.code == "E311" for one in self._found[root])
+        return self._refused_at(root, told | ({"E311"} if copied and is_baseline(root, baseline) else set()))
 
     def refused_at(self, upload: Upload) -> tuple[str, ...]:
         """Each rule that an upload breaks which cannot be scored, with its code and the files."""
@@ -127,6 +141,8 @@ class Entrance:
         )
         if plain and self._cache.get([key]):
             return ScoredPicture(path, sha256, decode)
+        if not self._look:
+            return ScoredPicture(path, sha256, decode, examined=False)
         if not plain:
             return self._of_several_formats(submission, path, data, asked)
         seen = decoders().examine(wanted, data, keep=True)

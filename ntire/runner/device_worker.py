@@ -19,7 +19,7 @@ from ntire.method import Frame, Method, as_floats
 from ntire.method.contract import enhanced
 from ntire.method.face_alignment import Finder, restore_faces
 from ntire.picture import image as images
-from ntire.picture import raw
+from ntire.picture import levels, raw
 from ntire.picture.tiling import out_of_memory
 from ntire.runner.host_device_copy import Arriving, lane_to, pinned
 from ntire.runner.memory_plan import Planner
@@ -94,6 +94,12 @@ class Device:
         self.lane = lane_to(method.device)
         self.planner = Planner(method, options)
         self._entered = self._compared = False
+        self._news = levels.told(method.device)
+        """What the journal is to say once, with the next picture."""
+
+    def begin(self, advanced: Callable[[str, int, int], None]) -> None:
+        """Begin a run, in a thread of its own; `advanced` hears how far each image is."""
+        self.advanced, self._entered = advanced, False
 
     def restore(self, decoded: Decoded) -> Restored | Settled[Result]:
         """Give the orders for one image; on a GPU they are carried out while the next one gets its own."""
@@ -127,7 +133,7 @@ class Device:
             _sow(method.device, seed)
             return some.restore(item.path) if frame is None else some.enhance(as_floats(frame))
 
-        notes = planned.notes
+        notes, self._news = (*planned.notes, *self._news), ()
         if self.options.inexact and not self._compared:
             notes = (*notes, *self._compare(as_floats_by, item.name))
             method.tile = planned.tile

@@ -15,6 +15,11 @@ from torch import Tensor
 
 from ntire.method import Frame
 from ntire.picture.raw import RawFrame
+from ntire.runner.pinned_ring import PinnedRing
+
+UP, DOWN = PinnedRing(128 << 20), PinnedRing(192 << 20)
+"""Pinned memory for pictures on their way to devices and back, of all runs in this process: three of 12 megapixels that wait
+for a device, five that are on their way to a file. What finds no room goes through other memory, and its copy is waited for."""
 
 Mark = float | torch.cuda.Event
 """A moment on the clock of the host, or of a device."""
@@ -77,6 +82,8 @@ class CudaLane(HostLane):
         super().__init__(device)
         self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._copying: list[tuple[torch.cuda.Event, tuple[Tensor, ...]]] = []
+        """What is read or written by copies that may still be under way: its memory must not be given to another picture."""
 
     def enter(self) -> None:
         torch.cuda.set_device(self.device)
@@ -86,6 +93,7 @@ class CudaLane(HostLane):
         with torch.cuda.stream(self._up):
             moved = on(frame, lambda tensor: tensor.to(self.device, non_blocking=True))
         computing.wait_stream(self._up)
+        self._keep((frame.samples if isinstance(frame, RawFrame) else frame,), self._up)
         # Its memory must not be given to another upload before it is computed with.
         (moved.samples if isinstance(moved, RawFrame) else moved).record_stream(computing)
         return moved
@@ -98,8 +106,6 @@ class CudaLane(HostLane):
     def download(self, tensors: tuple[Tensor, ...], began: Mark) -> Arriving:
         ended = self.mark()
         self._down.wait_stream(torch.cuda.current_stream(self.device))
-        # Whoever waits sleeps: readers and writers of files need the cores.
-        arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         hosts = []
         with torch.cuda.stream(self._down):
             for tensor in tensors:
@@ -107,8 +113,16 @@ class CudaLane(HostLane):
                 host.copy_(tensor, non_blocking=True)
                 tensor.record_stream(self._down)
                 hosts.append(host)
-            arrived.record(self._down)
-        return Arriving(tuple(hosts), began, ended, arrived)
+        return Arriving(tuple(hosts), began, ended, self._keep(tuple(hosts), self._down))
+
+    def _keep(self, tensors: tuple[Tensor, ...], stream: torch.cuda.Stream) -> torch.cuda.Event:
+        """Hold memory of the host until a stream has done what it was told so far; returns that moment."""
+        self._copying = [one for one in self._copying if not one[0].query()]  # type: ignore[no-untyped-call]
+        # Whoever waits sleeps: readers and writers of files need the cores.
+        moment = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        moment.record(stream)
+        self._copying.append((moment, tensors))
+        return moment
 
 
 def lane_to(device: torch.device) -> HostLane:
@@ -117,24 +131,22 @@ def lane_to(device: torch.device) -> HostLane:
 
 
 def pinned(frame: Frame, kind: str) -> Frame:
-    """A frame in memory from which a device of that kind can copy by itself; PyTorch keeps such memory for the next one.
+    """A frame in memory from which a device of that kind can copy by itself.
 
-    Where there is no such memory left, the frame as it is: its copy waits, which costs time alone.
+    Where there is no room for it, the frame as it is: its copy waits, which costs time alone.
     """
-    if kind != "cuda":
-        return frame
-    try:
-        return on(frame, Tensor.pin_memory)
-    except RuntimeError:
-        return frame
+    return on(frame, _pinned) if kind == "cuda" else frame
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    room = UP.take(tensor)
+    return tensor if room is None else room.copy_(tensor)
 
 
 def _landing_for(tensor: Tensor) -> Tensor:
     """Memory on the host for a tensor to arrive in, pinned if there is any."""
-    try:
-        return torch.empty_like(tensor, device="cpu", pin_memory=True)
-    except RuntimeError:
-        return torch.empty_like(tensor, device="cpu")
+    room = DOWN.take(tensor)
+    return torch.empty_like(tensor, device="cpu") if room is None else room
 
 
 def on(frame: Frame, move: Callable[[Tensor], Tensor]) -> Frame:

@@ -76,10 +76,24 @@ class Pipeline(Generic[Out]):
     waits is dropped, and what has reached the last stage still comes out.
     """
 
-    def __init__(self, items: Iterable[Any], stages: Sequence[Station], ahead: int) -> None:
-        """`ahead` items may wait in front of each stage but the first."""
+    def __init__(
+        self,
+        items: Iterable[Any],
+        stages: Sequence[Station],
+        ahead: int,
+        weigh: Callable[[Any], int] = lambda item: 0,
+        room: int = 0,
+    ) -> None:
+        """`ahead` items may wait in front of each stage but the first. What is under way weighs at most `room` together, a
+        heavier item goes alone.
+        """
         self._items: Iterator[tuple[int, Any]] = enumerate(items)
         self._stages = stages
+        self._weigh, self._room = weigh, room
+        self._next_in: tuple[tuple[int, Any], int] | None = None
+        """The item that is to begin next, and its weight."""
+        self._weights: dict[int, int] = {}
+        """Of what is under way."""
         self.limit = sum(len(stage.workers) for stage in stages) + ahead * (len(stages) - 1)
         """So many items are under way at most."""
         # The first queue holds items as they were given, and no more than are under way: it needs no bound of its own.
@@ -117,6 +131,7 @@ class Pipeline(Generic[Out]):
         while True:
             if self._next in self._waiting:
                 value = self._waiting.pop(self._next)
+                self._weights.pop(self._next)
                 self._next += 1
                 if isinstance(value, _Dropped) or (isinstance(value, _Failed) and self._stopping.is_set()):
                     continue
@@ -163,12 +178,19 @@ class Pipeline(Generic[Out]):
 
     def _feed(self) -> None:
         while not self._all_fed and self._fed - self._next < self.limit:
-            item = next(self._items, None)
-            if item is None:
-                self._end_of_items()
-            else:
-                self._fed += 1
-                self._queues[0].put(item)
+            if self._next_in is None:
+                item = next(self._items, None)
+                if item is None:
+                    self._end_of_items()
+                    return
+                self._next_in = item, self._weigh(item[1])
+            item, weight = self._next_in
+            if self._weights and sum(self._weights.values()) + weight > self._room:
+                return
+            self._next_in = None
+            self._weights[self._fed] = weight
+            self._fed += 1
+            self._queues[0].put(item)
 
     def _end_of_items(self) -> None:
         if not self._all_fed:

@@ -237,6 +237,22 @@ def code_sha256(method: type[Method]) -> str | None:
     return _sha256_of_code(method, folder_of(method))
 
 
+def weights_sha256(method: type[Method], options: Options) -> list[str]:
+    """The sha256 of each weights file that a method would be filled from, before it is built: of a file that is not here, as it
+    is declared. Raises UserError where that is not whole.
+    """
+    if options.weights is not None:
+        return [sha256_of(options.weights)]
+    folder = folder_of(method)
+    found = []
+    for weights in method.weights:
+        path, state = locate(weights, folder)
+        if state == "missing" and len(weights.sha256 or "") != 64:
+            require({method.team: (weights,)}, {method.team: folder})
+        found.append(weights.sha256 or "" if state == "missing" else digest_of(path))
+    return found
+
+
 def _sha256_of_code(method: type[Method], folder: Path | None) -> str | None:
     if folder is None:
         return None

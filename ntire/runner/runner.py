@@ -9,7 +9,7 @@ import dataclasses
 import errno
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -21,7 +21,7 @@ import torch
 from ntire import UserError, __version__
 from ntire.entry.journal import Journal
 from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Claims, Manifest, MethodUsed, write_manifest
-from ntire.environment import environment, usable_cores
+from ntire.environment import environment, memory_to_use, usable_cores
 from ntire.files import sha256_of, sweep, writable_folder, write_atomically
 from ntire.method import Method
 from ntire.method.face_alignment import Finder
@@ -36,9 +36,14 @@ from ntire.runner.host_device_copy import pinned
 from ntire.runner.pipeline import LeftAtOnce, Pipeline, Settled, StageUse, Station
 from ntire.runner.prepare import Options, Prepared
 from ntire.runner.speedups import Effect
+from ntire.sandbox.scratch import Terminated
 
 AHEAD = 1
-"""Pictures that may wait in front of the device, and in front of the writers: with those in work they bound the memory."""
+"""Pictures that may wait in front of the device, and in front of the writers."""
+ROOM, ROOM_A_CORE = 400_000_000, 75_000_000
+"""Bytes of pictures, as they come and as they go: five of 12 megapixels, and one more of them for every core above that."""
+UNPACKED = 5
+"""Times the size of a file, where its head does not tell how large its picture is: a raw frame and what becomes of it."""
 OF_ITS_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 """What one picture's name brings about, while the disk is in order: too long, not UTF-8, or the name of a folder."""
 
@@ -93,8 +98,8 @@ class Watcher:
     def advanced(self, image: str, done: int, of: int) -> None:
         """So many tiles of an image are done; called by the threads that restore."""
 
-    def stopping(self) -> None:
-        """Ctrl-C: nothing new begins, what is in work is finished."""
+    def stopping(self, signal: str) -> None:
+        """Ctrl-C ("SIGINT"), or SIGTERM or SIGHUP: nothing new begins, what is in work is finished."""
 
 
 @dataclass(frozen=True)
@@ -157,14 +162,17 @@ def run(
     track: str,
     report: Callable[[Result, bool], None] = lambda result, computed: None,
     find: Finder | None = None,
+    *,
+    header: Mapping[str, Any] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Summary:
     """Restore `inputs` into the submission folder `out` for the track of that full name.
 
     What an earlier run finished (same method, weights, settings and input, output still there) is kept. `report` gets
     every result and whether it was computed now; a `Watcher` hears more. An input that cannot be restored is a result, not
-    an exception; a disk
-    that cannot be written to raises UserError (exit code 3), and what is finished stays. With `find`, inputs are whole
-    pictures: each face that it finds is restored and put back, the rest stays as it is.
+    an exception; a disk that cannot be written to raises UserError (exit code 3), and what is finished stays. With `find`,
+    inputs are whole pictures: each face that it finds is restored and put back, the rest stays as it is. `header` is that of
+    the journal where it is known, `devices` those of an earlier run of the same method, to go on with.
     """
     began = time.monotonic()
     sweep(writable_folder(writable_folder(out) / IMAGES), below=True)
@@ -183,24 +191,22 @@ def run(
         results[result.image] = result
         report(result, computed)
 
-    devices = _devices(prepared, find, watcher := report if isinstance(report, Watcher) else Watcher())
-    header = _header(prepared, track) | ({"whole": True} if find else {})
+    watcher = report if isinstance(report, Watcher) else Watcher()
+    devices = begin(devices or devices_of(prepared, find), watcher)
+    header = header or header_of(prepared, track, whole=find is not None)
     with Journal(out / JOURNAL, header, fresh=options.fresh) as journal:
         if options.fresh or not (out / MANIFEST).exists():
             write_manifest(out, _manifest(prepared, track, out.name))
         finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
-        stages = (
-            Station("read", [partial(_read, prepared.method, finished, out)] * _threads(1)),
-            Station("restore", [device.restore for device in devices]),
-            Station("write", [partial(_write, out)] * _threads(4), ready=_arrived),
-        )
-        flow: Pipeline[Result | _Kept] = Pipeline(inputs, stages, AHEAD)
+        flow = _flow(prepared.method, inputs, finished, out, devices, options.bits)
         with flow:
             try:
                 for outcome in flow:
                     note(outcome)
-            except (KeyboardInterrupt, OSError, DeviceLost) as stopped:
-                _end(flow, note, watcher.stopping if isinstance(stopped, KeyboardInterrupt) else None)
+            except (KeyboardInterrupt, Terminated, OSError, DeviceLost) as stopped:
+                if isinstance(stopped, KeyboardInterrupt | Terminated):
+                    watcher.stopping(stopped.name if isinstance(stopped, Terminated) else "SIGINT")
+                _end(flow, note)
                 raise _why_stopped(stopped, out, results.values(), len(inputs)) from stopped
     ordered = tuple(results[item.name] for item in inputs)
     effect = next((device.effect for device in devices if device.effect), None)
@@ -210,13 +216,42 @@ def run(
     )
 
 
-def _end(
-    flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], None]", stopping: Callable[[], None] | None
-) -> None:
-    """Begin nothing new, and write what is restored; a second Ctrl-C does not wait for that. `stopping` answers the first."""
+def _flow(
+    method: Method,
+    inputs: Sequence[Input],
+    finished: dict[str, dict[str, Any]],
+    out: Path,
+    devices: Sequence[Device],
+    bits: int,
+) -> "Pipeline[Result | _Kept]":
+    """The three stages."""
+    stages = (
+        Station("read", [partial(_read, method, finished, out)] * _threads(1)),
+        Station("restore", [device.restore for device in devices]),
+        Station("write", [partial(_write, out)] * _threads(4), ready=_arrived),
+    )
+    return Pipeline(inputs, stages, AHEAD, partial(_bytes_of, method, bits), _room())
+
+
+def _bytes_of(method: Method, bits: int, item: Input) -> int:
+    """About what a picture takes on the host, as it comes and as it goes."""
+    sides = images.sides_at_a_glance(item.path)
+    if sides is not None:
+        return 3 * sides[0] * sides[1] * (1 + method.scale**2 * bits // 8)
+    try:
+        return UNPACKED * item.path.stat().st_size
+    except OSError:
+        return 0  # it is told when it is read
+
+
+def _room() -> int:
+    """Bytes of pictures that are under way at once: more cores need more to work on, small machines have less."""
+    return min(max(ROOM, usable_cores() * ROOM_A_CORE), memory_to_use("cpu"))
+
+
+def _end(flow: "Pipeline[Result | _Kept]", note: "Callable[[Result | _Kept], None]") -> None:
+    """Begin nothing new, and write what is restored; a second Ctrl-C does not wait for that."""
     flow.stop()
-    if stopping is not None:
-        stopping()
     # On a full disk the first error is told; what is not in the journal is done again.
     try:
         for outcome in flow:
@@ -234,13 +269,16 @@ def _threads(cores_each: int) -> int:
     return min(max(usable_cores() // cores_each, 2), 12)
 
 
-def _devices(prepared: Prepared, find: Finder | None, watcher: Watcher) -> list[Device]:
+def devices_of(prepared: Prepared, find: Finder | None) -> list[Device]:
     """The devices of a run, each with its copy of the method."""
     turns = RandomTurns()
-    copies = _copies(prepared.method, prepared.options)
-    devices = [Device(copied, prepared.options, turns, find) for copied in copies]
+    return [Device(copied, prepared.options, turns, find) for copied in _copies(prepared.method, prepared.options)]
+
+
+def begin(devices: Sequence[Device], watcher: Watcher) -> Sequence[Device]:
+    """Let devices begin a run, whose threads are new."""
     for device in devices:
-        device.advanced = watcher.advanced
+        device.begin(watcher.advanced)
     return devices
 
 
@@ -256,13 +294,15 @@ def _copies(method: Method, options: Options) -> list[Method]:
 
 
 def _why_stopped(
-    stopped: KeyboardInterrupt | OSError | DeviceLost, out: Path, results: Iterable[Result], of: int
-) -> UserError | KeyboardInterrupt:
+    stopped: KeyboardInterrupt | Terminated | OSError | DeviceLost, out: Path, results: Iterable[Result], of: int
+) -> UserError | KeyboardInterrupt | Terminated:
     """What is raised when a run ends early: it says why, what is there, and what to do."""
     done = sum(result.status == "done" for result in results)
     there = f"What is finished stays: {done} of {of} image(s)"
     if isinstance(stopped, KeyboardInterrupt):
         return KeyboardInterrupt(there)
+    if isinstance(stopped, Terminated):
+        return Terminated(stopped.number, there)
     if isinstance(stopped, OSError):
         reason = f"{out}: cannot be written to: {stopped.strerror or stopped}. {there}; make room and run"
     else:
@@ -340,24 +380,42 @@ def _intact(out: Path, line: dict[str, Any]) -> bool:
     return path.is_file() and sha256_of(path) == line["output_sha256"]
 
 
-def _header(prepared: Prepared, track: str) -> dict[str, Any]:
+def header_of(prepared: Prepared, track: str, *, whole: bool = False) -> dict[str, Any]:
     """What must be the same for a run to be resumed: all that can change a byte of the output."""
-    method, options = prepared.method, prepared.options
+    weights = [weights.sha256 for weights in prepared.weights_used]
+    devices = [environment(device)["device"] for device in prepared.options.devices]
+    return header_from(
+        type(prepared.method), prepared.code_sha256, weights, prepared.options, track, devices, whole=whole
+    )
+
+
+def header_from(
+    method: type[Method],
+    code: str | None,
+    weights: Sequence[str],
+    options: Options,
+    track: str,
+    devices: Iterable[str],
+    *,
+    whole: bool = False,
+) -> dict[str, Any]:
+    """The same from a method's class, the hashes of its code and of its weights files, and the names of devices."""
     return {
         "ntire": __version__,
         "torch": torch.__version__,
         "team": method.team,
         "track": track,
         "variant": method.variant,
-        "code": prepared.code_sha256,
-        "weights": [weights.sha256 for weights in prepared.weights_used],
+        "code": code,
+        "weights": list(weights),
         # Whether one device or several like it: the bytes are the same.
-        "device": " and ".join(sorted({environment(device)["device"] for device in options.devices})),
+        "device": " and ".join(sorted(set(devices))),
         "precision": options.precision,
         "tile": options.tile,
         "bits": options.bits,
         **({"settings": dict(options.settings)} if options.settings else {}),
         **({"inexact": list(options.inexact)} if options.fixed_shapes or options.channels_last else {}),
+        **({"whole": True} if whole else {}),
     }
 
 

@@ -1,18 +1,29 @@
 """The one file at a time that a sandbox is shown, and copies that its user may read."""
 
 import contextlib
+import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from ntire.files import open_regular
 
 
-def copy_readable(source: Path, target: Path) -> None:
-    """A copy that everybody may read, whatever the rights of the original."""
-    with open_regular(source) as given, target.open("wb") as made:
-        shutil.copyfileobj(given, made, 1 << 20)
+def copy_readable(source: Path, target: Path, below: Path | None = None, most: int | None = None) -> None:
+    """A copy that everybody may read, whatever the rights of the original, made by the kernel.
+
+    `below` as for `open_regular`; raises OSError for a file of more than `most` bytes, too.
+    """
+    with open_regular(source, below) as given, target.open("wb") as made:
+        length = os.fstat(given.fileno()).st_size
+        if most is not None and length > most:
+            raise OSError(f"expected at most {most:,} bytes, found {length:,}")
+        copied = 0
+        while copied < length:
+            sent = os.sendfile(made.fileno(), given.fileno(), copied, length - copied)
+            if not sent:
+                break
+            copied += sent
     target.chmod(0o644)
 
 

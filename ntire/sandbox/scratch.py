@@ -99,6 +99,19 @@ def _numbered_by() -> int:
     return Path("/proc/self/ns/pid").stat().st_ino
 
 
+class Terminated(SystemExit):
+    """SIGTERM or SIGHUP, as a batch system sends before it kills; the exit code is 128 and the signal's number."""
+
+    def __init__(self, number: int, there: str = "what is finished stays") -> None:
+        super().__init__(128 + number)
+        self.number, self.there = number, there
+
+    @property
+    def name(self) -> str:
+        """Of the signal."""
+        return signal.Signals(self.number).name
+
+
 def end_by_signals() -> None:
     """Let SIGTERM and SIGHUP end this program as an error does, so that it cleans up; whoever ignores them goes on doing so."""
 
@@ -106,7 +119,7 @@ def end_by_signals() -> None:
         # A second one must not interrupt the cleaning up.
         for one in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(one, signal.SIG_IGN)
-        raise SystemExit(128 + number)
+        raise Terminated(number)
 
     if threading.current_thread() is not threading.main_thread():
         return

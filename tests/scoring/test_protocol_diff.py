@@ -8,9 +8,9 @@ from ntire.entry.manifest import Manifest, Submission
 from ntire.method.published_costs import published_costs
 from ntire.scoring.instruments import View
 from ntire.scoring.metrics import METRICS
+from ntire.scoring.opened import OwnPictures
 from ntire.scoring.protocol_diff import choices_of, protocol_diff
 from ntire.scoring.references import References, expected_images
-from ntire.scoring.score import OwnPictures
 from ntire.scoring.track import load_track
 from tests.made import scene, write_png
 

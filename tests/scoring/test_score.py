@@ -11,6 +11,7 @@ from PIL import Image
 from ntire import UserError
 from ntire.entry.manifest import Manifest, Submission
 from ntire.picture.image import read_pixels
+from ntire.scoring import opened
 from ntire.scoring import score as scoring
 from ntire.scoring.cache import Cache
 from ntire.scoring.identity import Face, write_landmarks
@@ -367,7 +368,7 @@ def test_a_folder_scored_before_loads_no_network(faces, tmp_path, monkeypatch):
     with Cache(tmp_path / "cache.sqlite") as cache:
         score_faces([faces], tmp_path, cache)
         monkeypatch.setattr(Scorer, "_instrument", lambda *_: pytest.fail("a metric was loaded"))
-        monkeypatch.setattr(scoring, "decode", lambda *_: pytest.fail("an image was decoded"))
+        monkeypatch.setattr(opened, "decode", lambda *_: pytest.fail("an image was decoded"))
         score_faces([faces], tmp_path, cache)
 
 
@@ -456,16 +457,16 @@ def test_where_subsets_count_alike_every_image_lies_in_one(gt):
 def test_no_more_pictures_are_decoded_at_once_than_their_bytes_allow(entry, gt, monkeypatch):
     usual = rows_of(entry, gt)
     groups = []
-    own = Scorer._rows
+    own = Scorer._looked
 
     def seen(self, chunk, *rest):
         groups.append([one.name for one in chunk])
         return own(self, chunk, *rest)
 
-    monkeypatch.setattr(Scorer, "_rows", seen)
+    monkeypatch.setattr(Scorer, "_looked", seen)
     # A picture is 40 x 48 x 3 bytes, with an entry's twice that; a chunk holds two of them, and one at least.
     for limit, expected in ((4 * 40 * 48 * 3, [["a", "b"], ["below/c", "d"], ["e"]]), (1, [[name] for name in NAMES])):
-        monkeypatch.setattr(scoring, "CHUNK_BYTES", limit)
+        monkeypatch.setattr(opened, "CHUNK_BYTES", limit)
         groups.clear()
         assert rows_of(entry, gt) == usual
         assert groups == expected

@@ -33,7 +33,9 @@ README = b"Team name: Those of the Median\n"
 def bundle(tmp_path_factory) -> Path:
     made = tmp_path_factory.mktemp("bundle") / "bundle.zip"
     given = References(EXAMPLE / "gt", EXAMPLE / "lq")
-    make_bundle(load_track("demo-srgb"), Competition(START, contact="us@example.org"), given, made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        make_bundle(load_track("demo-srgb"), Competition(START, contact="us@example.org"), given, made)
     return made
 
 
@@ -120,7 +122,7 @@ def test_a_worker_scores_a_good_upload_as_score_does(ntire, bundle, upload, monk
     assert (found["status"], found["missing_columns"], found["exit_codes"]) == ("Finished", [], {"scoring": 0})
     ours = ntire("score", EXAMPLE / "median", "--gt", EXAMPLE / "gt", "-o", "own", "--json").json()[0]
     assert found["scores"] == pytest.approx({"total": ours["total"], **ours["metrics"]})
-    assert yaml.safe_load(Path("scored/scores.txt").read_text()) == found["scores"]
+    assert yaml.safe_load(Path("scored/scores.txt").read_text()) == found["scores"] == found["scores_txt"]
     page = Path("scored/detailed_results.html").read_text()
     assert "Those of the Median" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -288,6 +290,18 @@ def test_the_worker_fails_what_the_platform_fails(tmp_path, bundle, upload, sour
     assert reason in found.reason
 
 
+def test_what_codalab_would_read_is_shown_beside_it(ntire, tmp_path, upload):
+    writes = "import sys, pathlib; out = pathlib.Path(sys.argv[1]); "
+    writes += (
+        "(out / 'scores.json').write_text('{\"total\": 1.5}'); (out / 'scores.txt').write_text('total: 1.5\\nold: 2')"
+    )
+    ran = ntire("codabench", "try", with_program(None, writes, tmp_path / "other.zip"), upload())
+    assert ran.code == 0, ran.out
+    rows = [line.split() for line in ran.out.splitlines()]
+    assert ["total", "1.5", "1.5"] in rows
+    assert ["old", "2"] in rows
+
+
 def test_a_bundle_that_the_platform_would_refuse_says_all_that_is_wrong(tmp_path):
     competition = {"title": "t", "image": "logo.png", "terms": "terms.md", "pages": [{"title": "t", "file": "a.md"}]}
     bad = zip_of({"competition.yaml": yaml.safe_dump(competition).encode(), "a.md": b""}, tmp_path / "bad.zip")
@@ -325,6 +339,8 @@ def test_all_that_a_bundle_lacks_is_told_at_once(ntire, tmp_path):
 def test_the_starting_kit_has_an_upload_that_is_scored(ntire, unpacked, tmp_path):
     kit = unpacked / "starting_kit"
     assert {path.name for path in kit.iterdir()} == {"README.md", "track.toml", "sample_submission.zip"}
+    words = ("--track", kit / "track.toml", "--lq", EXAMPLE / "lq")
+    assert ntire("check", kit / "sample_submission.zip", *words).code == 0
     with zipfile.ZipFile(kit / "sample_submission.zip") as sample:
         sample.extractall(tmp_path / "input" / "res")
     shutil.copytree(unpacked / "reference_data", tmp_path / "input" / "ref")

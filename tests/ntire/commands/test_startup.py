@@ -39,6 +39,8 @@ CALLS = {
     "teams --markdown": 0,
     "teams --track raim-2025-raw --json": 0,
     "teams --track srg": 2,
+    "plan --track face-2025 --entries 30": 0,
+    "plan --track srgb --teams Nobody": 2,
     "check nosuch.zip": 2,
     "verify nosuch.zip": 2,
     "score . --track nosuch": 2,

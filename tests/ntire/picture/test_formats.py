@@ -11,7 +11,16 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from ntire.picture.image import UnreadableImage, as_image, depth_of, read_header, read_pixels
+from ntire.picture import pillow_formats
+from ntire.picture.image import (
+    UnreadableImage,
+    as_image,
+    depth_of,
+    encode_png,
+    read_header,
+    read_pixels,
+    sides_at_a_glance,
+)
 from tests.made import scene
 
 ORIENTATIONS = range(1, 9)
@@ -477,3 +486,15 @@ def test_a_damaged_file_is_refused_in_words_or_read_and_header_and_pixels_agree(
             continue
         assert pixels.shape == (header.height, header.width, 3)
         assert depth_of(pixels) == header.depth
+
+
+def test_a_large_picture_is_read_band_by_band_and_its_size_is_seen_at_a_glance(tmp_path, monkeypatch):
+    monkeypatch.setattr(pillow_formats, "BAND_PIXELS", 1000)
+    pixels = np.random.default_rng(0).integers(0, 256, (83, 47, 3), dtype=np.uint8)
+    path = tmp_path / "large.png"
+    path.write_bytes(encode_png(pixels))
+    assert np.array_equal(read_pixels(path), pixels)
+    assert sides_at_a_glance(path) == (83, 47)
+    (tmp_path / "none.png").write_bytes(b"no picture")
+    assert sides_at_a_glance(tmp_path / "none.png") is None
+    assert sides_at_a_glance(tmp_path / "absent.png") is None

@@ -6,11 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from ntire.codabench.bundle import track_toml
+from ntire.entry.manifest import content_of
 from ntire.sandbox.child import why_not
+from ntire.scoring.track import load_track
 from tests.made import CONVOLVING_PARAMS, scene, ship_convolving, write_png
 
 MANIFEST = 'team = "Team"\ntrack = "demo-srgb"\ndate = 2026-01-01\n[claims]\nparams_m = 1.0\n'
 NAMES = ("a", "b")
+COPIER = """
+from ntire.method import Method
+
+class Copy(Method):
+    team, track, cite, tiling, halo, stride = "Copy", "srgb", "x", "exact", 0, 1
+    def forward(self, lq):
+        return lq
+"""
 
 
 @pytest.fixture
@@ -155,12 +166,28 @@ def test_a_refused_entry_stays_refused_when_its_table_is_ranked_again(ntire, fie
     assert again[0]["rank"] is None
 
 
-def test_the_baseline_that_is_its_input_is_ranked(ntire, field):
-    root = entry(field, "copy")
-    for name in NAMES:
-        shutil.copy(field / "lq" / f"{name}.png", root / "images")
-    (root / "submission.toml").write_text(MANIFEST.replace('"Team"', '"Copy"'))
-    assert scored(ntire, field)["copy"]["rank"] == 2
+def test_only_a_baseline_of_ours_may_be_its_input_whatever_it_calls_itself(ntire, field):
+    run = ("run", "--team", "Copy", "--track", "demo-srgb", field / "lq", "--device", "cpu")
+    assert ntire(*run, "-o", field / "entries" / "ours").code == 0
+    theirs = shutil.copytree(field / "entries" / "ours", field / "entries" / "theirs")
+    manifest = (theirs / "submission.toml").read_text()
+    (theirs / "submission.toml").write_text(manifest.replace('entry = "ours"', 'entry = "theirs"'))
+    assert 'team = "Copy"' in manifest
+    lines = scored(ntire, field)
+    assert (lines["ours"]["rank"], lines["theirs"]["rank"]) == (2, None)
+    assert any(problem.startswith("E311 ") for problem in lines["theirs"]["problems"])
+    assert ntire("check", field / "entries" / "ours", "--lq", field / "lq").code == 0
+    assert "E311" in ntire("check", theirs, "--lq", field / "lq").out
+    # A folder's method of the same name is not ours.
+    (field / "copier").mkdir()
+    (field / "copier" / "method.py").write_text(COPIER)
+    assert ntire("run", "--team", field / "copier", *run[3:], "-o", field / "copied").code == 0
+    assert "E311" in ntire("check", field / "copied", "--lq", field / "lq").out
+    # The organiser's rules may name an entry by its content.
+    rules = load_track("demo-srgb").model_copy(update={"baseline": content_of(theirs)})
+    (field / "rules.toml").write_text(track_toml(rules))
+    assert ntire("check", theirs, "--lq", field / "lq", "--track", field / "rules.toml").code == 0
+    assert scored(ntire, field, "--track", field / "rules.toml")["theirs"]["rank"] == 2
 
 
 def test_an_unusable_cache_does_not_stop_the_scorer(ntire, field, monkeypatch):

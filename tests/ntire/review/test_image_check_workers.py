@@ -39,8 +39,10 @@ def test_they_see_what_we_would_see(own, tmp_path):
 def test_none_of_several_is_left_when_they_are_closed(tmp_path):
     several = Decoders()
     several._count = 2
-    several._idle.queue[:] = [several._starter.submit(several._started).result() for _ in range(2)]
-    processes = [child._process for child in several._idle.queue]
+    del several._idle.queue[2:]
+    for place in several._idle.queue:
+        place.child = several._starter.submit(several._started).result()
+    processes = [place.child._process for place in several._idle.queue]
     several.close()
     assert all(process.poll() is not None for process in processes)
 
@@ -49,7 +51,7 @@ def test_one_that_has_ended_is_no_fault_of_the_next_picture(own, tmp_path):
     path = write_png(tmp_path / "a.png", scene())
     own._count = 1
     assert own.look([Wanted(path, "a.png")])[0].digest
-    os.kill(own._idle.queue[-1]._process.pid, signal.SIGKILL)
+    os.kill(own._idle.queue[-1].child._process.pid, signal.SIGKILL)
     assert own.look([Wanted(path, "a.png")])[0].findings == ()
 
 

@@ -7,6 +7,7 @@ import torch
 from ntire.picture.raw import RawFrame
 from ntire.runner import host_device_copy as lane
 from ntire.runner.host_device_copy import CudaLane, HostLane, lane_to, on, pinned
+from ntire.runner.pinned_ring import PinnedRing
 
 FRAME = torch.randint(0, 255, (3, 6, 8), dtype=torch.uint8)
 
@@ -72,6 +73,9 @@ class Recorder:
             def record(self, stream):
                 recorder.log.append(f"{'clock' if enable_timing else 'event'} on {stream.name}")
 
+            def query(self):
+                return recorder.copied
+
             def synchronize(self):
                 recorder.log.append("host waits")
                 if recorder.broken:
@@ -80,6 +84,8 @@ class Recorder:
         return Event()
 
     broken = False
+    copied = False
+    """Whether copies that were ordered are over."""
 
 
 @pytest.fixture
@@ -93,17 +99,20 @@ def cuda(monkeypatch):
     def record_stream(tensor, stream):
         recorder.log.append(f"memory kept for {stream.name}")
 
-    def empty_like(tensor, device, pin_memory):
-        assert (device, pin_memory) == ("cpu", True)
-        recorder.log.append(f"download on {recorder.now.name}")
-        return torch.zeros(tensor.shape, dtype=tensor.dtype)
-
     def moved(frame, move):
         recorder.log.append(f"upload on {recorder.now.name}")
         return move(frame)
 
     monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
-    monkeypatch.setattr(lane.torch, "empty_like", empty_like)
+    for name in ("UP", "DOWN"):
+        monkeypatch.setattr(lane, name, PinnedRing(1 << 12, lambda size: torch.empty(size, dtype=torch.uint8)))
+    own = lane._landing_for
+
+    def landing_for(tensor):
+        recorder.log.append(f"download on {recorder.now.name}")
+        return own(tensor)
+
+    monkeypatch.setattr(lane, "_landing_for", landing_for)
     monkeypatch.setattr(lane, "on", moved)
     return recorder
 
@@ -111,7 +120,7 @@ def cuda(monkeypatch):
 def test_pictures_come_and_go_on_streams_of_their_own_that_wait_for_each_other_and_never_for_the_host(cuda):
     way = CudaLane(torch.device("cpu"))
     frame = way.upload(FRAME)
-    assert cuda.log == ["upload on up", "compute waits for up", "memory kept for compute"]
+    assert cuda.log == ["upload on up", "compute waits for up", "event on up", "memory kept for compute"]
     cuda.log.clear()
     began = way.mark()
     arriving = way.download((frame,), began)
@@ -134,20 +143,33 @@ def test_an_error_of_the_device_shows_where_its_result_is_used(cuda):
         arriving.tensors()
 
 
-def test_without_memory_to_pin_pictures_go_the_slow_way(cuda, monkeypatch):
-    def none_left(tensor):
+def test_pictures_lie_in_pinned_memory_until_their_copies_are_over(cuda):
+    way = CudaLane(torch.device("cpu"))
+    frames = [pinned(FRAME, "cuda") for _ in range(4)]
+    places = {frame.data_ptr() for frame in frames}
+    assert len(places) == 4
+    assert all(torch.equal(frame, FRAME) for frame in frames)
+    way.upload(frames[0])
+    del frames[0]
+    assert pinned(FRAME, "cuda").data_ptr() not in places
+    cuda.copied = True
+    way.upload(FRAME)
+    assert pinned(FRAME, "cuda").data_ptr() in places
+    cuda.copied = False
+    arriving = way.download((FRAME,), way.mark())
+    place = arriving.tensors()[0].data_ptr()
+    del arriving  # a run was stopped, and nobody waits for it
+    assert way.download((FRAME,), way.mark()).tensors()[0].data_ptr() != place
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 12])
+def test_without_memory_to_pin_pictures_go_the_slow_way(cuda, monkeypatch, budget):
+    def none_left(size):
         raise RuntimeError("CUDA error: out of memory")
 
-    monkeypatch.setattr(torch.Tensor, "pin_memory", none_left)
+    for name in ("UP", "DOWN"):
+        monkeypatch.setattr(lane, name, PinnedRing(budget, none_left))
     assert pinned(FRAME, "cuda") is FRAME
-    own = torch.zeros_like
-
-    def plain_only(tensor, device, pin_memory=False):
-        if pin_memory:
-            raise RuntimeError("CUDA error: out of memory")
-        return own(tensor, device=device)
-
-    monkeypatch.setattr(lane.torch, "empty_like", plain_only)
     way = CudaLane(torch.device("cpu"))
     arriving = way.download((FRAME,), way.mark())
     arriving.wait()

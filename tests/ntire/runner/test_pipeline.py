@@ -97,6 +97,29 @@ def test_only_so_many_items_are_alive_however_many_there_are(items):
     assert flow.limit == 6 + 2
 
 
+def test_what_is_under_way_weighs_no_more_than_there_is_room_for_and_a_heavier_item_goes_alone():
+    weights = [3, 4, 2, 30, 1, 1, 9, 5, 5, 5, 2] * 4
+    under_way, most, lock = {}, [], threading.Lock()
+
+    def begin(place):
+        with lock:
+            under_way[place] = weights[place]
+            most.append((sum(under_way.values()), len(under_way)))
+        time.sleep(0.001)
+        return place
+
+    stages = (Station("make", [begin] * 4), Station("end", [lambda place: place] * 2))
+    came = []
+    with Pipeline(range(len(weights)), stages, ahead=2, weigh=weights.__getitem__, room=10) as flow:
+        for place in flow:
+            with lock:
+                del under_way[place]
+            came.append(place)
+    assert came == list(range(len(weights)))
+    assert all(weight <= 10 or count == 1 for weight, count in most)
+    assert max(count for _, count in most) > 1
+
+
 def test_stages_work_at_the_same_time():
     def nap(item):
         time.sleep(0.02)

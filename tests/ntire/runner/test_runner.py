@@ -58,6 +58,21 @@ def test_a_finished_run_started_again_calls_no_model(plugin, pictures, tmp_path)
     assert tree(tmp_path / "out") == before
 
 
+def test_where_there_is_little_room_large_pictures_go_one_by_one_and_come_out_the_same(
+    plugin, pictures, tmp_path, monkeypatch
+):
+    restored_by(plugin(), pictures, tmp_path / "out")
+    weights = []
+    weigh = runner._bytes_of
+    monkeypatch.setattr(runner, "_bytes_of", lambda *given: weights.append(weigh(*given)) or weights[-1])
+    monkeypatch.setattr(runner, "ROOM", 1)
+    monkeypatch.setattr(runner, "ROOM_A_CORE", 1)
+    restored_by(plugin(), pictures, tmp_path / "again")
+    assert tree(tmp_path / "again") == tree(tmp_path / "out")
+    height, width = scene(seed=0).shape[:2]
+    assert weights == [2 * 3 * height * width] * 3
+
+
 def test_only_what_changed_is_done_again(plugin, pictures, tmp_path):
     folder, out = plugin(), tmp_path / "out"
     restored_by(folder, pictures, out)
@@ -428,6 +443,30 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(slow, tmp_path):
     assert b"Run the same command again to go on" in err
     finished = read_journal(out / "journal.jsonl")
     assert 0 < len(finished) < 12
+    for line in finished:
+        assert (out / "images" / f"{line['image']}.png").is_file()
+
+
+def test_a_batch_systems_signal_keeps_what_is_finished_and_says_so(slow, tmp_path):
+    """SIGTERM comes some seconds before SIGKILL, from Slurm, Kubernetes and service managers alike."""
+    for number in range(12):
+        write_png(tmp_path / "in" / f"{number}.png", scene(24, 24, seed=number))
+    out = tmp_path / "out"
+    words = ("run", "--team", slow, "--track", "srgb", tmp_path / "in", "-o", out, "--device", "cpu")
+    process = start(*words)
+    while process.poll() is None and len(read_journal(out / "journal.jsonl")) < 2:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b"SIGTERM: finishing what is in work" in err
+    finished = read_journal(out / "journal.jsonl")
+    assert (
+        f"stopped by SIGTERM. What is finished stays: {len(finished)} of 12 image(s). Run the same command".encode()
+        in err
+    )
+    assert 1 < len(finished) < 12
     for line in finished:
         assert (out / "images" / f"{line['image']}.png").is_file()
 

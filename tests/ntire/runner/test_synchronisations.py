@@ -2,18 +2,20 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ntire.benchmark.traffic import CCM
 from ntire.method import catalogue
 from ntire.method.contract import enhanced
-from ntire.picture import raw, tiling
-from ntire.picture.image import Rounding, _divided, entering
+from ntire.method.face_alignment import cut_out, put_back
+from ntire.picture import colours, tiling
+from ntire.picture.image import Rounding
 from ntire.picture.raw import RawFrame
 
-CCM = ((1.6, -0.4, -0.2), (-0.2, 1.5, -0.3), (0.0, -0.5, 1.5))
 COPIES = ("aten::_to_copy", "aten::copy_")
 
 
@@ -48,7 +50,7 @@ def fake():
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
     # What a device keeps for its next picture must not be taken for real.
-    raw._made_on.cache_clear()
+    colours._made_on.cache_clear()
     tiling._window.cache_clear()
 
 
@@ -76,38 +78,9 @@ def test_a_raw_frame_with_colours_to_correct_is_restored_in_tiles_without_waitin
     assert waits(method, frame) == {}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_levels_enter_a_network_on_a_gpu_in_one_pass_and_with_the_bits_of_the_host(dtype, layout):
-    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(2, 16, 16, 3).permute(0, 3, 1, 2)
-    plain = entering(levels, dtype, layout)
-    fused = _divided(levels, dtype, layout)
-    assert torch.equal(plain, fused)
-    assert plain.dtype == fused.dtype == dtype
-    assert plain.is_contiguous(memory_format=layout)
-    assert fused.is_contiguous(memory_format=layout)
-    with FakeTensorMode(), Passes() as passes:
-        entering(torch.empty(2, 16, 16, 3, dtype=torch.uint8, device="cuda").permute(0, 3, 1, 2), dtype, layout)
-    assert passes.seen == ["aten::div"]
-
-
-class Passes(TorchDispatchMode):
-    """Operators that read or write as much as a picture."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        picture = isinstance(result, torch.Tensor) and result.numel() > 1
-        if picture and not func.is_view and "empty" not in func._schema.name:
-            self.seen.append(func._schema.name)
-        return result
-
-
-@pytest.mark.parametrize("bits", [8, 16])
-def test_what_leaves_a_network_lies_as_in_a_file(bits):
-    integers = Rounding(bits)(torch.rand(3, 10, 12))
-    assert integers.shape == (3, 10, 12)
-    assert integers.permute(1, 2, 0).is_contiguous()
+def test_faces_are_cut_out_and_put_back_without_waiting_for_the_device(fake):
+    turned = np.array([[0.9, -0.1, 20.0], [0.1, 0.9, 4.0]])
+    picture = torch.empty(3, 200, 260, device="cuda")
+    with torch.no_grad(), Waits() as waits:
+        put_back(picture, cut_out(picture, turned, 64), turned)
+    assert dict(waits.seen) == {}

@@ -1,0 +1,56 @@
+"""What tests of engines have done by workers, which import it by name."""
+
+import os
+import signal
+import sys
+import time
+
+from ntire import UserError
+
+
+def double(desk, number):
+    sys.stdout.write(f"doubling {number}\n")
+    return 2 * number
+
+
+def fail(desk):
+    sys.stderr.write("about to fail\n")
+    raise ValueError("of course\nmore")
+
+
+def prepared(desk, word):
+    if word == "unable":
+        raise UserError("weights are missing", exit_code=3)
+    return f"{word} {os.getpid()}"
+
+
+def with_state(desk):
+    return desk.state
+
+
+def die_once(desk, marker):
+    """Kills its worker the first time, as the system does when memory runs out."""
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "lived"
+
+
+def die(desk):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def slow_once(desk, marker):
+    """Hangs the first time, as on a machine that is slow beyond measure."""
+    if not marker.exists():
+        marker.touch()
+        time.sleep(600)
+    return "quick"
+
+
+def read(desk, path):
+    return desk.here(path).read_bytes(), desk.here(path) != path
+
+
+def unpicklable(desk):
+    return lambda: None
