@@ -47,20 +47,12 @@ LIMITS: Mapping[str, tuple[float, float]] = {
 }
 
 
-SHORT: Mapping[str, Mapping[str, tuple[float, float]]] = {
-    # It is trained on noise of 15, 25 and 50 alone, and has never seen a clean picture.
-    "MIRAGE-general-narrow": {"clean_db": (36.0, np.inf)},
-}
-"""Limits that a method's weights do not reach, with those that they are held to instead."""
-
-
-def missed(method: type[Method], figures: Mapping[str, float]) -> list[str]:
+def missed(figures: Mapping[str, float]) -> list[str]:
     """Figures outside of their limits."""
-    limits = {**LIMITS, **SHORT.get(name_of(method), {})}
     return [
-        f"{name} {value:.2f}, not within {limits[name]}"
+        f"{name} {value:.2f}, not within {LIMITS[name]}"
         for name, value in figures.items()
-        if not limits[name][0] <= value <= limits[name][1]
+        if not LIMITS[name][0] <= value <= LIMITS[name][1]
     ]
 
 

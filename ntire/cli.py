@@ -33,6 +33,7 @@ COMMANDS = {
     "bench": "measuring",
     "cost": "measuring",
     "plan": "planning",
+    "cluster": "cluster",
     "sheet": "sheets",
     "report": "reporting",
     "route": "routing",

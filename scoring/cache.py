@@ -126,7 +126,7 @@ class Cache:
             start = self._log.add(b"".join(record for _, record in added))
         except OSError as error:
             self._say(
-                f"{self._path}: cannot be written to: {error.strerror or error}. What is observed now is not kept."
+                f"{self._path}: cannot be used as a cache: {error.strerror or error}. What is observed now is not kept."
             )
             self._end_log()
             self._writable = False

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ntire import UserError
-from ntire.commands.options import app
-from ntire.commands.screen import out, say
+from ntire.commands.options import AsJson, app
+from ntire.commands.screen import out, print_json, say
 
 if TYPE_CHECKING:
     from ntire.picture.contact_sheet import Column
@@ -30,10 +30,10 @@ def sheet_of(
     gt: Path | None = None,
     limit: int = SHOWN,
     say: Callable[[str], None],
-) -> Path:
+) -> dict[str, dict[str, str]]:
     """Write a contact sheet: the inputs where they are given, entries, the truth where it is given; scored against that.
 
-    Raises UserError for places without entries or pictures.
+    Returns the words of its cells, by picture and column. Raises UserError for places without entries or pictures.
     """
     from ntire.picture.contact_sheet import SheetPart, contact_sheet
     from ntire.sandbox.scratch import scratch_folder
@@ -56,9 +56,12 @@ def sheet_of(
         if len(names) > limit:
             say(f"the first {limit} of {len(names)} pictures; --limit {len(names)} shows all")
         part = SheetPart([*before, *after, *([truth] if truth else [])], names[:limit], truth)
-        for remark in contact_sheet(file, [part], psnr_in_words):
+        cells: dict[str, dict[str, str]] = {name: {} for name in part.names}
+        for remark in contact_sheet(
+            file, [part], psnr_in_words, lambda name, title, words: cells[name].update({title: words})
+        ):
             say(remark)
-    return file
+    return cells
 
 
 def psnr_in_words(restored: Preview, gt: Preview) -> str:
@@ -162,6 +165,7 @@ def sheet(
     gt: Annotated[Path | None, typer.Option(help="Folder of ground truth, for the last column and the scores.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Only the first N pictures.")] = SHOWN,
     file: Annotated[Path, typer.Option("-o", "--out", help="The PNG to write.")] = Path("contact-sheet.png"),
+    as_json: AsJson = False,
 ) -> None:
     """Put the same pictures side by side, before and after: whole, and a crop at their own pixels.
 
@@ -169,4 +173,8 @@ def sheet(
     """
     if lq is None and gt is None:
         lq, gt = _known_references(entries)
-    out.print(f"pictures side by side: {sheet_of(entries, file, lq=lq, gt=gt, limit=limit, say=say)}", markup=False)
+    cells = sheet_of(entries, file, lq=lq, gt=gt, limit=limit, say=say)
+    if as_json:
+        print_json({"file": str(file), "pictures": cells})
+    else:
+        out.print(f"pictures side by side: {file}", markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from ntire import UserError
 from ntire.commands.foreign_code import Trust, announce
 from ntire.commands.options import (
+    AsJson,
     Device,
     PrecisionName,
     Team,
@@ -27,6 +29,7 @@ from ntire.commands.options import (
 from ntire.commands.restoring import chosen_method, refuse_unknown
 from ntire.commands.screen import (
     out,
+    print_json,
     progress,
     say,
     watch_training,
@@ -245,6 +248,7 @@ def train(
         typer.Option("--search-t", help="Do not train: print the step of diffusion that matches each kind of damage."),
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming an earlier run.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a method by its report's recipe on your pictures; resumes an interrupted run.
 
@@ -280,6 +284,9 @@ def train(
             team, track, variant, settings, weights,
             stages=tuple(stage or ()), count=batch or 64, patch=patch, pairs=parsed_folders(pairs or ()), trust=trust,
         )  # fmt: skip
+        if as_json:
+            print_json(steps)
+            return
         for kind, by_definition in steps.items():
             out.print(f"{kind}: {', '.join(f'{name} {step}' for name, step in by_definition.items())}", markup=False)
         return
@@ -290,5 +297,10 @@ def train(
             batch=batch, patch=patch, lr=lr, pairs=parsed_folders(pairs or ()), pictures=parsed_folders(pictures or ()),
             given=dict(settings.settings), trust=trust,
         )  # fmt: skip
-    if os.environ.get("RANK", "0") == "0":  # the others of a `torchrun` have nothing to add
-        out.print(f"weights: {written}\ncard: {written.with_name('card.toml')}", markup=False)
+    if os.environ.get("RANK", "0") != "0":  # of a `torchrun`, whose first process tells all
+        return
+    card = written.with_name("card.toml")
+    if as_json:
+        print_json({"weights": str(written), "card": str(card), "trained": tomllib.loads(card.read_text())})
+    else:
+        out.print(f"weights: {written}\ncard: {card}", markup=False)

@@ -51,10 +51,16 @@ class SheetPart:
     title: str = ""
 
 
-def contact_sheet(path: Path, parts: Sequence[SheetPart], score: Score | None = None) -> list[str]:
+def contact_sheet(
+    path: Path,
+    parts: Sequence[SheetPart],
+    score: Score | None = None,
+    told: Callable[[str, str, str], None] = lambda picture, column, words: None,
+) -> list[str]:
     """Write a PNG with a block for each picture: its name, then a cell for each column; several blocks a row where they fit.
 
-    A picture that is missing, unreadable or of another size says so in its cell. Returns what the reader should know.
+    A picture that is missing, unreadable or of another size says so in its cell. `told` gets the words of every cell. Returns
+    what the reader should know.
     """
     lettering = Lettering(14)
     rows: list[Image.Image] = []
@@ -63,7 +69,8 @@ def contact_sheet(path: Path, parts: Sequence[SheetPart], score: Score | None = 
         if part.title:
             rows.append(_line(part.title, _width(part), Lettering(18)))
         for start in range(0, len(part.names), across):
-            rows.append(_beside([_block(part, name, lettering, score) for name in part.names[start : start + across]]))
+            names = part.names[start : start + across]
+            rows.append(_beside([_block(part, name, lettering, score, told) for name in names]))
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), PAPER)
     top = 0
     for row in rows:
@@ -87,7 +94,9 @@ def _beside(blocks: Sequence[Image.Image]) -> Image.Image:
     return row
 
 
-def _block(part: SheetPart, name: str, lettering: Lettering, score: Score | None) -> Image.Image:
+def _block(
+    part: SheetPart, name: str, lettering: Lettering, score: Score | None, told: Callable[[str, str, str], None]
+) -> Image.Image:
     """One picture in all columns."""
     seen = [_read(column, name) for column in part.columns]
     pictures = [one for one in seen if not isinstance(one, str)]
@@ -105,6 +114,7 @@ def _block(part: SheetPart, name: str, lettering: Lettering, score: Score | None
     for number, (column, one) in enumerate(zip(part.columns, seen, strict=True)):
         left, top = GAP + number * (CELL + GAP), LINE + GAP // 2
         words = one if isinstance(one, str) else _words(one, truth, size, column is part.truth, score)
+        told(name, column.title, words)
         _write(draw, (left, top), column.title, INK, lettering, CELL)
         _write(draw, (left, top + LINE), words, SOFT, lettering, CELL)
         top += 2 * LINE

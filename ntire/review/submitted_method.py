@@ -1,7 +1,7 @@
 """Submitted code as something that can be asked: started in a sandbox, loaded, given one picture after another."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -151,13 +151,22 @@ class SubmittedMethod:
         self.close()
         return Finding(str(known), self._source, expected.get(str(known), "code that imports"), problem or "none")
 
-    def restore(self, path: Path, fingerprint: str, most: int, name: str | None = None) -> Answer:
-        """The answer for one input, which is all that lies in the exchange folder meanwhile, under `name`."""
+    def restore(
+        self,
+        path: Path,
+        fingerprint: str,
+        most: int,
+        name: str | None = None,
+        heard: Callable[[int, int], None] | None = None,
+    ) -> Answer:
+        """The answer for one input, which is all that lies in the exchange folder meanwhile, under `name`; `heard` hears the
+        tiles that the code says are done, and of how many.
+        """
         if self._child is None:
             return Answer("died", 0.0, problem="it is not running")
         with self.exchange.showing(path, facts_text(path), name) as shown:
             request = {"op": "restore", "path": self._child.path_of(shown), "fingerprint": fingerprint}
-            answer = self._child.ask(request, self._limits.seconds, most)
+            answer = self._child.ask({**request, "tell": heard is not None}, self._limits.seconds, most, heard)
         if answer.state != "answered":
             self.close()
         return answer
@@ -239,7 +248,8 @@ def as_method(submitted: SubmittedMethod, facts: Loaded, folder: Path, scratch: 
             fingerprint = fingerprint_of(path, self.track)
             if not submitted.running:
                 submitted.load()
-            answer = submitted.restore(path, fingerprint, 8 * height * width + (1 << 20))
+            most = 8 * height * width + (1 << 20)
+            answer = submitted.restore(path, fingerprint, most, heard=self.execution.advanced)
             if answer.state != "answered" or answer.fields.get("status") != "done":
                 raise RuntimeError(printable(str(answer.fields.get("problem") or answer.problem)))
             wrong = look(answer.data, path.name, size, self.scale, scratch)

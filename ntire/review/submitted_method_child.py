@@ -1,12 +1,13 @@
 """What runs inside the sandbox: our program, which loads submitted code and answers one request at a time.
 
 Requests are JSON lines on standard input, answers JSON lines on standard output, the second followed by the bytes of the one
-file that it speaks of. Whatever the code prints goes to standard error. No line here is trusted outside: the code that is
-loaded could write every one of them itself.
+file that it speaks of; before an answer, short lines may say how many tiles are done. Whatever the code prints goes to standard
+error. No line here is trusted outside: the code that is loaded could write every one of them itself.
 """
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 LONGEST = 500
 """Characters of a message."""
+TELL_SECONDS = 0.5
+"""Between two words on how far a picture is."""
 
 
 def main() -> None:
@@ -41,6 +44,7 @@ class _Server:
         self._device = "cpu"
         self._code = self._out = Path()
         self._ready: Device | None = None
+        self._telling, self._told = False, -TELL_SECONDS
 
     def answer(self, request: dict[str, Any]) -> None:
         """Do what one request asks for."""
@@ -114,6 +118,7 @@ class _Server:
         )
         try:
             self._ready = Device(prepare(found, options).method, options, RandomTurns())
+            self._ready.advanced = self._tell
         except BaseException as error:  # noqa: BLE001
             return {"status": "refused", "code": "E411", "problem": _why(error)}
         return facts
@@ -126,6 +131,7 @@ class _Server:
         if self._ready is None:
             return {"status": "failed", "problem": "no method is loaded"}, None
         file = self._out / "restored.png"
+        self._telling = bool(request.get("tell"))
         try:
             result, pixels = restore_one(self._ready, Path(request["path"]), request["fingerprint"])
             if pixels is None:
@@ -135,6 +141,13 @@ class _Server:
             return {"status": "failed", "problem": _why(error)}, None
         notes = [str(note)[:LONGEST] for note in result.notes[:20]]
         return {"status": "done", "tile": result.tile, "notes": notes, "seconds": result.seconds}, file
+
+    def _tell(self, image: str, done: int, of: int) -> None:
+        """Say how many tiles are done, now and then."""
+        if self._telling and time.monotonic() - self._told >= TELL_SECONDS:
+            self._told = time.monotonic()
+            self._answers.write(json.dumps({"advanced": [done, of]}).encode() + b"\n")
+            self._answers.flush()
 
 
 def _why(error: BaseException) -> str:

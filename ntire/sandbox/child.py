@@ -3,6 +3,7 @@
     parent (trusted)                         child (`ntire.review.submitted_method_child`, in the sandbox)
       one input copied into /in     ----->     restores it
       one JSON line on its stdin               writes one file to /out, a sized tmpfs
+      hears how far it is           <-----     perhaps short lines with the tiles that are done
       reads line and file, bounded  <-----     one JSON line and the bytes of that file on its stdout
 
 The clock is the parent's. What the child says is never unpickled, never longer than asked for, and never believed.
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,10 @@ CONTAINER_SECONDS = 12 * 3600
 """Until a container is ended whatever it does."""
 MOST_LINE = 1 << 16
 """Bytes of one answer's JSON line."""
+LONGEST_WORD, MOST_WORDS, MOST_PARTS = 64, 10_000, 1 << 20
+"""Bytes of a line that says how far the child is, such lines before an answer, and parts of the work that one may name."""
+BETWEEN_WORDS = 0.1
+"""Seconds within which no second one of them is passed on."""
 KEPT = 4096
 """Bytes of what the code prints that are kept, from the beginning and from the end."""
 PASSED_ON = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")
@@ -491,16 +496,25 @@ class Child:
         """What a file in the exchange folder is called inside."""
         return f"{self.paths['in']}/{name}"
 
-    def ask(self, request: Mapping[str, Any], seconds: float, most: int = 0) -> Answer:
-        """Send one line and wait for one line and at most `most` bytes; a child that fails at it is ended."""
+    def ask(
+        self,
+        request: Mapping[str, Any],
+        seconds: float,
+        most: int = 0,
+        heard: Callable[[int, int], None] | None = None,
+    ) -> Answer:
+        """Send one line and wait for one line and at most `most` bytes; a child that fails at it is ended.
+
+        With `heard`, short lines may come first that say how many parts of the work are done, and of how many: a stranger's
+        word, which is passed on seldom, only if it is two whole numbers in order, and prolongs nothing.
+        """
         began = time.perf_counter()
         deadline = began + seconds
         if self._waiting:
             return self._ended("died", began, "it answered before it was asked")
         try:
             self._send(json.dumps(request).encode() + b"\n")
-            line = self._read_line(deadline)
-            fields = json.loads(line)
+            fields = self._answer(deadline, heard)
             size = fields.get("bytes", 0) if isinstance(fields, dict) else None
             if not isinstance(size, int) or not 0 <= size <= most:
                 return self._ended("died", began, "its answer is not what was asked for")
@@ -570,6 +584,21 @@ class Child:
             raise OSError
         self._process.stdin.write(data)
 
+    def _answer(self, deadline: float, heard: Callable[[int, int], None] | None) -> Any:
+        """The JSON of the first line that is an answer. Raises ValueError for words on the way that are not as they must be."""
+        last = -BETWEEN_WORDS
+        for _ in range(MOST_WORDS + 1):
+            line = self._read_line(deadline)
+            said = json.loads(line)
+            advanced = said.get("advanced") if heard and len(line) <= LONGEST_WORD and isinstance(said, dict) else None
+            if heard is None or advanced is None:
+                return said
+            done, of = _in_order(advanced)
+            if time.perf_counter() - last >= BETWEEN_WORDS:
+                last = time.perf_counter()
+                heard(done, of)
+        raise ValueError("it only says how far it is")
+
     def _read_line(self, deadline: float) -> bytes:
         while b"\n" not in self._waiting:
             if len(self._waiting) > MOST_LINE:
@@ -601,6 +630,14 @@ class Child:
         if not data:
             raise EOFError
         return data
+
+
+def _in_order(advanced: object) -> tuple[int, int]:
+    """How many parts are done, and of how many; raises ValueError for anything else."""
+    match advanced:
+        case [int(done), int(of)] if 0 <= done <= of <= MOST_PARTS and type(done) is type(of) is int:
+            return done, of
+    raise ValueError("no two whole numbers in order")
 
 
 def _for_the_launcher() -> dict[str, str]:

@@ -1,5 +1,8 @@
 """Folders that were submitted with ntire 0.1 run unchanged: what they import, read, set and override is still there."""
 
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -152,7 +155,11 @@ def test_a_method_of_last_month_trains_with_its_own_hooks_and_resumes(submitted,
     assert ran.code == 0, ran.err
     saved = torch.load(tmp_path / "trained" / "checkpoint.pt", weights_only=True)
     assert saved["memory"]["steps"] == 3  # its stage and two steps
-    assert ntire(*words).code == 0
+    again = ntire(*words, "--json")
+    assert again.code == 0
+    found = again.json()
+    assert Path(found["weights"]) == tmp_path / "trained" / "weights.safetensors"
+    assert tomllib.loads(Path(found["card"]).read_text()) == found["trained"]
 
 
 def test_the_names_of_last_month_are_imported_from_where_they_were():

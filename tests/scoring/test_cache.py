@@ -103,7 +103,7 @@ def test_a_place_that_cannot_be_used_does_not_stop_anybody(tmp_path):
     for path in (tmp_path / "file" / "cache", tmp_path / "file"):
         missing, remarks = check_all(path)
         assert missing == len(VECTORS)
-        assert any("cannot be written to" in one and "is not kept" in one for one in remarks)
+        assert any("cannot be used as a cache" in one and "is not kept" in one for one in remarks)
 
 
 def test_what_others_may_only_read_is_read(tmp_path, monkeypatch):

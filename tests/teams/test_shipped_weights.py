@@ -28,7 +28,7 @@ def test_shipped_weights_meet_their_limits_on_crops(kind, data):
         found = shipped_weights.on_frame(method, replace(frame, samples=frame.samples[:, 256:768, 256:768]))
     else:
         found = shipped_weights.on_pictures(method, shipped_weights.pictures(data / "cbsd68", side=160, every=9))
-    missed = shipped_weights.missed(kind, found)
+    missed = shipped_weights.missed(found)
     assert not missed, missed
 
 

@@ -116,6 +116,14 @@ def test_the_command_shows_inputs_entries_and_truth(ntire, pictures, drawn, tmp_
         "",
     ]
     assert drawn[9:14] == ["b", "input", "equal to the truth", "r1", "missing"]
+    found = ntire("sheet", "r1", "--lq", pictures, "--gt", pictures, "--limit", 2, "--json").json()
+    equal = "equal to the truth"
+    assert found == {
+        "file": "contact-sheet.png",
+        "pictures": {
+            "a": {"input": equal, "r1": equal, "truth": ""}, "below/c": {"input": equal, "r1": equal, "truth": ""},
+        },
+    }  # fmt: skip
     write_png(tmp_path / "other" / "x.png", scene())
     wrong = ntire("sheet", "r1", "--gt", tmp_path / "other")
     assert (wrong.code, "has the name of one in" in wrong.err.replace("\n", " ")) == (2, True)

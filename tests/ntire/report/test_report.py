@@ -115,6 +115,43 @@ def test_every_name_is_text_on_every_page(opened, written):
     assert "\u202e" not in "".join(path.read_text() for path in pages)
 
 
+def spoken(page):
+    """Role and name of all that a screen reader can reach with the keyboard, and of every picture, from the browser's tree."""
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    found = []
+    for node in tree:
+        role = node.get("role", {}).get("value")
+        focusable = any(one["name"] == "focusable" and one["value"]["value"] for one in node.get("properties", ()))
+        if not node["ignored"] and role != "RootWebArea" and (focusable or role in ("image", "img")):
+            found.append((role, node.get("name", {}).get("value", "").strip()))
+    return found
+
+
+CONTROLS = {
+    "index": {("link", "good"), ("button", "psnr"), ("region", "Leaderboard of field")},
+    "entry-2": {("button", "Status"), ("DisclosureTriangle", "All 4 pictures")},
+    "pictures-1": {("searchbox", "Find"), ("combobox", "Order"), ("link", "indoor/c")},
+    "picture-1-1": {
+        ("button", "Larger"), ("combobox", "Picture A"), ("slider", "Where A ends and B"), ("link", "full picture of good"),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_every_control_and_picture_has_a_role_and_a_name_for_a_screen_reader(opened, written, name):
+    page = opened.open(written / f"{name}.html")
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    if name.startswith("picture-"):
+        page.wait_for_function("document.querySelector('.viewer').viewer")
+        page.locator(".pv-panes").focus()
+        page.keyboard.press("l")
+    found = spoken(page)
+    assert [one for one in found if one[0] in ("generic", "none", None) or not one[1]] == []
+    for role, words in CONTROLS[name]:
+        assert any(one == role and said.startswith(words) for one, said in found), (role, words, found)
+    assert not [said for _, said in found if {"▲", "▼"} & {*said}], "arrows are for the eye"
+
+
 def test_pictures_are_compared_side_by_side(opened, written):
     page = opened.open(written / "pictures-1.html")
     page.get_by_label("Find").fill("indoor/c")

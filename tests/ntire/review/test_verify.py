@@ -15,6 +15,7 @@ from ntire.entry.verdict import standing_of
 from ntire.picture.image import read_pixels
 from ntire.review.check import check
 from ntire.review.verify import BothScored, VerifyOptions, compare, verify
+from ntire.runner.runner import Watcher
 from ntire.sandbox.child import why_not
 from ntire.sandbox.limits import Limits
 from ntire.scoring.budgets import Budgets
@@ -630,8 +631,16 @@ def test_the_example_verifies_from_the_command_line(ntire, tmp_path):
 def test_submitted_code_runs_in_a_sandbox_into_an_entry(ntire, tmp_path, monkeypatch):
     monkeypatch.delenv("NTIRE_TRUST")
     out = tmp_path / "mine"
-    words = ["--team", EXAMPLE / "median" / "method", "--track", "demo-srgb", EXAMPLE / "lq", "-o", out]
+    words = ["--team", EXAMPLE / "median" / "method", "--track", "demo-srgb", EXAMPLE / "lq", "-o", out, "--tile", 48]
+    heard = []
+
+    class Listening(Watcher):
+        def advanced(self, image, done, of):
+            heard.append((image, done, of))
+
+    monkeypatch.setattr("ntire.commands.restoring.watch_pictures", lambda *given: Listening())
     assert ntire("run", *words, "--device", "cpu").code == 0
+    assert heard[0] == ("blocks", 1, 4)
     for path in (EXAMPLE / "median" / "images").iterdir():
         assert (out / "images" / path.name).read_bytes() == path.read_bytes()
     assert 'sandbox = "bubblewrap, limited by ' in (out / "submission.toml").read_text()

@@ -80,19 +80,19 @@ def place(tmp_path) -> Place:
     return Place(tmp_path / "sub", tmp_path / "in")
 
 
-def restore(child: Child, name: str = "a.png", seconds: float = 20):
-    request = {"op": "restore", "path": child.path_of(name), "fingerprint": "a" * 64}
-    return child.ask(request, seconds, 1 << 20)
+def restore(child: Child, name: str = "a.png", seconds: float = 20, heard=None):
+    request = {"op": "restore", "path": child.path_of(name), "fingerprint": "a" * 64, "tell": heard is not None}
+    return child.ask(request, seconds, 1 << 20, heard)
 
 
-def load(child: Child, file: str, **settings: str):
+def load(child: Child, file: str, tile: int | str = "auto", **settings: str):
     assert child.begin("cpu").fields["status"] == "ready", child.printed
     request = {
         "op": "load",
         "file": file,
         "only": "",
         "precision": "fp32",
-        "tile": "auto",
+        "tile": tile,
         "bits": 8,
         "settings": settings,
     }
@@ -117,14 +117,58 @@ def act(place, monkeypatch):
 @sandboxed
 def test_torch_code_restores_the_same_pixels_inside_in_seconds(place):
     (place.code / "method.py").write_text(METHOD)
-    began = time.monotonic()
+    began, heard = time.monotonic(), []
     with Child("bubblewrap", place, Limits()) as child:
-        load(child, "method.py", by="0.1")
-        answer = restore(child)
+        load(child, "method.py", tile=24, by="0.1")
+        answer = restore(child, heard=lambda done, of: heard.append((done, of)))
     assert time.monotonic() - began < 60
     assert answer.fields["status"] == "done"
     expected = as_pixels((read_image(place.exchange / "a.png") + 0.1).clamp(0, 1))
     assert answer.data == encode_png(expected)
+    assert heard == [(1, 4)]
+
+
+ANSWER = b'{"status": "done", "bytes": 3}\npng'
+WORDS = {
+    "in order": ([[0, 4], [3, 4], [4, 4]], "answered"),
+    "very many": ([[1, 2]] * (sandbox.MOST_WORDS + 1), "died"),
+    "without end": ([[1, sandbox.MOST_PARTS + 1]], "died"),
+    "negative": ([[-1, 4]], "died"),
+    "too many": ([[5, 4]], "died"),
+    "no whole numbers": ([[0.5, 4]], "died"),
+    "truths": ([[True, True]], "died"),
+    "three": ([[1, 2, 3]], "died"),
+    "a text": (["12"], "died"),
+    "an object": ([{"1": 2}], "died"),
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_how_far_a_child_says_it_is_is_two_whole_numbers_now_and_then_or_its_end(place, monkeypatch, words):
+    said, state = WORDS[words]
+    lines = b"".join(b'{"advanced": %s}\n' % json.dumps(one).encode() for one in said) + ANSWER
+    (place.code / "lines").write_bytes(lines)
+    program = (
+        f"import sys; sys.stdin.readline(); sys.stdout.buffer.write(open({str(place.code / 'lines')!r}, 'rb').read())"
+    )
+    monkeypatch.setattr(sandbox, "RUN_INSIDE", lambda module: f"{program}; sys.stdout.flush(); sys.stdin.read()")
+    monkeypatch.setattr(sandbox, "BETWEEN_WORDS", 3600.0)
+    heard = []
+    with Child("none", place, SMALL) as child:
+        answer = child.ask({}, 20, 10, lambda done, of: heard.append((done, of)))
+    assert answer.state == state, answer.problem
+    assert answer.data == (b"png" if state == "answered" else b"")
+    assert heard == ([(0, 4)] if words == "in order" else [(1, 2)] if words == "very many" else [])
+
+
+def test_words_prolong_nothing_and_are_no_answer_where_nobody_asked_for_them(place, monkeypatch):
+    loop = "while True: print('{\"advanced\": [1, 2]}', flush=True); time.sleep(0.01)"
+    program = f"import sys, time\nsys.stdin.readline()\n{loop}"
+    monkeypatch.setattr(sandbox, "RUN_INSIDE", lambda module: program)
+    with Child("none", place, SMALL) as child:
+        assert child.ask({}, 0.5, 10, lambda done, of: None).state == "timed out"
+    with Child("none", place, SMALL) as child:
+        assert "status" not in child.ask({}, 20, 10).fields
 
 
 def bait(secret: Path, service: socket.socket, name: str):
