@@ -181,9 +181,7 @@ def bench(
         try:
             for side in sides:
                 children.append((start or BenchChild)(side, timeout))
-            for child in children:
-                say(f"{child.side.name}: loaded in {child.side.load_s:.2f} s; warming up")
-                child.warm_up(made, protocol)
+            _warm_up(children, made, protocol, say)
             passes = _Passes(pictures, children, random.Random(seed))
             while protocol.more(passes.made, passes.seconds, len(passes.wall) if against else None):
                 passes.make_one()
@@ -191,7 +189,6 @@ def bench(
                 say(f"pass {passes.made}: {passes.seconds:.1f} s")
             for child in children:
                 child.note_peaks("timed")
-            say("running from files to files")
             throughput = children[0].throughput(pictures, protocol, folder / "run")
         finally:
             for child in children:
@@ -213,6 +210,14 @@ def bench(
         challenge=challenge,
         throughput=throughput,
     )
+
+
+def _warm_up(
+    children: "Sequence[BenchChild]", made: Sequence[Picture], protocol: Protocol, say: Callable[[str], None]
+) -> None:
+    for child in children:
+        say(f"{child.side.name}: loaded in {child.side.load_s:.2f} s; warming up")
+        child.warm_up(made, protocol)
 
 
 class _Passes:
