@@ -21,7 +21,7 @@ from ntire.text import nearest
 COMMANDS = {
     "demo": "demo",
     "teams": "measuring",
-    "run": "restoring",
+    "run": "running",
     "merge": "merging",
     "score": "scoring",
     "leaderboard": "scoring",
