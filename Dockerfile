@@ -23,6 +23,18 @@ WORKDIR /app
 ENTRYPOINT []
 CMD ["ntire", "doctor"]
 
+# A node of a Ray cluster on Kubernetes (docs/cluster.md): docker build --target cluster -t you/ntire-cluster . Jobs are submitted
+# through Ray's dashboard, and KubeRay asks the nodes with wget how they are.
+FROM installed AS cluster
+RUN apt-get update && apt-get install -y --no-install-recommends wget && rm -rf /var/lib/apt/lists/* \
+    && /opt/ntire/bin/pip install --no-cache-dir --constraint /src/constraints.txt 'ray[default]'
+ENV PATH=/opt/ntire/bin:$PATH
+RUN useradd --create-home --uid 10001 ntire
+USER ntire
+WORKDIR /home/ntire
+ENTRYPOINT []
+CMD ["ray", "--help"]
+
 FROM installed AS ntire
 RUN useradd --create-home --uid 10001 ntire
 USER ntire

@@ -21,7 +21,7 @@ from ntire.text import nearest
 COMMANDS = {
     "demo": "demo",
     "teams": "measuring",
-    "run": "restoring",
+    "run": "running",
     "merge": "merging",
     "score": "scoring",
     "leaderboard": "scoring",
@@ -33,6 +33,7 @@ COMMANDS = {
     "bench": "measuring",
     "cost": "measuring",
     "plan": "planning",
+    "cluster": "cluster",
     "sheet": "sheets",
     "report": "reporting",
     "route": "routing",

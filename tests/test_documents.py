@@ -1,6 +1,8 @@
 """What the documents say is true: tables are the generated ones, examples run."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,15 @@ def test_the_commands_in_the_format_and_its_workflows_are_understood():
         name, *words = line.split()
         command = group.get_command(None, name)
         command.make_context(name, words)
+
+
+def test_the_plans_in_the_cluster_page_are_what_the_command_prints():
+    """After a change: run each command behind a `$` again, in a pipe, and paste what it prints."""
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    shown = re.findall(r"```\n\$ ntire (plan .*)\n((?:.*\n)*?)```", text)
+    assert len(shown) == 2
+    for words, printed in shown:
+        ran = subprocess.run(
+            [sys.executable, "-m", "ntire", *words.split()], capture_output=True, text=True, timeout=120
+        )
+        assert ran.stdout == printed, ran.stderr

@@ -199,8 +199,8 @@ def restoring(
     return _counted(_macs(method, pixels), cpu_s, hardware, hardware.half)
 
 
-def observing(metric: str, pixels: float, hardware: Hardware, decoded: float) -> Forecast:
-    """One observation of a metric on a picture, of which `decoded` files are read for it.
+def observing(metric: str, pixels: float, hardware: Hardware) -> Forecast:
+    """One observation of a metric on a picture that has been read.
 
     Raises UserError for a metric whose cost is not known.
     """
@@ -212,11 +212,17 @@ def observing(metric: str, pixels: float, hardware: Hardware, decoded: float) ->
             "Leave it out with --metrics."
         )
     cost = known.metrics[metric]
-    cpu_s = pixels * (cost.cpu_ns + decoded * known.files.read_png_ns) / 1e9
+    cpu_s = pixels * cost.cpu_ns / 1e9
     if cost.macs_g is None:
         return Forecast((0.0, 0.0, 0.0), cpu_s, "core", f"{cost.cpu_ns:g} ns a pixel on a core")
     # The scorer computes in fp32, whatever the methods do.
     return _counted(cost.macs_at(pixels), cpu_s, hardware, cost.half)
+
+
+def reading(pixels: float) -> Forecast:
+    """One PNG read."""
+    each = known_costs().files.read_png_ns
+    return Forecast((0.0, 0.0, 0.0), pixels * each / 1e9, "core", f"{each:g} ns a pixel on a core")
 
 
 def _macs(method: Listed, pixels: float) -> float:

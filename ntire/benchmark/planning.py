@@ -16,10 +16,11 @@ from ntire.benchmark.forecast import (
     load_s,
     metric_bytes,
     observing,
+    reading,
     restoring,
     weights_bytes,
 )
-from ntire.benchmark.schedule import Load, Schedule, schedule
+from ntire.benchmark.schedule import SCORING_S, SHARD_S, Load, Schedule, schedule
 from ntire.scoring.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Workload:
-    """One method, or one metric over all entries."""
+    """One method, or one metric over all entries, or the reading for all metrics."""
 
     name: str
     forecast: Forecast
@@ -85,7 +86,7 @@ class Bytes:
     results: float
     """Back from them."""
     scored: float
-    """Pictures of entries and their references, read for each metric."""
+    """Pictures of entries and their references."""
     weights: float
     """Once a node."""
 
@@ -141,16 +142,23 @@ class ClusterPlan:
 
     @cached_property
     def scored(self) -> tuple[Workload, ...]:
-        """What is done to each picture of all entries together."""
-        return tuple(self._scored(name) for name in self.challenge.metrics) if self.challenge.entries else ()
+        """What is done to each picture of all entries together: a worker holds all metrics and reads each file once."""
+        if not (self.challenge.entries and self.challenge.metrics):
+            return ()
+        read = Workload("reading", _times(reading(self._result_pixels), self.files), self.files, 0)
+        return (*(self._scored(name) for name in self.challenge.metrics), read)
+
+    @property
+    def files(self) -> int:
+        """How many are read for a picture: those of entries, and what they are compared with."""
+        held = {METRICS[name].against for name in self.challenge.metrics} - {"nothing"}
+        return self.challenge.entries + len(held)
 
     def _scored(self, name: str) -> Workload:
-        metric, entries = METRICS[name], self.challenge.entries
-        # A reference is observed, or only read, once for all entries.
-        times, reads = entries + metric.apart, entries + (metric.against != "nothing")
-        one = observing(name, self._result_pixels, self.hardware, reads / times)
-        gpu_s = (times * one.gpu_s[0], times * one.gpu_s[1], times * one.gpu_s[2])
-        return Workload(name, Forecast(gpu_s, times * one.cpu_s, one.basis, one.arithmetic), times, metric_bytes(name))
+        # A reference that is observed by itself is so once for all entries.
+        times = self.challenge.entries + METRICS[name].apart
+        one = observing(name, self._result_pixels, self.hardware)
+        return Workload(name, _times(one, times), times, metric_bytes(name))
 
     @property
     def _result_pixels(self) -> float:
@@ -171,18 +179,19 @@ class ClusterPlan:
     def transfer(self, nodes: int) -> Bytes:
         """What goes over the network."""
         one = self.challenge
-        files = sum(one.entries + (METRICS[item.name].against != "nothing") for item in self.scored)
         return Bytes(
             len(one.methods) * one.pictures * self.input_bytes,
             len(one.methods) * one.pictures * self.result_bytes,
-            files * one.pictures * self.result_bytes,
+            self.files * one.pictures * self.result_bytes if self.scored else 0.0,
             nodes * sum(item.bytes for item in (*self.restored, *self.scored)),
         )
 
     def storage(self) -> dict[str, float]:
         """Bytes that stay: results, observations, and weights on each node."""
         one, known = self.challenge, known_costs().metrics
-        kept = sum(item.times * (8 * known[item.name].values + PER_OBSERVATION) for item in self.scored)
+        kept = sum(
+            item.times * (8 * known[item.name].values + PER_OBSERVATION) for item in self.scored if item.name in known
+        )
         return {
             "results": len(one.methods) * one.pictures * self.result_bytes,
             "observations": one.pictures * kept,
@@ -198,11 +207,12 @@ class ClusterPlan:
     def _schedules(self, cluster: Cluster, bound: int) -> tuple[Schedule, Schedule]:
         """Of restoring and of scoring, at the likely times or at an end of the range."""
         cores, pictures = cluster.hardware.cores, self.challenge.pictures
-        restored, scored = (
-            schedule([item.load(pictures, cores, bound) for item in items], cluster.gpus)
-            for items in (self.restored, self.scored)
-        )
-        return restored, scored
+        restoring = [item.load(pictures, cores, bound) for item in self.restored]
+        gpu_s = sum(item.forecast.gpu_s[bound] for item in self.scored)
+        cpu_s = sum(item.forecast.cpu_s for item in self.scored)
+        ready_s = load_s(sum(item.bytes for item in self.scored))
+        scoring = [Load("scoring", pictures, max(gpu_s, cpu_s / cores), ready_s)] if self.scored else []
+        return schedule(restoring, cluster.gpus, SHARD_S), schedule(scoring, cluster.gpus, SCORING_S)
 
     def as_json(self, outcomes: Sequence[OnCluster]) -> dict[str, Any]:
         """All figures, in seconds and bytes."""
@@ -246,3 +256,9 @@ class ClusterPlan:
                 for found in outcomes
             ],
         }
+
+
+def _times(one: Forecast, number: int) -> Forecast:
+    """As often."""
+    low, middle, high = one.gpu_s[1], one.gpu_s[0], one.gpu_s[2]
+    return Forecast((number * middle, number * low, number * high), number * one.cpu_s, one.basis, one.arithmetic)

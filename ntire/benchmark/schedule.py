@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 SHARD_S = 180.0
 """Seconds that a shard should take: lost work is cheap, and starting one costs little beside it."""
+SCORING_S = 120.0
+"""The same of some images of all entries."""
 SHARDS_A_SLOT = 4
 """At least so many where there is little work, so that slots end together."""
 
@@ -51,14 +53,14 @@ class Schedule:
         return (self.busy_s - self.load_s) / (self.slots * self.wall_s) if self.wall_s else 0.0
 
 
-def shard_seconds(loads: Sequence[Load], slots: int) -> float:
+def shard_seconds(loads: Sequence[Load], slots: int, longest: float) -> float:
     """How long a shard should take."""
-    return min(SHARD_S, sum(load.total_s for load in loads) / (slots * SHARDS_A_SLOT))
+    return min(longest, sum(load.total_s for load in loads) / (slots * SHARDS_A_SLOT))
 
 
-def schedule(loads: Sequence[Load], slots: int) -> Schedule:
-    """Deal shards out to slots, each of which loads what it does not hold."""
-    wanted = shard_seconds(loads, slots)
+def schedule(loads: Sequence[Load], slots: int, longest: float = SHARD_S) -> Schedule:
+    """Deal shards of so many seconds, if pictures allow, out to slots, each of which loads what it does not hold."""
+    wanted = shard_seconds(loads, slots, longest)
     waiting = [_shards(load, wanted) for load in loads]
     counts = tuple(map(len, waiting))
     free = [(0.0, number, -1) for number in range(slots)]

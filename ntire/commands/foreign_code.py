@@ -14,6 +14,7 @@ from ntire import UserError
 
 if TYPE_CHECKING:
     from ntire.commands.restoring import Say
+    from ntire.runner.prepare import Options, Prepared
     from ntire.sandbox.child import Backend
 
 TRUST = "`--trust` (trust=True, or NTIRE_TRUST=1) runs the folder's code with all your rights: for your own method."
@@ -72,3 +73,27 @@ def foreign_tree(team: str | Path) -> Iterator[tuple[Backend, Path, Path]]:
         (scratch / "code").mkdir(mode=0o755)
         clean_tree(folder, scratch / "code", "")
         yield backend, scratch / "code", scratch
+
+
+@contextlib.contextmanager
+def prepared_in_sandbox(team: str | Path, options: Options) -> Iterator[Prepared]:
+    """The code of a folder, loaded in a sandbox and ready to be asked for pictures.
+
+    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) where no sandbox is available or it does
+    not hold.
+    """
+    from ntire.review.submitted_method import SubmittedMethod, as_method
+    from ntire.runner.prepare import described
+    from ntire.sandbox.limits import Limits
+
+    with foreign_tree(team) as (backend, code, scratch):
+        submitted = SubmittedMethod(
+            backend, code, "method.py", scratch, options.device, Limits(), {},
+            tile=options.tile, precision=options.precision, bits=options.bits,
+        )  # fmt: skip
+        with submitted:
+            refused = submitted.load()
+            if refused is not None or submitted.facts is None:
+                why = f"{refused.code} {refused.problem}: {refused.found}. {refused.do}" if refused else "not loaded"
+                raise UserError(f"{team}: {why}", exit_code=1)
+            yield described(as_method(submitted, submitted.facts, Path(team), scratch), options, submitted.held_by)

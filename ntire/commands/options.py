@@ -58,13 +58,24 @@ def variant_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """What the shell offers for `--variant`: those of the team that stands before it."""
     from ntire.method.catalogue import listed
 
-    team = ctx.params.get("team")
-    return sorted({one.variant for one in listed() if one.team == team and one.variant.startswith(incomplete)} - {""})
+    given = ctx.params.get("team") or ()
+    teams = [given] if isinstance(given, str) else given
+    return sorted({one.variant for one in listed() if one.team in teams and one.variant.startswith(incomplete)} - {""})
 
 
 Team = Annotated[
     str,
     typer.Option("--team", autocompletion=team_names, help="A team's name, or a folder with a method.py: ./NAME."),
+]
+
+
+Teams = Annotated[
+    list[str],
+    typer.Option(
+        "--team",
+        autocompletion=team_names,
+        help="A team's name, or a folder with a method.py: ./NAME. May be repeated: every team restores all inputs.",
+    ),
 ]
 
 
@@ -148,6 +159,12 @@ Workers = Annotated[
 
 
 Memory = Annotated[float, typer.Option(min=0.25, help="Memory limit for submitted code, in GiB.")]
+
+
+MaxMemory = Annotated[
+    float | None,
+    typer.Option(min=0.001, help="Limit for weights on the GPU, in GB; parts of a method are moved there in turn."),
+]
 
 
 TimeLimit = Annotated[float, typer.Option(min=1, help="Time limit for submitted code, in seconds per image.")]

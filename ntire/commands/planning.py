@@ -172,7 +172,7 @@ def print_plan(made: ClusterPlan, outcomes: Sequence[OnCluster]) -> None:
     """What is to be done, how long each part takes and why, then the clusters side by side."""
     one, hardware = made.challenge, made.hardware
     parts = [f"{len(made.restored)} method(s)"] if made.restored else []
-    parts += [f"{one.entries} entries x {len(made.scored)} metric(s)"] if made.scored else []
+    parts += [f"{one.entries} entries x {len(one.metrics)} metric(s)"] if made.scored else []
     out.print(
         f"{one.track.name}: {one.pictures:,} pictures of {one.pixels / 1e6:.4g} Mpixel; {', '.join(parts)}; {hardware.gpu}, "
         f"{hardware.cores} cores each, {'half precision' if hardware.half else 'fp32'}",
@@ -224,7 +224,11 @@ def _print_basis(items: Sequence[Workload]) -> None:
     from ntire.benchmark.forecast import START_S, known_costs, reached_shares
 
     bases = {item.forecast.basis for item in items}
-    out.print("a picture: the longer of GPU s and core s / cores; reading, restoring and writing overlap", markup=False)
+    out.print(
+        "a picture: the longer of GPU s and core s / cores, as reading, restoring and writing overlap; in scoring of their "
+        "sums, as a worker holds all metrics",
+        markup=False,
+    )
     if "counted" in bases:
         shares = reached_shares().values()
         low, _, high = quantiles(shares, n=4)
@@ -260,9 +264,8 @@ def _print_bytes(made: ClusterPlan, outcomes: Sequence[OnCluster]) -> None:
             markup=False,
         )
     if made.scored:
-        files = round(outcomes[0].transfer.scored / one.pictures / made.result_bytes)
         out.print(
-            f"transfer: pictures for all metrics {files} x {one.pictures:,} x {_size(made.result_bytes)} = "
+            f"transfer: pictures of entries and references {made.files} x {one.pictures:,} x {_size(made.result_bytes)} = "
             f"{_size(outcomes[0].transfer.scored)}",
             markup=False,
         )

@@ -1,4 +1,4 @@
-"""`ntire run`: a method found, given its inputs, and run; `ntire sheet`: results side by side."""
+"""A method found, given its inputs, and run in this process."""
 
 from __future__ import annotations
 
@@ -6,33 +6,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-import typer
+from typing import TYPE_CHECKING, Literal
 
 from ntire import UserError
-from ntire.commands.foreign_code import TRUST, Trust, announce, foreign_tree, is_foreign
-from ntire.commands.options import (
-    AsJson,
-    ChannelsLast,
-    CompileNetworks,
-    CudaGraphs,
-    PrecisionName,
-    Team,
-    TrackName,
-    Variant,
-    app,
-    command_without,
-    parsed_settings,
-    parsed_tile,
-)
-from ntire.commands.screen import (
-    print_json,
-    print_summary,
-    progress,
-    say,
-    watch_pictures,
-)
+from ntire.commands.foreign_code import TRUST, is_foreign, prepared_in_sandbox
+from ntire.commands.options import command_without
 from ntire.text import nearest, printable
 
 if TYPE_CHECKING:
@@ -111,7 +89,7 @@ def run(
     if sandbox and not is_folder(team):
         raise UserError(f"--sandbox is for the code of a folder, {team} is a method of ntire. A folder: ./{team}")
     if sandbox or is_foreign(team, trust):
-        _refuse_in_sandbox(team, options, whole=whole)
+        refuse_in_sandbox(team, options, whole=whole)
         return _run_in_sandbox(team, str(track), given, target, limit, options, shard, watch, say)
     job = plan(team, str(track), given, target, variant, limit, say, trust=trust)
     if job.method.notice:
@@ -121,7 +99,7 @@ def run(
     return run_job(job, options, watch(f"{job.method.team} {job.track.name}", number), whole=whole, part=part)
 
 
-def _refuse_in_sandbox(team: str | Path, options: Options, *, whole: bool) -> None:
+def refuse_in_sandbox(team: str | Path, options: Options, *, whole: bool) -> None:
     """Raise UserError for what a folder's code cannot be given in a sandbox."""
     asked = {
         "--whole": whole,
@@ -175,7 +153,7 @@ def inputs_of_track(
 
     folders = list(given)
     if not given:
-        track, folder = _default_inputs(track)
+        track, folder = default_inputs(track)
         folders = [folder]
         say(f"no input given: restoring {folder} ({track.title})")
     found = look_for_inputs(folders, kind)
@@ -224,34 +202,36 @@ def _run_in_sandbox(
 ) -> Summary:
     """Run the code of a folder in a sandbox into a submission folder; it resumes an interrupted run.
 
-    Raises UserError for code that cannot be loaded (exit code 1), and (exit code 3) where no sandbox is available or it does
-    not hold.
+    Raises what `prepared_in_sandbox` does.
     """
-    from ntire.review.submitted_method import SubmittedMethod, as_method
-    from ntire.runner.prepare import described
     from ntire.runner.shards import parsed_part
-    from ntire.sandbox.limits import Limits
+
+    part = parsed_part(shard) if shard is not None else None
+    with prepared_in_sandbox(team, options) as prepared:
+        job = job_in_sandbox(prepared, team, track_name, given, out, limit, say)
+        number = len(part.taken(job.inputs) if part else job.inputs)
+        report = watch(f"{job.method.team} {job.track.name}", number)
+        summary = _restored(prepared, job.inputs, job.out, job.track.name, report, None, part)
+        return replace(summary, not_read=job.not_read)
+
+
+def job_in_sandbox(
+    prepared: Prepared,
+    team: str | Path,
+    track_name: str,
+    given: Sequence[Path],
+    out: Path | None,
+    limit: int | None,
+    say: Say,
+) -> Job:
+    """What code that is loaded in a sandbox is to restore; raises UserError for inputs of another kind than it takes."""
     from ntire.scoring.track import load_track
 
-    track = load_track(track_name)
-    part = parsed_part(shard) if shard is not None else None
-    with foreign_tree(team) as (backend, code, scratch):
-        submitted = SubmittedMethod(
-            backend, code, "method.py", scratch, options.device, Limits(), {},
-            tile=options.tile, precision=options.precision, bits=options.bits,
-        )  # fmt: skip
-        with submitted:
-            refused = submitted.load()
-            if refused is not None or submitted.facts is None:
-                why = f"{refused.code} {refused.problem}: {refused.found}. {refused.do}" if refused else "not loaded"
-                raise UserError(f"{team}: {why}", exit_code=1)
-            method = as_method(submitted, submitted.facts, Path(team), scratch)
-            refuse_other_inputs(team, method.track, track, method.scale)
-            track, inputs, not_read = inputs_of_track(track, given, method.track, limit, say)
-            target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
-            report = watch(f"{method.team} {track.name}", len(part.taken(inputs) if part else inputs))
-            prepared = described(method, options, submitted.held_by)
-            return replace(_restored(prepared, inputs, target, track.name, report, None, part), not_read=not_read)
+    method, track = type(prepared.method), load_track(track_name)
+    refuse_other_inputs(team, method.track, track, method.scale)
+    track, inputs, not_read = inputs_of_track(track, given, method.track, limit, say)
+    target = out or Path("submissions") / printable(f"{method.team}-{track_name}").replace("/", "_")
+    return Job(method, track, inputs, target, not_read)
 
 
 def run_job(
@@ -349,7 +329,7 @@ def refuse_other_inputs(team: str | Path, kind: str, track: Track, scale: int) -
         )
 
 
-def _default_inputs(track: Track) -> tuple[Track, Path]:
+def default_inputs(track: Track) -> tuple[Track, Path]:
     """Inputs where the user gave none: `$NTIRE_DATA/<track>/lq` (clean pictures in `gt` where the track adds the noise
     itself), else the sample set, which is a track of its own.
     """
@@ -372,106 +352,3 @@ def _default_inputs(track: Track) -> tuple[Track, Path]:
             f"track {track.name}: where is the input? Name it, or set NTIRE_DATA to a folder with {track.name}/{part}."
         )
     return samples, sample_set() / samples.inputs / part
-
-
-def _before_and_after(out: Path, track_name: str, given: Sequence[Path]) -> Path:
-    """Draw what was restored beside its inputs, beside the folder, into which only what belongs to the entry goes."""
-    from ntire.commands.sheets import SHOWN, input_column, picture_column
-    from ntire.entry.manifest import IMAGES
-    from ntire.picture.contact_sheet import SheetPart, contact_sheet
-    from ntire.runner.runner import find_inputs
-    from ntire.scoring.track import load_track
-
-    track = load_track(track_name)
-    places = list(given)
-    if not places:
-        track, folder = _default_inputs(track)
-        places = [folder]
-    inputs = {one.name: one.path for one in find_inputs(places, track.inputs)}
-    columns = [input_column(inputs, raw=track.inputs == "raw"), picture_column("restored", out / IMAGES)]
-    file = out.resolve().with_name(f"{out.resolve().name}-sheet.png")
-    for remark in contact_sheet(file, [SheetPart(columns, sorted(inputs)[:SHOWN])]):
-        say(remark)
-    if len(inputs) > SHOWN:
-        say(f"the first {SHOWN} of {len(inputs)} pictures; `ntire sheet {out} --lq DIR --limit N` shows more")
-    return file
-
-
-@app.command(
-    "run",
-    epilog="Examples: [bold]ntire run --team MiAlgo --track raw night.dng[/]; "
-    "[bold]ntire run --team ./my-method --track srgb photos/ --trust[/]",
-)
-def run_command(
-    team: Team,
-    track: TrackName,
-    inputs: Annotated[
-        list[Path] | None, typer.Argument(help="Files or folders. Default: $NTIRE_DATA, else the built-in samples.")
-    ] = None,
-    folder: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The submission folder. Default: submissions/<team>-<track>.")
-    ] = None,
-    variant: Variant = None,
-    weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
-    device: Annotated[
-        str, typer.Option(help="Device: auto, cpu, cuda or cuda:N. Several share the pictures: cuda:0,cuda:1.")
-    ] = "auto",
-    precision: PrecisionName = "fp32",
-    tile: Annotated[str, typer.Option(help="Side of the tiles in pixels, auto, or off for the whole image.")] = "auto",
-    bits: Annotated[Literal["8", "16"], typer.Option(help="Bit depth of the PNGs; challenges expect 8.")] = "8",
-    channels_last: ChannelsLast = False,
-    compiled: CompileNetworks = False,
-    cuda_graphs: CudaGraphs = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming an earlier run.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
-    given: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method; may be repeated.")
-    ] = None,
-    whole: Annotated[
-        bool, typer.Option("--whole", help="Find the faces in whole pictures, restore each, and paste it back.")
-    ] = False,
-    max_memory: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="Limit for weights on the GPU, in GB; parts of a method are moved there in turn."),
-    ] = None,
-    trust: Trust = False,
-    sandbox: Annotated[
-        bool,
-        typer.Option(
-            "--sandbox", help="Run a folder's method.py in a sandbox: the default, whatever NTIRE_TRUST says."
-        ),
-    ] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            "--shard", metavar="I/N", help="Only the I-th of N parts, for N machines; `ntire merge` joins them."
-        ),
-    ] = None,
-    sheet: Annotated[
-        bool, typer.Option("--sheet", help="Also draw inputs and results side by side, into <folder>-sheet.png.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Restore files or folders with a team's method into a submission folder; resumes an interrupted run."""
-    refuse_unknown(team, track, variant)
-    if shard is not None and sheet:
-        raise UserError("--sheet shows all pictures, --shard makes a part of them: merge first, then `ntire sheet`.")
-    announce(team, trust and not sandbox, say)
-    with progress() as bars:
-        summary = run(
-            team, track, inputs or [], folder,
-            variant=variant, weights=weights, device=device, precision=precision, tile=parsed_tile(tile),
-            bits=16 if bits == "16" else 8, channels_last=channels_last, compiled=compiled, cuda_graphs=cuda_graphs,
-            fresh=fresh, limit=limit, settings=parsed_settings(given or []), whole=whole, max_memory_gb=max_memory,
-            trust=trust, sandbox=sandbox, shard=shard, watch=lambda title, total: watch_pictures(bars, title, total), say=say,
-        )  # fmt: skip
-    for remark in summary.remarks:
-        say(remark)
-    if as_json:
-        print_json(summary.as_json())
-    else:
-        print_summary(summary)
-    if sheet:
-        say(f"before and after: {_before_and_after(summary.out, track, inputs or [])}")
-    if summary.failed:
-        raise typer.Exit(1)

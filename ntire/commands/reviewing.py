@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import typer
 
 from ntire import UserError
 from ntire.commands.measured_figures import figures_of_entry, given_to_code
-from ntire.commands.options import AsJson, Device, Inputs, Key, Memory, TimeLimit, app
+from ntire.commands.options import Address, AsJson, Device, EngineOption, Inputs, Key, Memory, TimeLimit, Workers, app
 from ntire.commands.scoring import expected_of, outside_of, references_of
 from ntire.commands.screen import (
     out,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ntire.review.check import Report as Checked
     from ntire.review.pack import CodeCounted, Packed
     from ntire.review.verify import BothScored, Verification
+    from ntire.runner.engines import EngineName
     from ntire.scoring.references import References
     from ntire.scoring.score import Scored
     from ntire.scoring.track import Track
@@ -247,10 +248,12 @@ def check_command(
 @app.command(
     "verify",
     epilog="Examples: [bold]ntire verify my-entry/ --sample 8[/]; [bold]ntire check e.zip && ntire verify e.zip --lq test/[/]; "
-    "exit code 1 if the images are not reproduced",
+    "[bold]ntire verify uploads/*.zip --lq test/ --engine ray[/]; exit code 1 if the images are not reproduced",
 )
 def verify_command(
-    entry: Annotated[Path, typer.Argument(help="A folder, .zip, .tar or .tar.gz with images and method/.")],
+    entries: Annotated[
+        list[Path], typer.Argument(metavar="ENTRY...", help="A folder, .zip, .tar or .tar.gz with images and method/.")
+    ],
     sample: Annotated[
         int | None, typer.Option(min=1, help="Number of images to run, chosen at random. Default: all.")
     ] = None,
@@ -283,20 +286,59 @@ def verify_command(
     ] = None,
     key: Key = None,
     as_json: AsJson = False,
+    engine: EngineOption = None,
+    address: Address = "auto",
+    workers: Workers = None,
 ) -> None:
-    """Run an entry's code in a sandbox and compare the results with the submitted images."""
-    found = verify(
-        entry, track=track, sample=sample, lq=lq, gt=gt, landmarks=landmarks, seed=seed, sandbox=sandbox, device=device,
-        time_limit=time_limit, memory_gib=memory, strict=strict, measure=measure, out=folder, key=key, say=say,
+    """Run entries' code in a sandbox and compare the results with the submitted images."""
+    how = partial(
+        verify, track=_absolute(track), sample=sample, lq=_absolute(lq), gt=_absolute(gt), landmarks=_absolute(landmarks),
+        seed=seed, sandbox=sandbox, time_limit=time_limit, memory_gib=memory, strict=strict, measure=measure,
     )  # fmt: skip
-    if as_json:
-        print_json(found.as_json())
+    if engine is None:
+        found = [how(entry, device=device, out=folder, key=key, say=say) for entry in entries]
     else:
-        print_verification(found)
-    if found.verdict == "undecided":
+        found = _verified_on((engine, address, workers, device), entries, how, sandbox, folder, key)
+    if as_json:
+        print_json(found[0].as_json() if len(found) == 1 else [one.as_json() for one in found])
+    else:
+        for one in found:
+            if len(found) > 1:
+                out.print(f"\n{one.entry}", markup=False, style="bold")
+            print_verification(one)
+    if any(one.verdict == "undecided" for one in found):
         raise typer.Exit(3)
-    if not found.passed:
+    if not all(one.passed for one in found):
         raise typer.Exit(1)
+
+
+def _verified_on(
+    where: tuple[EngineName, str, int | None, str],
+    entries: Sequence[Path],
+    how: Callable[..., Verification],
+    sandbox: str,
+    folder: Path | None,
+    key: Path | None,
+) -> list[Verification]:
+    """Verify on the engine, at the address, with the workers and on the device of `where`."""
+    from ntire.commands.verifying_many import place_of_verdict, verify_on
+    from ntire.entry.verdict import read_key
+    from ntire.runner.engines import open_engine
+
+    name, address, workers, device = where
+    if device not in ("auto", "cpu"):
+        raise UserError(f"--device {device}: with --engine workers take the GPUs that are there. Use auto, or cpu.")
+    secret = read_key(key) if key is not None else None
+    for entry in entries:
+        _refuse_missing(entry)
+        outside_of([entry] if entry.is_dir() else [], place_of_verdict(entry, folder))
+    with open_engine(name, address=address, workers=workers, device=device, say=say) as engine:
+        return verify_on(engine, entries, how, sandbox, folder, secret, say)
+
+
+def _absolute(path: str | Path | None) -> Path | str | None:
+    """A path as a process with another working directory names it; a track's name stays one."""
+    return Path(path).absolute() if path is not None and Path(path).exists() else path
 
 
 @app.command(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ntire.entry.findings import Finding
     from ntire.review.check import Report
     from ntire.review.verify import Verification
+    from ntire.runner.engines import Engine
     from ntire.runner.runner import Result, Summary, Watcher
     from ntire.scoring.leaderboard import Line
     from ntire.training.loop import Step
@@ -158,6 +159,19 @@ def watch_pictures(bars: "Progress", title: str, total: int | None) -> "Watcher"
     return OnScreen()
 
 
+def watch_engine(bars: "Progress", engine: "Engine") -> None:
+    """A line for each machine of an engine: its workers, and how busy they are."""
+    lines: dict[str, TaskID] = {}
+
+    def tick() -> None:
+        for node, words in engine.usage_in_words().items():
+            if node not in lines:
+                lines[node] = bars.add_task("", total=None)
+            bars.update(lines[node], description=escape(f"{node}: {words}"))
+
+    engine.tick = tick
+
+
 def print_summary(summary: "Summary") -> None:
     done = len(summary.results) - len(summary.failed)
     out.print(
@@ -289,6 +303,8 @@ def print_bench(report: "BenchReport") -> None:
                 f"{ratio.p95:.3f}, {ratio.pairs} pairs",
                 markup=False,
             )
+    if report.throughput:
+        out.print(report.throughput.in_words(), markup=False)
     facts = report.side.facts
     out.print(
         f"{facts['device']}, {facts['processor']}, torch {facts['torch']}, {facts['threads']} thread(s), {facts['precision']}; "

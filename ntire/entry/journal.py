@@ -5,6 +5,7 @@ disk before the work counts as done. Each line carries a checksum over itself an
 itself, and a damaged header is known again by the lines below it.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -80,9 +81,7 @@ class Journal:
                     return file
             except BlockingIOError:
                 file.close()
-                raise UserError(
-                    f"{self.path}: another run is writing here. Wait for it to end, or choose another folder with -o."
-                ) from None
+                raise UserError(_written_by_another(self.path)) from None
             except FileNotFoundError:
                 pass
             file.close()
@@ -138,6 +137,19 @@ class Journal:
                 f"{self.path}: holds another run:\n  " + "\n  ".join(changed) + "\n"
                 "Choose another folder with -o, or start over with --fresh."
             )
+
+
+def refuse_second_writer(path: Path) -> None:
+    """Raise UserError if another process writes a journal, before anything is prepared in vain."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        try:
+            lock(file.fileno())
+        except BlockingIOError:
+            raise UserError(_written_by_another(path)) from None
+
+
+def _written_by_another(path: Path) -> str:
+    return f"{path}: another run is writing here. Wait for it to end, or choose another folder with -o."
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

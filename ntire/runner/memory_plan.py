@@ -4,11 +4,18 @@ What lives at once while a network runs, and how large the largest tensor is, ho
 the memory allows, and running out of it is a surprise that `ntire.picture.tiling` survives, not the way to find out.
 """
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from ntire import UserError
 from ntire.environment import memory_to_use
-from ntire.method import Frame, Method
+from ntire.method import DTYPES, Frame, Method
+from ntire.method.catalogue import folder_of
 from ntire.method.footprint import LARGE, SMALL, Footprint, footprint
+from ntire.method.weights_files import locate
+from ntire.picture.image import read_header
 from ntire.picture.raw import RawFrame
 from ntire.runner.prepare import Options
 
@@ -147,6 +154,29 @@ class Planner:
         stride = self.method.stride
         padded = (size + -size % stride for size in (height, width))
         return footprint(type(self.method), self.method.dtype, *padded)  # type: ignore[arg-type]  # mypy: a Module's hash
+
+
+def memory_need(method: type[Method], options: Options, paths: Sequence[Path]) -> int:
+    """Bytes that a device should have for a method: its weights, and what its network takes for a piece of SMALL; for the
+    largest of these pictures where tiles would change the result.
+    """
+    folder = folder_of(method)
+    files = [options.weights] if options.weights else [locate(one, folder)[0] for one in method.weights]
+    weights = sum(file.stat().st_size for file in files if file.is_file())
+    if options.max_memory_gb is not None:
+        weights = min(weights, int(options.max_memory_gb * 1e9))
+    sizes = [(SMALL, SMALL)]
+    if method.tiling == "global" and options.tile == "auto" and method.track != "raw":
+        for path in paths:
+            with contextlib.suppress(UserError):
+                header = read_header(path)
+                sizes.append((header.height, header.width))
+    height, width = (size + -size % method.stride for size in max(sizes, key=lambda size: size[0] * size[1]))
+    try:
+        needed = footprint(method, DTYPES[options.precision], height, width).bytes  # type: ignore[arg-type]  # mypy: a Module's hash
+    except (NotImplementedError, RuntimeError):
+        needed = 0  # the plan of each picture says so
+    return weights + int(WORKSPACE * needed)
 
 
 def _size_of(frame: Frame) -> tuple[int, int]:

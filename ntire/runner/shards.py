@@ -174,7 +174,9 @@ def restore_part(
     own = part.taken(inputs)
     if not own:
         return Summary(out / SHARDS, (), 0, 0.0)
-    key = key_of(header, fingerprints(own, prepared.method.track))
+    prints = fingerprints(own, prepared.method.track)
+    forget_outdated(out, prints)
+    key = key_of(header, prints)
     return restore_shard(prepared, own, out / SHARDS, key, track, header, report, find)
 
 
@@ -235,6 +237,14 @@ def found_in(out: Path, header: Mapping[str, Any]) -> dict[str, list[FoundLine]]
     return found
 
 
+def forget_outdated(out: Path, prints: Mapping[str, str]) -> None:
+    """Remove shards of inputs that are others now: those in `prints`, fingerprints by name."""
+    for folder in published(out):
+        lines = read_journal(folder / JOURNAL)
+        if any(prints.get(line["image"], line["input_sha256"] or "") != (line["input_sha256"] or "") for line in lines):
+            shutil.rmtree(folder)
+
+
 def merge(out: Path, *, known: Mapping[str, Result] = {}) -> Summary:
     """Put the shards in `out` together: the submission folder that one run would have made, byte for byte but for the seconds
     and the memory that were measured. The shards are gone afterwards.
@@ -252,6 +262,12 @@ def merge(out: Path, *, known: Mapping[str, Result] = {}) -> Summary:
     missing = [name for name in plan.inputs if name not in chosen and name not in known]
     if missing:
         raise UserError(_missing(out, plan, missing))
+    others = [
+        one.line
+        for several in found.values()
+        for one in several
+        if one.folder == out and one.line["image"] not in chosen
+    ]
     lines = [_as_line(chosen[name].line if name in chosen else known[name].__dict__) for name in plan.inputs]
     folders = published(out)
     with Journal(out / JOURNAL, plan.header) as journal:
@@ -262,12 +278,23 @@ def merge(out: Path, *, known: Mapping[str, Result] = {}) -> Summary:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 one.image.replace(target)
         (out / IMAGES).mkdir(exist_ok=True)
-        journal.rewrite(lines)
+        journal.rewrite([*(line for line in map(_as_line, others) if line["image"] not in plan.inputs), *lines])
         if manifest is not None:
             write_manifest(out, manifest)
-        shutil.rmtree(out / SHARDS)
+        _remove_shards(out)
         results = tuple(Result(**{**line, "notes": tuple(line["notes"])}) for line in lines)
         return Summary(out, results, 0, 0.0, remarks=(*journal.remarks, *_remarks(found)))
+
+
+def _remove_shards(out: Path) -> None:
+    """All but the logs of shards that failed."""
+    for path in (out / SHARDS).iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix != ".log":
+            path.unlink()
+    with contextlib.suppress(OSError):
+        (out / SHARDS).rmdir()
 
 
 def _best(out: Path, name: str, found: Sequence[FoundLine]) -> FoundLine | None:

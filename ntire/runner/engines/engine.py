@@ -12,8 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from ntire import UserError
+
 TRIES = 3
 """Workers that a task may lose, each of them to another cause than an exception, before it is given up."""
+GRACE = 10.0
+"""Seconds that workers are waited for beside one that has come."""
 OVERDUE, LEAST_OVERDUE = 3.0, 10.0
 """A task that takes so many times as long as others of its length, and so many seconds, is begun again where nothing else is
 left to do."""
@@ -136,6 +140,9 @@ class Engine(ABC):
         """`say` hears of workers that come and go."""
         self.say = say
         self.workers: dict[str, Worker] = {}
+        self.tick: Callable[[], None] = lambda: None
+        """Called about every second while there is work."""
+        self.began = time.monotonic()
         self._waiting: dict[str, Task] = {}
         self._open: set[str] = set()
         self._tries: dict[str, list[str]] = {}
@@ -172,6 +179,7 @@ class Engine(ABC):
         self._add(tasks)
         while self._open:
             self._hand_out()
+            self.tick()
             for worker, answer in self.wait(1.0):
                 result = self._settled(worker, answer)
                 if result is not None:
@@ -180,12 +188,42 @@ class Engine(ABC):
                     yield result
             yield from self._hopeless()
 
+    def ready(self, patience: float = 60.0) -> list[Worker]:
+        """The workers, once all have come, or those that have after GRACE; the first is waited for so many seconds.
+
+        Raises UserError where none comes.
+        """
+        began = time.monotonic()
+        while True:
+            found = [one for one in self.workers.values() if one.ready]
+            waited = time.monotonic() - began
+            if (found and (len(found) == len(self.workers) or waited > GRACE)) or waited > patience:
+                break
+            self.wait(0.2)
+        if not found:
+            raise UserError(
+                f"no worker came within {patience:.0f} s: expected a machine with free processors or GPUs, found "
+                f"{len(self.workers)} that did not answer. `ray status` shows who has them.",
+                exit_code=3,
+            )
+        return found
+
     def usage(self) -> dict[str, list[Worker]]:
         """The workers by machine, with what they do now and how long they were busy."""
         found: dict[str, list[Worker]] = {}
         for worker in self.workers.values():
             found.setdefault(worker.node, []).append(worker)
         return found
+
+    def usage_in_words(self) -> dict[str, str]:
+        """For each machine: its workers, which share of the time they were busy, and how many tasks they have done."""
+        now = time.monotonic()
+        told = {}
+        for node, workers in self.usage().items():
+            busy = sum(one.busy_seconds + (now - one.began if one.task is not None else 0) for one in workers)
+            share = busy / max((now - self.began) * len(workers), 1e-9)
+            told[node] = f"{len(workers)} worker(s), {min(share, 1):.0%} busy, {sum(one.done for one in workers)} done"
+        return told
 
     def _add(self, tasks: Iterable[Task]) -> None:
         for task in tasks:

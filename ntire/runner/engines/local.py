@@ -69,7 +69,10 @@ class Local(Engine):
         for pipe in wait(list(busy), seconds):
             running = busy[pipe]  # type: ignore[index]
             try:
-                answers.append((running.worker, running.pipe.recv()))
+                answer = running.pipe.recv()
+                if answer.kind == "lost":
+                    self._end(running)
+                answers.append((running.worker, answer))
             except (EOFError, ConnectionResetError):
                 running.process.join()
                 code = running.process.exitcode or 0
@@ -84,9 +87,7 @@ class Local(Engine):
     def close(self) -> None:
         """End the processes, whatever they do."""
         for running in list(self._processes.values()):
-            running.process.kill()
-            running.process.join()
-            self._forget(running)
+            self._end(running)
 
     def _begin(self, worker: Worker) -> _Process:
         context = multiprocessing.get_context("spawn")
@@ -101,6 +102,11 @@ class Local(Engine):
         theirs.close()
         self._processes[worker.name] = _Process(worker, process, ours)
         return self._processes[worker.name]
+
+    def _end(self, running: _Process) -> None:
+        running.process.kill()
+        running.process.join()
+        self._forget(running)
 
     def _forget(self, running: _Process) -> None:
         running.pipe.close()

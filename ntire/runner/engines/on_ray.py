@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -146,6 +147,10 @@ class OnRay(Engine):
             self._drop(actor)
             lost = WorkerAnswer("lost", problem=_first_line(error))
             return (worker, lost) if worker.task is not None else None
+        if isinstance(answer, WorkerAnswer) and answer.kind == "lost":
+            with contextlib.suppress(RayError):
+                ray.kill(actor.handle)
+            self._drop(actor)
         if isinstance(answer, _NotHere) and worker.task is not None:
             self._blind.add(worker.node)
             self.say(f"{worker.node} does not see the files of {worker.task.title or worker.task.key}: they are sent")
@@ -208,18 +213,34 @@ def connect(address: str) -> bool:
         raise UserError("--engine ray needs Ray: pip install 'ntire[ray]'", exit_code=3) from None
     if ray.is_initialized():
         return False
+    _refuse_silence(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
     how: dict[str, Any] = {} if address == "local" else {"address": address}
     if address == "local":
         how = {"include_dashboard": False}
     try:
         ray.init(**how, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise UserError(
-            f"--address {address}: expected a Ray cluster, found none ({_first_line(error)}). Start one with "
-            "`ray start --head`, or use `--address local` for this machine alone. See docs/cluster.md.",
-            exit_code=3,
-        ) from None
+        raise _no_cluster(address, error) from None
     return True
+
+
+def _refuse_silence(address: str) -> None:
+    """Raise UserError for HOST:PORT where nothing listens: Ray itself goes on asking for many minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    return UserError(
+        f"--address {address}: expected a Ray cluster, found none ({_first_line(error)}). Start one with `ray start --head`, "
+        "or use `--address local` for this machine alone. See docs/cluster.md.",
+        exit_code=3,
+    )
 
 
 def _is_here(file: TaskFile) -> bool:

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ntire import UserError
 from ntire.runner.engines.engine import Desk, State, Task, WorkerAnswer
@@ -51,12 +51,18 @@ class Doer:
             except Exception as error:  # noqa: BLE001 - it is a result, and the worker goes on
                 traceback.print_exc()
                 seconds = time.perf_counter() - began
-                return WorkerAnswer("failed", None, _in_a_line(error), printed.getvalue()[-LOG_TAIL:], seconds)
+                # The machine's fault, a lost GPU or a full disk, and not the task's.
+                kind: Literal["lost", "failed"] = (
+                    "lost" if isinstance(error, UserError) and error.exit_code == 3 else "failed"
+                )
+                return WorkerAnswer(kind, None, _in_a_line(error), printed.getvalue()[-LOG_TAIL:], seconds)
 
     def _prepared(self, state: State | None, desk: Desk) -> Any:
         if state is None:
             return None
         if state.key != self._key:
+            if hasattr(self._state, "close"):
+                self._state.close()
             self._key = self._state = None
             gc.collect()
             if torch := sys.modules.get("torch"):

@@ -138,9 +138,9 @@ def test_a_metric_grows_with_pixels_as_its_two_sizes_say():
     lpips = known_costs().metrics["lpips"]
     assert lpips.macs_at(512**2) == pytest.approx(7.300e9)
     assert lpips.macs_at(1024**2) == pytest.approx(29.914e9)
-    assert observing("lpips", FRAME, H100, 1).basis == "counted"
+    assert observing("lpips", FRAME, H100).basis == "counted"
     with pytest.raises(UserError, match="expected a GPU whose rates are known. Did you mean H100"):
-        observing("lpips", FRAME, Hardware("H10", 16), 1)
+        observing("lpips", FRAME, Hardware("H10", 16))
 
 
 def faces(**changed):
@@ -149,12 +149,20 @@ def faces(**changed):
 
 
 def test_entries_are_observed_each_and_references_once():
-    fid, adaface = ClusterPlan(faces(), H100).scored
-    assert (fid.times, adaface.times) == (30, 31)
-    one = observing("adaface", 512**2, H100, 1).gpu_s[0]
+    fid, adaface, read = ClusterPlan(faces(), H100).scored
+    assert (fid.times, adaface.times, read.times) == (30, 31, 31)
+    one = observing("adaface", 512**2, H100).gpu_s[0]
     assert adaface.forecast.gpu_s[0] == pytest.approx(31 * one)
-    read = known_costs().files.read_png_ns * 512**2 / 1e9
-    assert adaface.forecast.cpu_s == pytest.approx(31 * read)
+    assert read.forecast.cpu_s == pytest.approx(31 * known_costs().files.read_png_ns * 512**2 / 1e9)
+
+
+def test_a_worker_that_scores_holds_all_metrics():
+    made = ClusterPlan(faces(metrics=("niqe", "fid")), H100)
+    alone = made.on(Cluster(H100, 1, 8, 100.0)).scoring
+    niqe, fid, read = (item.forecast for item in made.scored)
+    each = max(fid.gpu_s[0], (niqe.cpu_s + read.cpu_s) / 16)
+    assert alone.busy_s - alone.load_s == pytest.approx(450 * each)
+    assert alone.load_s == pytest.approx(forecast.load_s(made.storage()["weights_a_node"]))
 
 
 def test_transfer_and_storage_are_sums_that_can_be_checked_by_hand():
@@ -162,7 +170,7 @@ def test_transfer_and_storage_are_sums_that_can_be_checked_by_hand():
     png = 1.58 * 512**2
     found = made.transfer(3)
     assert found.inputs == found.results == pytest.approx(2 * 450 * png)
-    assert found.scored == pytest.approx((30 + 30 + 1) * 450 * png)
+    assert found.scored == pytest.approx((30 + 1) * 450 * png)
     assert found.weights == 3 * made.storage()["weights_a_node"] > 3 * 5e9
     assert made.storage()["observations"] == 450 * (30 * (2048 * 8 + 100) + 31 * (512 * 8 + 100))
 

@@ -638,7 +638,7 @@ def test_submitted_code_runs_in_a_sandbox_into_an_entry(ntire, tmp_path, monkeyp
         def advanced(self, image, done, of):
             heard.append((image, done, of))
 
-    monkeypatch.setattr("ntire.commands.restoring.watch_pictures", lambda *given: Listening())
+    monkeypatch.setattr("ntire.commands.running.watch_pictures", lambda *given: Listening())
     assert ntire("run", *words, "--device", "cpu").code == 0
     assert heard[0] == ("blocks", 1, 4)
     for path in (EXAMPLE / "median" / "images").iterdir():

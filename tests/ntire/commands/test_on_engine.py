@@ -1,0 +1,183 @@
+"""`ntire run --engine local`: the folders are those of single runs, whatever happens to the processes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ntire import UserError
+from ntire.commands import on_engine
+from ntire.commands.restoring import run
+from ntire.commands.running import run_all
+from ntire.entry.journal import Journal, read_header
+from ntire.entry.manifest import open_submission
+from ntire.runner.engines import engine as engine_module
+from ntire.runner.shards import SHARDS, published
+from ntire.sandbox.child import why_not
+from tests.made import scene, write_png
+
+MEASURED = ("seconds", "peak_memory_mb", "check")
+
+
+@pytest.fixture
+def many(tmp_path):
+    for number in range(9):
+        write_png(tmp_path / "many" / f"{number}.png", scene(seed=number))
+    return tmp_path / "many"
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(on_engine, "SHARDS_EACH", 2)
+
+
+def content(out):
+    """Every file of an entry; of the journal all but measurements."""
+    files = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    lines = [json.loads(line) for line in files.pop("journal.jsonl").splitlines()]
+    return files, [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]
+
+
+def on_processes(teams, inputs, out, workers=1, **how):
+    return run_all(teams, "srgb", inputs, out, "local", workers=workers, device="cpu", **how)
+
+
+def calls(folder):
+    file = folder / "calls.txt"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_several_teams_at_once_make_the_folders_of_single_runs(plugin, many, tmp_path):
+    folder = plugin()
+    heard = []
+    summaries = on_processes([folder, "MiAlgo"], many, tmp_path / "at once", workers=2, say=heard.append)
+    for team, summary in zip([folder, "MiAlgo"], summaries, strict=True):
+        alone = run(team, "srgb", many, tmp_path / "alone" / summary.out.name, device="cpu")
+        assert content(summary.out) == content(alone.out)
+        assert (summary.computed, len(summary.results), summary.failed) == (9, 9, [])
+    assert [one.out.name for one in summaries] == ["plus-srgb", "MiAlgo-srgb"]
+    assert "2 worker(s)" in heard[-1]
+    assert run(folder, "srgb", many, summaries[0].out, device="cpu").computed == 0
+
+
+def test_what_is_finished_is_not_made_again(plugin, many, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    run(folder, "srgb", many / "3.png", out, device="cpu")
+    assert on_processes([folder], many, out)[0].computed == 8
+    assert on_processes([folder], many, out)[0].computed == 0
+    write_png(many / "5.png", scene(seed=77))
+    (out / "images" / "6.png").unlink()
+    assert on_processes([folder], many, out)[0].computed == 2
+    assert calls(folder) == 11
+
+
+def test_a_picture_that_kills_its_worker_fails_alone(plugin, many, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_module, "TRIES", 1)
+    folder, out = (
+        plugin("if 0.4 < lq.mean() < 0.5: __import__('os').kill(__import__('os').getpid(), 9)"),
+        tmp_path / "out",
+    )
+    write_png(many / "4.png", scene(seed=4) * 0 + 115)
+    for number in (0, 1, 2, 3):
+        write_png(many / f"{number}.png", scene(seed=number) // 4)
+        (many / f"{number + 5}.png").unlink()
+    [summary] = on_processes([folder], many, out)
+    assert [one.image for one in summary.failed] == ["4"]
+    assert "1 workers were lost at it" in summary.failed[0].problem
+    log = next((out / SHARDS).glob("*.log"))
+    assert str(log) in summary.failed[0].problem
+    assert "killed by SIGKILL" in log.read_text()
+    (folder / "method.py").write_text((folder / "method.py").read_text().replace("if 0.4", "if 2.4"))
+    with pytest.raises(UserError, match="code: "):
+        on_processes([folder], many, out)
+
+
+def test_a_driver_that_is_killed_goes_on_with_what_is_finished(plugin, many, tmp_path):
+    folder, out = plugin("__import__('time').sleep(0.2)"), tmp_path / "out"
+    words = [
+        "run",
+        "--team",
+        folder,
+        "--track",
+        "srgb",
+        many,
+        "-o",
+        out,
+        "--engine",
+        "local",
+        "--workers",
+        1,
+        "--device",
+        "cpu",
+    ]
+    code = "from ntire.cli import main; from ntire.commands import on_engine; on_engine.SHARD_SECONDS = 0.3; main()"
+    driver = subprocess.Popen([sys.executable, "-c", code, *map(str, words)], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while len(published(out)) < 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    finished = {line.name for line in published(out)}
+    assert finished
+    time.sleep(0.3)  # the worker ends with its driver
+    before = calls(folder)
+    [summary] = on_processes([folder], many, out)
+    assert len(summary.results) == 9
+    assert summary.failed == []
+    assert summary.computed < 9
+    assert calls(folder) - before == summary.computed
+    assert not (out / SHARDS).exists()
+
+
+def test_a_folder_that_another_run_writes_to_is_left_alone(plugin, many, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    run(folder, "srgb", many / "3.png", out, device="cpu")
+    header = read_header(out / "journal.jsonl")
+    header.pop("format")
+    with Journal(out / "journal.jsonl", header), pytest.raises(UserError, match="another run is writing here"):
+        on_processes([folder], many, out)
+
+
+def test_a_stranger_s_code_stays_in_the_sandbox_on_a_worker(plugin, many, tmp_path, monkeypatch):
+    if why_not("bubblewrap"):
+        pytest.skip(f"no sandbox here: {why_not('bubblewrap')}")
+    monkeypatch.delenv("NTIRE_TRUST")
+    # It may not write where its counter of calls lies.
+    folder = plugin("return lq + 0.05")
+    for name in "12345678":
+        (many / f"{name}.png").unlink()
+    [summary] = on_processes([folder], many, tmp_path / "out")
+    assert summary.failed == []
+    assert "bubblewrap" in open_submission(summary.out).manifest.environment["sandbox"]
+    assert calls(folder) == 0
+
+
+def test_missing_inputs_of_one_picture_are_its_own_problem(plugin, many, tmp_path):
+    (many / "2.png").write_bytes(b"no picture")
+    [summary] = on_processes([plugin()], many, tmp_path / "out")
+    assert [(one.image, one.status) for one in summary.failed] == [("2", "unreadable")]
+    assert str(many / "2.png") in summary.failed[0].problem
+
+
+def test_options_that_make_no_sense_together_are_refused(ntire, plugin, many, tmp_path):
+    words = ("run", "--team", "MiAlgo", "--track", "srgb", many, "-o", tmp_path / "out")
+    for more, told in (
+        (("--engine", "local", "--shard", "1/2"), "--shard and --engine exclude each other"),
+        (("--team", "Copy", "--weights", "x"), "--weights: for one method"),
+        (("--engine", "local", "--device", "cuda:1"), "workers take every GPU"),
+    ):
+        refused = ntire(*words, *more)
+        assert refused.code == 2
+        assert told in " ".join(refused.err.split())
+
+
+def test_several_teams_without_an_engine_run_one_after_the_other(ntire, many, tmp_path):
+    for name in "2345678":
+        (many / f"{name}.png").unlink()
+    ran = ntire("run", "--team", "Copy", "--team", "MiAlgo", "--track", "srgb", many, "-o", tmp_path / "both", "--json")
+    assert ran.code == 0
+    assert [len(one["images"]) for one in ran.json()] == [2, 2]
+    assert sorted(one.name for one in (tmp_path / "both").iterdir()) == ["Copy-srgb", "MiAlgo-srgb"]

@@ -1,0 +1,41 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ntire.entry.verdict import standing_of
+from ntire.sandbox.child import why_not
+
+EXAMPLE = Path(__file__).parents[3] / "submissions" / "example"
+pytestmark = pytest.mark.skipif(bool(why_not("bubblewrap")), reason=f"no sandbox here: {why_not('bubblewrap')}")
+
+
+def test_entries_are_verified_side_by_side_and_verdicts_are_signed_here(ntire, tmp_path):
+    honest, other = tmp_path / "uploads" / "median", tmp_path / "uploads" / "other"
+    shutil.copytree(EXAMPLE / "median", honest)
+    shutil.copytree(EXAMPLE / "median", other)
+    (first,) = sorted((other / "images").rglob("*.png"))[:1]
+    shutil.copy(sorted((EXAMPLE / "lq").rglob("*.png"))[-1], first)
+    archive = shutil.make_archive(str(tmp_path / "uploads" / "packed"), "zip", other)
+    (tmp_path / "key").write_bytes(os.urandom(32))
+    ran = ntire(
+        "verify", honest, archive, "--lq", EXAMPLE / "lq", "--no-measure", "--seed", "1", "--key", tmp_path / "key", "-o",
+        tmp_path / "out", "--engine", "local", "--workers", 2, "--device", "cpu", "--json",
+    )  # fmt: skip
+    # Without the truth nobody can say whether a picture that differs costs any score.
+    assert ran.code == 3
+    assert [one["verdict"] for one in ran.json()] == ["pass", "undecided"]
+    for name, root in (("median", honest), ("packed", other)):
+        file = tmp_path / "out" / name / "verification.json"
+        assert "signature" in json.loads(file.read_text())
+        assert standing_of(file, root, (tmp_path / "key").read_bytes()).words
+    assert list((tmp_path / "out" / "packed" / "verification").glob("*.png"))
+    assert "median: pass" in ran.err
+    assert "sandbox bubblewrap" in ran.err
+
+
+def test_an_engine_takes_no_single_gpu(ntire):
+    ran = ntire("verify", EXAMPLE / "median", "--engine", "local", "--device", "cuda:1")
+    assert (ran.code, "--device cuda:1: with --engine" in ran.err) == (2, True)
