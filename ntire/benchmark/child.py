@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import new_class
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ntire import UserError, __version__
+from ntire.benchmark.throughput import measured
 from ntire.environment import choose_device, environment
 from ntire.files import sha256_of
 from ntire.method import Method, catalogue
@@ -93,6 +94,10 @@ class Timed:
             "height": height // self.method.scale,
             "width": width // self.method.scale,
         }
+
+    def throughput(self, paths: list[str], count: int, folder: str) -> dict[str, Any]:
+        """A run over pictures, as `ntire run` makes it; see `ntire.benchmark.throughput`."""
+        return asdict(measured(self.prepared, self.device, [Path(path) for path in paths], count, Path(folder)))
 
     def peaks(self) -> dict[str, float | None]:
         """Peak MB (2^20 bytes) since the last call, and begin again."""
@@ -193,6 +198,8 @@ def main() -> None:
             if request["do"] == "restore":
                 times = timed.restore(Path(request["path"]), request["fingerprint"])
                 answer(times, pixel_bytes(timed.pixels) if request.get("pixels") and timed.pixels is not None else b"")
+            elif request["do"] == "throughput":
+                answer(timed.throughput(request["paths"], request["count"], request["folder"]))
             elif request["do"] == "hash" and timed.pixels is not None:
                 answer({"sha256": pixels_sha256(timed.pixels)})
             else:

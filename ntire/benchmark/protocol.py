@@ -6,6 +6,7 @@ two sides take turns (A B B A), so that drift falls on both. What is made while 
 """
 
 import json
+import math
 import os
 import random
 import select
@@ -29,6 +30,7 @@ from ntire.benchmark import nvidia_smi as nvidia
 from ntire.benchmark.challenge_timing import ChallengeTimes, time_as_challenge
 from ntire.benchmark.child import Setup, pixels_sha256
 from ntire.benchmark.statistics import FULL, Protocol, Ratio, Times
+from ntire.benchmark.throughput import Throughput
 from ntire.files import sha256_of, write_atomically
 from ntire.picture import raw
 from ntire.picture.image import encode_png, read_header, read_pixels
@@ -39,6 +41,8 @@ CLOCKS_MAY_DIFFER = 0.05
 """Share by which the child's own time may be off ours, beside 2 ms for handing over."""
 LOAD_TIMEOUT = 1800.0
 """Seconds; large models come from slow disks."""
+PIPELINE_SECONDS, PIPELINE_PICTURES = 10.0, (8, 200)
+"""How long a run from files to files is to take, and the fewest and most pictures of it."""
 CLOCK_MAY_DRIFT = 0.03
 """Share of the GPU's clock."""
 
@@ -100,6 +104,8 @@ class BenchReport:
     warnings: tuple[str, ...]
     challenge: ChallengeTimes | None = None
     """The method as efficiency challenges time it, if that was asked for."""
+    throughput: Throughput | None = None
+    """Of a run over the pictures; None in a sandbox."""
 
     def as_json(self) -> dict[str, Any]:
         """All figures."""
@@ -114,6 +120,7 @@ class BenchReport:
             "protocol": {
                 **asdict(self.protocol), "seed": self.seed, "passes_made": self.passes, "seconds_made": self.seconds,
             },
+            "throughput": self.throughput.as_json() if self.throughput else None,
             "outputs_compared": self.compared,
             "commit": _commit(),
             "gpu": self.gpu,
@@ -174,9 +181,7 @@ def bench(
         try:
             for side in sides:
                 children.append((start or BenchChild)(side, timeout))
-            for child in children:
-                say(f"{child.side.name}: loaded in {child.side.load_s:.2f} s; warming up")
-                child.warm_up(made, protocol)
+            _warm_up(children, made, protocol, say)
             passes = _Passes(pictures, children, random.Random(seed))
             while protocol.more(passes.made, passes.seconds, len(passes.wall) if against else None):
                 passes.make_one()
@@ -184,6 +189,7 @@ def bench(
                 say(f"pass {passes.made}: {passes.seconds:.1f} s")
             for child in children:
                 child.note_peaks("timed")
+            throughput = children[0].throughput(pictures, protocol, folder / "run")
         finally:
             for child in children:
                 child.end()
@@ -202,7 +208,16 @@ def bench(
         problems=tuple(problems),
         warnings=(*warnings, *_warnings(states)),
         challenge=challenge,
+        throughput=throughput,
     )
+
+
+def _warm_up(
+    children: "Sequence[BenchChild]", made: Sequence[Picture], protocol: Protocol, say: Callable[[str], None]
+) -> None:
+    for child in children:
+        say(f"{child.side.name}: loaded in {child.side.load_s:.2f} s; warming up")
+        child.warm_up(made, protocol)
 
 
 class _Passes:
@@ -312,6 +327,15 @@ class BenchChild:
         """Milliseconds of the networks alone in one call, by the child's clock; None where they are not run apart."""
         found: float | None = self._restore(picture)[2]["forward_ms"]
         return found
+
+    def throughput(self, pictures: Sequence[Picture], protocol: Protocol, folder: Path) -> Throughput | None:
+        """A run over the pictures, again and again for about PIPELINE_SECONDS."""
+        each = Times.of(self.side.walls).median_ms / 1e3
+        fewest, most = PIPELINE_PICTURES
+        count = 4 if protocol.quick else min(max(math.ceil(PIPELINE_SECONDS / each), fewest), most)
+        paths = [str(picture.path) for picture in pictures]
+        request = {"do": "throughput", "paths": paths, "count": count, "folder": str(folder)}
+        return Throughput(**self.ask(request, "a run over all pictures", self.timeout * count))
 
     def made(self, picture: Picture) -> str:
         """`pixels_sha256` of what the last call made."""

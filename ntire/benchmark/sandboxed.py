@@ -5,7 +5,7 @@ in its networks, memory on a GPU) is held against a form and shown as what the c
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from ntire import UserError
 from ntire.benchmark.child import Setup
 from ntire.benchmark.cost import Figures, Size
 from ntire.benchmark.protocol import BenchChild, Picture, Side, size_of_input
+from ntire.benchmark.statistics import Protocol
+from ntire.benchmark.throughput import Throughput
 from ntire.environment import environment
 from ntire.files import sha256_of
 from ntire.picture.raw import facts_text
@@ -125,6 +127,10 @@ class SandboxedChild(BenchChild):
         answer = self._child.ask(request, timeout or self.timeout)
         _refuse(answer, f"{self.side.name}: {about}", self._child)
         return dict(answer.fields)
+
+    def throughput(self, pictures: Sequence[Picture], protocol: Protocol, folder: Path) -> Throughput | None:
+        """None: files are handed over one by one."""
+        return None
 
     def call(self, picture: Picture) -> float:
         """Milliseconds of one call, by our clock."""

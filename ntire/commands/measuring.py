@@ -22,6 +22,7 @@ from ntire.commands.options import (
     CompileNetworks,
     CudaGraphs,
     Device,
+    MaxMemory,
     PrecisionName,
     Variant,
     app,
@@ -164,6 +165,8 @@ def _what_to_time(
         return job.track, job.inputs
     if options.run.weights is not None:
         raise UserError(f"{team} is a folder, and in a sandbox its weights lie in weights/ beside method.py. {TRUST}")
+    if options.run.max_memory_gb is not None:
+        raise UserError(f"{team} is a folder, and in a sandbox its code goes without --max-memory. {TRUST}")
     track = load_track(track_name)
     track, inputs, _ = inputs_of_track(track, given, track.inputs, limit, say)
     return track, inputs
@@ -204,7 +207,7 @@ def _setup(team: str, track: Track, variant: str | None, options: BenchOptions, 
     own["weights"] = str(run.weights) if weights and run.weights else None
     if weights:
         # The baseline stays what it is.
-        own |= {name: getattr(run, name) for name in ("channels_last", "compiled", "cuda_graphs")}
+        own |= {name: getattr(run, name) for name in ("channels_last", "compiled", "cuda_graphs", "max_memory_gb")}
     return Setup(team, track.inputs, variant, own, options.threads)
 
 
@@ -243,6 +246,9 @@ def _run_apart(
         "--bits",
         str(run.bits),
     ]
+    if not is_foreign(team, options.trust):
+        words += [f"--{word}" for word in run.inexact if word in ("channels-last", "compile", "cuda-graphs")]
+        words += ["--max-memory", str(run.max_memory_gb)] if run.max_memory_gb is not None else []
     words += ["--variant", variant] if variant else []
     words += ["--weights", str(run.weights)] if run.weights else []
     words += ["--limit", str(limit)] if limit else []
@@ -329,6 +335,7 @@ def bench(
     channels_last: ChannelsLast = False,
     compiled: CompileNetworks = False,
     cuda_graphs: CudaGraphs = False,
+    max_memory: MaxMemory = None,
     weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for the method and for the baseline.")] = 1,
     protocol: Annotated[
@@ -373,7 +380,7 @@ def bench(
 
     options = BenchOptions(
         Options(
-            choose_device(device), precision, parsed_tile(tile), weights=weights,
+            choose_device(device), precision, parsed_tile(tile), weights=weights, max_memory_gb=max_memory,
             channels_last=channels_last, compiled=compiled, cuda_graphs=cuda_graphs,
         ),
         threads, against, entry, QUICK if quick else FULL, protocol == "esr", seed, timeout, trust,

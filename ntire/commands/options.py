@@ -161,6 +161,12 @@ Workers = Annotated[
 Memory = Annotated[float, typer.Option(min=0.25, help="Memory limit for submitted code, in GiB.")]
 
 
+MaxMemory = Annotated[
+    float | None,
+    typer.Option(min=0.001, help="Limit for weights on the GPU, in GB; parts of a method are moved there in turn."),
+]
+
+
 TimeLimit = Annotated[float, typer.Option(min=1, help="Time limit for submitted code, in seconds per image.")]
 
 

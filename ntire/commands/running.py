@@ -18,6 +18,7 @@ from ntire.commands.options import (
     CompileNetworks,
     CudaGraphs,
     EngineOption,
+    MaxMemory,
     PrecisionName,
     Teams,
     TrackName,
@@ -181,10 +182,7 @@ def run_command(
     whole: Annotated[
         bool, typer.Option("--whole", help="Find the faces in whole pictures, restore each, and paste it back.")
     ] = False,
-    max_memory: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="Limit for weights on the GPU, in GB; parts of a method are moved there in turn."),
-    ] = None,
+    max_memory: MaxMemory = None,
     trust: Trust = False,
     sandbox: Annotated[
         bool,

@@ -303,6 +303,8 @@ def print_bench(report: "BenchReport") -> None:
                 f"{ratio.p95:.3f}, {ratio.pairs} pairs",
                 markup=False,
             )
+    if report.throughput:
+        out.print(report.throughput.in_words(), markup=False)
     facts = report.side.facts
     out.print(
         f"{facts['device']}, {facts['processor']}, torch {facts['torch']}, {facts['threads']} thread(s), {facts['precision']}; "

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ntire import UserError
@@ -16,7 +17,7 @@ from ntire.teams.parts.attention import ChannelAttention
 from ntire.teams.parts.clip_text import TOKENS
 from ntire.teams.parts.tag_prompts import TagPrompts, tag_prompts
 from ntire.teams.parts.tagger import Tagger
-from ntire.teams.parts.wavelet import haar, inverse_haar
+from ntire.teams.parts.wavelet import HaarDown, HaarUp, fold_haar, haar, inverse_haar
 from ntire.teams.parts.x_restormer import WINDOW, OverlappingAttention, x_restormer
 from ntire.teams.raw.polyu_aisp import PolyuAisp
 from ntire.teams.raw.xianggkl import STEPS, LatentScore, Xianggkl, signal_share
@@ -64,6 +65,19 @@ def test_the_haar_wavelet_keeps_energy_and_comes_back():
     assert torch.allclose(inverse_haar(haar(x)), x, atol=1e-6)
     assert float(haar(x).square().sum()) == pytest.approx(float(x.square().sum()), rel=1e-5)
     assert torch.allclose(haar(torch.ones(1, 1, 2, 2)).flatten(), torch.tensor([2.0, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_a_haar_step_folded_into_its_convolution_gives_what_it_gave(side: int):
+    torch.manual_seed(0)
+    steps = nn.Sequential(HaarDown(3, 5, side), HaarUp(5, 2, side))
+    x = torch.randn(1, 3, 12, 20)
+    expected = steps(x)
+    parameters = sum(one.numel() for one in steps.parameters())
+    fold_haar(steps)
+    assert not any(isinstance(one, HaarDown | HaarUp) for one in steps.modules())
+    assert sum(one.numel() for one in steps.parameters()) == parameters
+    assert torch.allclose(steps(x), expected, atol=1e-6)
 
 
 def test_span_deployed_gives_what_it_gave_in_training():

@@ -44,7 +44,7 @@ def test_warm_up_comes_first_at_every_size_on_other_pictures_and_every_pass_in_a
     folder = plugin(RECORDED)
     report = bench(setup(folder), None, timed_pictures, {}, replace(SHORT, passes=3), seed=1)
     seen = (folder / "seen.txt").read_text().splitlines()
-    assert len(seen) == 5 + 3 * 4
+    assert len(seen) == 5 + 3 * 4 + 4  # the last four in a run from files to files
     warm, timed = seen[:5], [seen[start : start + 4] for start in (5, 9, 13)]
     assert Counter(line.split(") ")[0] for line in warm) == {"(1, 3, 40, 48": 3, "(1, 3, 20, 60": 2}
     # Turned by half a turn: the same values, another picture, whose sum says nothing; so compare the files below.
@@ -58,6 +58,11 @@ def test_warm_up_comes_first_at_every_size_on_other_pictures_and_every_pass_in_a
     times = report.as_json()
     assert times["end_to_end"]["median_ms"] > times["forward"]["median_ms"] > 0
     assert 0 < times["first_call_ms"] < times["load_s"] * 1e3
+    pipeline = times["throughput"]
+    assert pipeline["pictures"] >= 4
+    assert pipeline["pictures_per_s"] == pytest.approx(pipeline["pictures"] / pipeline["seconds"])
+    lower = min(1 / pipeline["device_s"], pipeline["cores"] / pipeline["cpu_s"])
+    assert pipeline["of_ceiling"] == pytest.approx(pipeline["pictures_per_s"] / lower)
     assert {"load", "warm-up", "timed"} == times["memory_mb"].keys()
     assert all(phase["host_mb"] > 50 for phase in times["memory_mb"].values())
     assert times["environment"]["threads"] == 1
@@ -104,7 +109,7 @@ def test_two_methods_take_turns_and_the_slower_one_is_seen_to_be(plugin, timed_p
         replace(SHORT, warm_calls_in_all=1, warm_calls=1, pairs=5),
     )
     turns = slow.parent.joinpath("turns.txt").read_text()
-    assert turns[2:] == "ABBAABBAAB", "after one warm-up each"
+    assert turns[2:] == "ABBAABBAAB" + "AAAA", "after one warm-up each, and before a run from files to files"
     assert report.cpu_ratio.pairs == report.wall_ratio.pairs == 5
     assert report.cpu_ratio.p5 > 1
     assert report.as_json()["against"]["method"] == "quick"
