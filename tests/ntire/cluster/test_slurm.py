@@ -117,12 +117,19 @@ def test_what_is_cancelled_does_not_come_again(slurm, work):
 
 
 @whole
-def test_ray_inside_a_job_makes_the_bytes_of_one_run_and_leaves_nothing(slurm, work):
+def test_ray_inside_a_job_that_is_requeued_makes_the_bytes_of_one_run_and_leaves_nothing(slurm, work):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'ntire[ray]'")
     words = ["run", "--team", "./slow", "--track", "srgb", "in", "-o", "out", "--device", "cpu"]
     small = ["--ntasks=2", "--gpus-per-task=1", "--cpus-per-task=1", "--mem-per-cpu=1G"]
     job = slurm.run("sbatch", "--parsable", *small, "ray.sbatch", *words, cwd=work)
+    log = work / f"ntire-{job}.log"
+    slurm.wait(lambda: log.exists() and " done " in log.read_text(), "a shard is finished")
+    slurm.run("scancel", "--batch", "--signal=USR1", job)  # as 120 s before the time limit
     slurm.wait(lambda: finished(slurm, job), "the job ends")
     assert slurm.states()[job] == "COMPLETED", slurm.logs() + "".join(file.read_text() for file in work.glob("*.log"))
+    said = log.read_text()
+    assert "stopped by SIGTERM. What is finished stays" in said
+    assert "put into the queue again" in said
+    assert " kept " in said, "the second attempt goes on where the first was"
     assert pictures_of(work / "out") == as_one_run(work)
     assert not list(Path("/tmp").glob(f"ntire-{job}-*"))
