@@ -236,12 +236,11 @@ def connect(address: str) -> bool:
     if ray.is_initialized():
         return False
     _refuse_silence(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
-    how: dict[str, Any] = {} if address == "local" else {"address": address}
-    if address == "local":
-        how = {"include_dashboard": False}
+    # Without an address Ray would take whatever cluster there is.
+    how: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
         with _own_signals():
-            ray.init(**how, log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(address, **how, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise _no_cluster(address, error) from None
     return True
