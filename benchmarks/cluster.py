@@ -45,7 +45,8 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("overhead", "scaling", "kills"))
-    parser.add_argument("--pictures", type=int, default=450, help=f"of {SIDE} x {SIDE}")
+    parser.add_argument("--pictures", type=int, default=450)
+    parser.add_argument("--side", type=int, default=SIDE, help="of the pictures, in pixels")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--seconds", type=float, default=1.0, help="that a task of scaling sleeps")
@@ -55,17 +56,17 @@ def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     with tempfile.TemporaryDirectory() as name:
         if options.what == "overhead":
-            overhead(Path(name), options.pictures, options.rounds)
+            overhead(Path(name), options.pictures, options.side, options.rounds)
         elif options.what == "scaling":
             scaling(options.slots, options.seconds)
         else:
-            kills(Path(name), options.pictures, options.kills)
+            kills(Path(name), options.pictures, options.side, options.kills)
 
 
-def overhead(folder: Path, count: int, rounds: int) -> None:
+def overhead(folder: Path, count: int, side: int, rounds: int) -> None:
     """CPU seconds of one picture and of all, each way; the difference is what more pictures cost."""
-    make_pictures(folder / "one", 1)
-    make_pictures(folder / "all", count)
+    make_pictures(folder / "one", 1, side)
+    make_pictures(folder / "all", count, side)
     found: dict[str, dict[str, list[float]]] = {way: {"one": [], "all": []} for way in WAYS}
     for number in range(rounds):
         for way in list(WAYS)[:: 1 if number % 2 == 0 else -1]:
@@ -103,9 +104,9 @@ def sleep(desk: Desk, seconds: float) -> None:
     time.sleep(seconds)
 
 
-def kills(folder: Path, count: int, times: int) -> None:
+def kills(folder: Path, count: int, side: int, times: int) -> None:
     """Workers of a run are killed one after the other; its images are those of a plain run."""
-    make_pictures(folder / "all", count)
+    make_pictures(folder / "all", count, side)
     cpu_seconds(command(folder / "all", folder / "plain", "plain"))
     for way in ("local", "ray"):
         run = subprocess.Popen(
@@ -217,13 +218,13 @@ def command(source: Path, out: Path, way: str) -> list[Any]:
     return ours + WAYS[way]
 
 
-def make_pictures(folder: Path, count: int) -> None:
+def make_pictures(folder: Path, count: int, side: int) -> None:
     """Noise, smoothed a little."""
     folder.mkdir()
     random_numbers = np.random.default_rng(0)
     for number in range(count):
-        small = random_numbers.integers(0, 256, (SIDE // 4, SIDE // 4, 3), dtype=np.uint8)
-        Image.fromarray(small).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(folder / f"{number:04}.png")
+        small = random_numbers.integers(0, 256, (side // 4, side // 4, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{number:04}.png")
 
 
 def images(out: Path) -> dict[str, bytes]:
