@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ntire.teams.parts.wavelet import haar, inverse_haar
+from ntire.teams.parts.wavelet import OfBands, ToBands
 
 
 class WaveletUNet(nn.Module):
@@ -18,23 +18,23 @@ class WaveletUNet(nn.Module):
         super().__init__()
         self.head = nn.Conv2d(inputs, width, 3, padding=1)
         self.encoder1 = group(width)
-        self.down1 = nn.Conv2d(4 * width, 2 * width, 1)
+        self.down1 = OfBands(4 * width, 2 * width, 1)
         self.encoder2 = group(2 * width)
-        self.down2 = nn.Conv2d(8 * width, 4 * width, 1)
+        self.down2 = OfBands(8 * width, 4 * width, 1)
         self.encoder3 = group(4 * width)
         self.bottleneck = group(4 * width)
-        self.up2 = nn.Conv2d(4 * width, 8 * width, 1)
+        self.up2 = ToBands(4 * width, 8 * width, 1)
         self.fuse2 = nn.Conv2d(4 * width, 2 * width, 1)
         self.decoder2 = group(2 * width)
-        self.up1 = nn.Conv2d(2 * width, 4 * width, 1)
+        self.up1 = ToBands(2 * width, 4 * width, 1)
         self.fuse1 = nn.Conv2d(2 * width, width, 1)
         self.decoder1 = group(width)
         self.tail = nn.Conv2d(width, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         level1 = self.encoder1(self.head(x))
-        level2 = self.encoder2(self.down1(haar(level1)))
-        level3 = self.bottleneck(self.encoder3(self.down2(haar(level2))))
-        level2 = self.decoder2(self.fuse2(torch.cat([inverse_haar(self.up2(level3)), level2], dim=1)))
-        level1 = self.decoder1(self.fuse1(torch.cat([inverse_haar(self.up1(level2)), level1], dim=1)))
+        level2 = self.encoder2(self.down1(level1))
+        level3 = self.bottleneck(self.encoder3(self.down2(level2)))
+        level2 = self.decoder2(self.fuse2(torch.cat([self.up2(level3), level2], dim=1)))
+        level1 = self.decoder1(self.fuse1(torch.cat([self.up1(level2), level1], dim=1)))
         return self.tail(level1)

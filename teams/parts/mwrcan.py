@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ntire.teams.parts.attention import RCAGroup
-from ntire.teams.parts.wavelet import haar, inverse_haar
+from ntire.teams.parts.wavelet import OfBands, haar, inverse_haar
 
 
 class Mwrcan(nn.Module):
@@ -24,9 +24,9 @@ class Mwrcan(nn.Module):
 
         self.down1 = nn.Sequential(nn.Conv2d(12, upper, 3, padding=1), nn.PReLU())
         self.encoder1 = group(upper)
-        self.down2 = nn.Sequential(nn.Conv2d(4 * upper, middle, 3, padding=1), nn.PReLU())
+        self.down2 = nn.Sequential(OfBands(4 * upper, middle, 3, padding=1), nn.PReLU())
         self.encoder2 = group(middle)
-        self.down3 = nn.Sequential(nn.Conv2d(4 * middle, lower, 3, padding=1), nn.PReLU())
+        self.down3 = nn.Sequential(OfBands(4 * middle, lower, 3, padding=1), nn.PReLU())
         self.middle = group(lower)
         self.up3 = nn.Sequential(nn.Conv2d(lower, 4 * middle, 3, padding=1), nn.PReLU())
         self.decoder2 = group(middle)
@@ -44,8 +44,8 @@ class Mwrcan(nn.Module):
     def forward(self, lq: Tensor) -> Tensor:
         bands = haar(lq)
         level1 = self.encoder1(self.down1(bands))
-        level2 = self.encoder2(self.down2(haar(level1)))
-        level3 = self.middle(self.down3(haar(level2)))
+        level2 = self.encoder2(self.down2(level1))
+        level3 = self.middle(self.down3(level2))
         level2 = self.decoder2(level2 + inverse_haar(self.up3(level3)))
         level1 = self.decoder1(level1 + inverse_haar(self.up2(level2)))
         restored: Tensor = self.tail(inverse_haar(bands + self.up1(level1)))

@@ -13,6 +13,7 @@ from ntire.picture.degradations import LAMPS, NIGHT, RawDegradation
 from ntire.picture.raw import pack
 from ntire.teams.parts.attention import RCAB, ResGFM
 from ntire.teams.parts.hybrid import WaveletUNet
+from ntire.teams.parts.wavelet import fold_wavelets
 from ntire.training import STEADIED, Loss, Part, Recipe, Stage
 
 LOSSES: dict[Loss, float] = {"l1": 1.0, "ssim": 0.1, "lpips": 0.1, "dists": 0.1}
@@ -104,3 +105,6 @@ class NjustKmg(Method):
 
     def forward(self, lq: Tensor) -> Tensor:
         return self.shuffle(self.net(pack(lq.clamp(0, 1).pow(1 / 2.2))))
+
+    def deploy(self) -> None:
+        fold_wavelets(self)

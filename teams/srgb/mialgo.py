@@ -14,7 +14,7 @@ from ntire.method import Cost, Method
 from ntire.method.weights_files import Weights
 from ntire.picture.degradations import RenderedDegradation, SrgbDegradation
 from ntire.teams.parts.residual import ResBlock
-from ntire.teams.parts.wavelet import haar, inverse_haar
+from ntire.teams.parts.wavelet import OfBands, ToBands, fold_wavelets
 from ntire.training import STEADIED, Constant, Loss, Part, Recipe, Stage
 
 TEXTURE: dict[Loss, float] = {"l2": 1.0, "perceptual": 0.1, "gan": 0.01}
@@ -91,20 +91,23 @@ class MiAlgo(Method):
         super().__init__()
         self.head = nn.Conv2d(3, width, 3, padding=1)
         self.encoder1 = ResBlock(width)
-        self.down1 = nn.Conv2d(4 * width, 2 * width, 3, padding=1)
+        self.down1 = OfBands(4 * width, 2 * width, 3, padding=1)
         self.encoder2 = ResBlock(2 * width)
-        self.down2 = nn.Conv2d(8 * width, 4 * width, 3, padding=1)
+        self.down2 = OfBands(8 * width, 4 * width, 3, padding=1)
         self.bottleneck = ResBlock(4 * width)
-        self.up2 = nn.Conv2d(4 * width, 8 * width, 3, padding=1)
+        self.up2 = ToBands(4 * width, 8 * width, 3, padding=1)
         self.decoder2 = ResBlock(2 * width)
-        self.up1 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
+        self.up1 = ToBands(2 * width, 4 * width, 3, padding=1)
         self.tail = nn.Conv2d(width, 3, 1)
 
     def forward(self, lq: Tensor) -> Tensor:
         level1 = self.encoder1(self.head(lq))
-        level2 = self.encoder2(self.down1(haar(level1)))
-        level3 = self.bottleneck(self.down2(haar(level2)))
-        level2 = self.decoder2(level2 + inverse_haar(self.up2(level3)))
-        level1 = level1 + inverse_haar(self.up1(level2))
+        level2 = self.encoder2(self.down1(level1))
+        level3 = self.bottleneck(self.down2(level2))
+        level2 = self.decoder2(level2 + self.up2(level3))
+        level1 = level1 + self.up1(level2)
         restored: Tensor = lq + self.tail(level1)
         return restored
+
+    def deploy(self) -> None:
+        fold_wavelets(self)

@@ -13,6 +13,7 @@ from ntire.method import MIRRORED, Method
 from ntire.method.weights_files import Weights
 from ntire.picture.degradations import SrgbDegradation
 from ntire.teams.parts.mwrcan import Mwrcan
+from ntire.teams.parts.wavelet import fold_wavelets
 from ntire.training import STEADIED, Recipe, Stage
 
 
@@ -51,3 +52,6 @@ class NjustKmg(Mwrcan, Method):
     def __init__(self, width: int = 16, blocks: int = 2) -> None:
         super().__init__((width, 2 * width, 2 * width), blocks)
         self.begin_as_identity()
+
+    def deploy(self) -> None:
+        fold_wavelets(self)

@@ -12,6 +12,7 @@ from ntire.method.weights_files import Weights
 from ntire.picture.degradations import SrgbDegradation
 from ntire.teams.parts.attention import RCAB, ResGFM
 from ntire.teams.parts.hybrid import WaveletUNet
+from ntire.teams.parts.wavelet import fold_wavelets
 from ntire.training import STEADIED, Part, Recipe, Stage, Steps
 
 BLUR_OR_FILTER = SrgbDegradation(
@@ -92,3 +93,6 @@ class WaveletFusionNet(Method):
     def forward(self, lq: Tensor) -> Tensor:
         restored: Tensor = lq + self.net(lq)
         return restored
+
+    def deploy(self) -> None:
+        fold_wavelets(self)

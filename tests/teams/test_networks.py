@@ -8,15 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ntire import UserError
+from ntire.method import catalogue
 from ntire.picture.raw import demosaic, srgb_encode
 from ntire.teams.parts.attention import ChannelAttention
 from ntire.teams.parts.clip_text import TOKENS
+from ntire.teams.parts.restormer import TransposedAttention, gram
 from ntire.teams.parts.tag_prompts import TagPrompts, tag_prompts
 from ntire.teams.parts.tagger import Tagger
-from ntire.teams.parts.wavelet import haar, inverse_haar
+from ntire.teams.parts.wavelet import OfBands, ToBands, fold_wavelets, haar, inverse_haar
 from ntire.teams.parts.x_restormer import WINDOW, OverlappingAttention, x_restormer
 from ntire.teams.raw.polyu_aisp import PolyuAisp
 from ntire.teams.raw.xianggkl import STEPS, LatentScore, Xianggkl, signal_share
@@ -235,3 +238,44 @@ def test_channel_attention_scales_each_channel_by_a_sigmoid_of_all_means():
     restored = attention(x)
     assert torch.allclose(restored[0, 0], x[0, 0] / (1 + math.exp(-2)))
     assert torch.allclose(restored[0, 1], x[0, 1] / 2)
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_wavelets_taken_into_their_convolutions_give_the_same(side):
+    for kind, given in ((OfBands(12, 5, side, padding=side // 2), 3), (ToBands(5, 12, side, padding=side // 2), 5)):
+        network, x = kind.double().requires_grad_(False), torch.rand(2, given, 8, 12, dtype=torch.float64)
+        expected = network(x)
+        fold_wavelets(nn.Sequential(network))
+        assert network.folded
+        assert torch.allclose(network(x), expected, atol=1e-12)
+        fold_wavelets(network)
+        assert torch.allclose(network(x), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["MiAlgo srgb", "NulltoZero srgb", "NJUST-KMG srgb", "NJUST-KMG raw"])
+def test_a_network_of_wavelets_gives_the_same_when_it_is_deployed(name):
+    kind = catalogue.find(*name.split())
+    torch.manual_seed(0)
+    method = kind(**kind.tiny).double().eval().requires_grad_(False)
+    lq = torch.rand(1, kind.lq_channels(), 4 * kind.stride, 3 * kind.stride, dtype=torch.float64)
+    expected = method(lq)
+    method.deploy()
+    assert any(getattr(part, "folded", False) for part in method.modules())
+    assert torch.allclose(method(lq), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("width", "heads"), [(12, 1), (12, 3)])
+def test_transposed_attention_as_it_runs_is_that_of_the_paper(width, heads, layout):
+    torch.manual_seed(0)
+    attention = TransposedAttention(width, heads).double().requires_grad_(False)
+    attention.temperature.mul_(3)
+    x = torch.rand(2, width, 6, 8, dtype=torch.float64).to(memory_format=layout)
+    printed, alone = attention.train()(x), attention.attend(x)
+    assert torch.allclose(attention.eval()(x), printed, atol=1e-12)
+    assert torch.allclose(attention.attend(x), alone, atol=1e-12)
+    assert attention(x).is_contiguous(memory_format=layout)
+    zeros = torch.zeros_like(x)
+    assert torch.equal(attention(zeros), zeros)
+    q, k = torch.rand(2, 1, heads, 5, 48, dtype=torch.float64)
+    assert torch.allclose(gram(q, k, 16), gram(q, k), atol=1e-12)
