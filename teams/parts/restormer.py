@@ -69,8 +69,10 @@ class TransposedAttention(nn.Module):
         return (attention @ torch.unflatten(v, 1, (self.heads, -1))).reshape(x.shape)
 
     def _as_printed(self, x: Tensor) -> bool:
-        """Whether rows are scaled first: to train as the authors do, and where float16 has no room for longer ones."""
-        return self.training or x.dtype == torch.float16
+        """Whether rows are scaled first: to train and to be counted as the authors have it, and where float16 has no room for
+        longer ones.
+        """
+        return self.training or x.is_meta or x.dtype == torch.float16
 
     def _map(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The map (B, heads, C / heads, C / heads) and the values (B, C, H W): rows are scaled after their product, which
