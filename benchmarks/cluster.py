@@ -84,9 +84,6 @@ def scaling(slots: Sequence[int], seconds: float) -> None:
     """Efficiency of eight tasks a slot, once the workers are there."""
     for engine in ("local", "ray"):
         for count in slots:
-            # Ray believes what it is told of processors, and a worker takes at least one.
-            if engine == "ray":
-                os.environ["RAY_OVERRIDE_RESOURCES"] = f'{{"CPU": {count}}}'
             with open_engine(engine, address="local", workers=count, device="cpu") as working:
                 warm = [Task(f"warm {number}", sleep, (0.5,)) for number in range(count)]
                 working.ready()

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +29,8 @@ from torch.nn import functional as F
 
 from ntire import UserError
 from ntire.method import Method, catalogue
+from ntire.method.state_dict import fill_from
+from ntire.method.weights_files import locate, verify
 from ntire.picture.image import encode_png, read_pixels
 from ntire.runner.prepare import Options, Prepared, prepare
 from ntire.runner.runner import Input, run
@@ -47,6 +50,7 @@ def main() -> None:
         names = [one for one in CONTENDERS if one not in options.without]
         found: dict[str, list[dict[str, Any]]] = {one: [] for one in names}
         for number in range(options.rounds):
+            # In the first round the whole images come first: the others are compared with them.
             for one in names if number % 2 == 0 else names[::-1]:
                 _say(f"round {number + 1}: {one}")
                 found[one].append(_in_a_process(one, folder, options))
@@ -120,6 +124,7 @@ def _monai(mode: str) -> Callable[[Network, Tensor, int], Tensor]:
 
 
 def _ntire(prepared: Prepared, files: Sequence[Path], out: Path, options: argparse.Namespace) -> None:
+    prepared = replace(prepared, options=replace(prepared.options, **NTIRE[options.contender]))
     done = run(prepared, [Input(file, file.stem) for file in files], out.parent, "demo-srgb")
     if done.failed:
         raise SystemExit(f"ntire: {done.failed[0].problem}")
@@ -127,12 +132,18 @@ def _ntire(prepared: Prepared, files: Sequence[Path], out: Path, options: argpar
         (out.parent / "images" / file.name).rename(out / file.name)
 
 
+NTIRE: dict[str, dict[str, Any]] = {"ntire": {}}
+"""Options of `ntire run` by contender."""
+PREPARED = ", prepared"
+"""Of contenders that get the network as ntire prepares it: layout, folded steps, memory that is kept."""
 CONTENDERS: dict[str, Callable[..., None]] = {
     "whole image": _serial(_whole),
     "padded tiles": _serial(_padded_tiles),
     "MONAI, constant": _serial(_monai("constant")),
     "MONAI, gaussian": _serial(_monai("gaussian")),
-    "ntire": _ntire,
+    f"whole image{PREPARED}": _serial(_whole),
+    f"padded tiles{PREPARED}": _serial(_padded_tiles),
+    **dict.fromkeys(NTIRE, _ntire),
 }
 
 
@@ -179,15 +190,24 @@ def _contend(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _prepared(options: argparse.Namespace) -> tuple[Prepared, str]:
-    kind = catalogue.find(options.team, "srgb", options.variant)
+    """The network with its weights: as ntire prepares it for itself, and otherwise as its module is written."""
+    kind, torch_options = catalogue.find(options.team, "srgb", options.variant), Options(options.device)
+    ours = options.contender in NTIRE or options.contender.endswith(PREPARED)
     try:
-        return prepare(kind, Options(options.device)), "its own"
-    except UserError:
+        if ours:
+            return prepare(kind, torch_options), "its own"
+        method, weights = kind().eval().requires_grad_(False), "its own"
+        for one in method.weights:
+            path, _ = locate(one, catalogue.folder_of(kind))
+            verify(one, path)
+            fill_from(method.get_submodule(one.into), one, path)
+    except (UserError, OSError):
         torch.manual_seed(0)
-        method = kind().eval().requires_grad_(False)
-        method.deploy()
+        method, weights = kind().eval().requires_grad_(False), "random"
+        if ours:
+            method.deploy()
         method.weights = ()  # type: ignore[misc]  # of this copy: none of its files is here
-        return Prepared(method.to(options.device), Options(options.device), None, ()), "random"
+    return Prepared(method.to(options.device), torch_options, None, ()), weights
 
 
 def _in_a_process(contender: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -211,10 +231,11 @@ def _in_a_process(contender: str, folder: Path, options: argparse.Namespace) -> 
 
 
 def _off(folder: Path, contender: str) -> dict[str, Any]:
-    """How far the files are off those of the whole image, in levels; the whole image is the first contender of all."""
+    """How far the files are off those of the whole image through the same network, in levels, where that ran before."""
     most, changed, values = 0, 0, 0
+    ours = contender in NTIRE or contender.endswith(PREPARED)
     for path in _pictures(folder / "out" / contender / "restored"):
-        reference = folder / "out" / "whole image" / "restored" / path.name
+        reference = folder / "out" / f"whole image{PREPARED if ours else ''}" / "restored" / path.name
         if reference.is_file():
             off = np.abs(read_pixels(path).astype(int) - read_pixels(reference).astype(int))
             most, changed, values = max(most, int(off.max())), changed + int((off > 0).sum()), values + off.size

@@ -73,11 +73,11 @@ def main() -> None:
         tables = place / "results"
         if not tables.is_dir():
             tables = make_results(given.photographs, place, given.entries, given.images)
-        begun, took = cpu_seconds_of(family(os.getpid())), time.perf_counter()
+        begun, own, took = cpu_seconds_of(family(os.getpid())), time.process_time(), time.perf_counter()
         page = report(tables, Path(scratch) / "report", full="none")
         took = time.perf_counter() - took
         # The processes that decode still wait for more.
-        spent, own = cpu_seconds_of(family(os.getpid())) - begun, time.process_time()
+        spent, own = cpu_seconds_of(family(os.getpid())) - begun, time.process_time() - own
         files = [path for path in page.parent.rglob("*") if path.is_file()]
         megabytes = sum(path.stat().st_size for path in files) / 1e6
     sys.stdout.write(

@@ -105,6 +105,6 @@ def test_a_method_is_its_facts_and_what_it_computes():
     """Another name on the contract is one that no submitted method can give to a part of its own."""
     offered = {name for name in {*vars(Method), *Method.__annotations__} if not name.startswith("_")}
     facts = {"team", "track", "variant", "cite", "code", "claimed", "weights", "tiling", "halo", "stride", "scale"}
-    facts |= {"border", "channels", "bf16_psnr_db", "caveats", "notice", "recipe", "settable", "tiny"}
+    facts |= {"border", "channels", "channels_last", "bf16_psnr_db", "caveats", "notice", "recipe", "settable", "tiny"}
     computes = {"forward", "as_claimed", "in_tiles", "read", "enhance", "restore", "read_weights", "require", "deploy"}
     assert offered - facts - computes == {"lq_channels", "device", "dtype", "tile"}

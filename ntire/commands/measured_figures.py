@@ -74,11 +74,9 @@ def given_to_code(folder: Path | None, track: Track) -> Path | None:
     """The inputs that code is run on: what an entry is compared with, with the noise that the track adds itself, and cut where
     it cuts them. Names are those in the folder.
     """
-    import shutil
-
     from ntire.commands.restoring import handed_to_code
     from ntire.environment import own_cache
-    from ntire.files import sha256_of
+    from ntire.files import sha256_of, write_atomically
     from ntire.runner.runner import find_inputs
 
     if folder is None or not (track.noise or track.noises or track.multiple > 1):
@@ -97,7 +95,7 @@ def given_to_code(folder: Path | None, track: Track) -> Path | None:
         place = root / f"{name}{path.suffix}"
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.exists():
-            shutil.copyfile(path, place)
+            write_atomically(place, path.read_bytes())
     return root
 
 

@@ -42,6 +42,7 @@ from ntire.runner.shards import (
     restore_shard,
     write_plan,
 )
+from ntire.sandbox.scratch import Terminated
 
 if TYPE_CHECKING:
     from ntire.commands.restoring import Watch
@@ -366,9 +367,12 @@ def _drive(engine: Engine, runs: Sequence[_Run]) -> None:
     try:
         for _ in engine.run(first, more):
             pass
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as stopped:
         done, of_all = sum(len(run.results) for run in runs), sum(len(run.job.inputs) for run in runs)
-        raise KeyboardInterrupt(f"What is finished stays: {done} of {of_all} image(s)") from None
+        there = f"What is finished stays: {done} of {of_all} image(s)"
+        raise (
+            Terminated(stopped.number, there) if isinstance(stopped, Terminated) else KeyboardInterrupt(there)
+        ) from None
     except OSError as error:
         raise UserError(
             f"{error.filename or runs[0].job.out}: cannot be written to: {error.strerror or error}. What is finished stays; "

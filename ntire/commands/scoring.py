@@ -236,11 +236,13 @@ class _Where:
     engine: Engine | None
 
     def scorer(self, track: Track, metrics: Sequence[str]) -> Scorer:
-        """By the identities of this machine or, with an engine, of its workers."""
+        """By the identities of this machine or, with a cluster, of its workers."""
         from ntire.review.score_on_engine import identities_of
+        from ntire.runner.engines.local import Local
         from ntire.scoring.score import Scorer
 
-        identities = identities_of(self.engine, metrics) if self.engine is not None else None
+        elsewhere = self.engine if not isinstance(self.engine, Local) else None
+        identities = identities_of(elsewhere, metrics) if elsewhere is not None else None
         return Scorer(track, metrics, self.device, self.cache, identities)
 
 

@@ -64,6 +64,9 @@ class Method(nn.Module):
     line along its borders."""
     channels: ClassVar[int | None] = None
     """What `forward` takes, if not the track's usual: 3 on the raw track for a network on the plainly rendered frame."""
+    channels_last: ClassVar[bool] = False
+    """Whether a CPU keeps the channels of a pixel together in memory: 0.6 to 0.8 of the time where convolutions are narrow,
+    with other last bits, the same for any tiling."""
     bf16_psnr_db: ClassVar[float] = 45.0
     """How near to float32 bfloat16 stays at least; less where a method multiplies rounding, as one-step diffusion does."""
     caveats: ClassVar[tuple[str, ...]] = ()

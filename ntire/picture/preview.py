@@ -28,7 +28,7 @@ def in_8_bits(pixels: Pixels) -> Preview:
 
 
 def shrunk(pixels: Pixels, side: int) -> Preview:
-    """At most `side` pixels a side, in 8 bits; each is the mean of those that it stands for. A small picture stays as it is."""
+    """At most `side` pixels a side, in 8 bits, each about the mean of those it stands for. A small picture stays as it is."""
     import cv2
 
     height, width = pixels.shape[:2]

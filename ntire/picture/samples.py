@@ -6,7 +6,7 @@
 No download, no random element: every machine with the same library versions makes the same files.
 """
 
-import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,15 +42,21 @@ def sample_set(folder: Path | None = None) -> Path:
     if (root / "complete").is_file():
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
-    made = root.with_name(f".{root.name}.{os.getpid()}.part")
+    # A name of its own: another machine may be making it at the same time, in the same folder.
+    made = root.with_name(f".{root.name}.{secrets.token_hex(8)}.part")
     for number, name in enumerate(PICTURES):
         picture = photograph(name)
         _write_raw(made / "raw", name, picture, ISOS[number], number)
         _write_srgb(made / "srgb", name, picture, SIGMAS[number], number)
     (made / "complete").write_text(f"ntire sample set, version {VERSION}\n")
-    if root.exists():
+    if root.exists() and not (root / "complete").is_file():
         shutil.rmtree(root)
-    made.replace(root)
+    try:
+        made.replace(root)
+    except OSError:
+        if not (root / "complete").is_file():
+            raise
+        shutil.rmtree(made)  # another one was faster, with the same pictures
     return root
 
 

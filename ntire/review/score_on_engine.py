@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 SECONDS, MOST_SECONDS = 120.0, 300.0
 """A task is made to last so long, and cut between the entries of one image if it would last longer than the second."""
+MOST_BYTES = 256 << 20
+"""Of a task's files, which may have to be sent; an image of all entries at least."""
 ROUNDS = 4
 """Tasks a worker at least, so that the last ones end together."""
 PROBED = 4
@@ -102,6 +104,11 @@ class ImageTodo:
     def files(self) -> dict[Path, str]:
         """All that is read for it, and the sha256 of each."""
         return {**self.references, **{one.path: one.sha256 for one in self.pictures.values()}}
+
+    @property
+    def size(self) -> int:
+        """Their bytes."""
+        return sum(path.stat().st_size for path in self.files)
 
 
 @dataclass(frozen=True)
@@ -178,9 +185,12 @@ class _Work:
         pieces = [piece for one in left for piece in _cut(one, MOST_SECONDS / rate)]
         share = rate * sum(one.cost for one in pieces) / (ROUNDS * max(len(self._engine.workers), 1))
         tasks: list[list[ImageTodo]] = [[]]
+        seconds, size = 0.0, 0
         for piece in pieces:
-            if tasks[-1] and rate * sum(one.cost for one in (*tasks[-1], piece)) > min(SECONDS, share):
+            seconds, size = seconds + rate * piece.cost, size + piece.size
+            if tasks[-1] and (seconds > min(SECONDS, share) or size > MOST_BYTES):
                 tasks.append([])
+                seconds, size = rate * piece.cost, piece.size
             tasks[-1].append(piece)
         return [self._task(one, rate * sum(piece.cost for piece in one)) for one in tasks]
 

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from ntire import UserError
 from ntire.entry.manifest import WeightsUsed
+from ntire.environment import keep_freed_memory
 from ntire.files import sha256_of
 from ntire.method import DTYPES, Method, Precision
 from ntire.method.catalogue import folder_of
@@ -129,6 +130,8 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
     not go under the limit on memory.
     """
     device = torch.device(options.devices[0])
+    if device.type == "cpu":
+        keep_freed_memory()
     if options.max_memory_gb is not None and (device.type == "cpu" or len(options.devices) > 1):
         raise UserError("--max-memory limits what is on one GPU: leave it out, or name one with --device.")
     if options.max_memory_gb is not None and options.fixed_shapes:
@@ -160,6 +163,9 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
             method.execution.device = device
     else:
         take_turns(method, device, options.precision, options.max_memory_gb)
+    if method.channels_last and device.type == "cpu":
+        method.to(memory_format=torch.channels_last)
+        method.execution.memory_format = torch.channels_last
     return ready
 
 

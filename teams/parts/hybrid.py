@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ntire.teams.parts.wavelet import OfBands, ToBands
+from ntire.teams.parts.wavelet import HaarDown, HaarUp
 
 
 class WaveletUNet(nn.Module):
@@ -18,15 +18,15 @@ class WaveletUNet(nn.Module):
         super().__init__()
         self.head = nn.Conv2d(inputs, width, 3, padding=1)
         self.encoder1 = group(width)
-        self.down1 = OfBands(4 * width, 2 * width, 1)
+        self.down1 = HaarDown(width, 2 * width, 1)
         self.encoder2 = group(2 * width)
-        self.down2 = OfBands(8 * width, 4 * width, 1)
+        self.down2 = HaarDown(2 * width, 4 * width, 1)
         self.encoder3 = group(4 * width)
         self.bottleneck = group(4 * width)
-        self.up2 = ToBands(4 * width, 8 * width, 1)
+        self.up2 = HaarUp(4 * width, 2 * width, 1)
         self.fuse2 = nn.Conv2d(4 * width, 2 * width, 1)
         self.decoder2 = group(2 * width)
-        self.up1 = ToBands(2 * width, 4 * width, 1)
+        self.up1 = HaarUp(2 * width, width, 1)
         self.fuse1 = nn.Conv2d(2 * width, width, 1)
         self.decoder1 = group(width)
         self.tail = nn.Conv2d(width, outputs, 3, padding=1)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ntire.teams.parts.attention import RCAGroup
-from ntire.teams.parts.wavelet import OfBands, haar, inverse_haar
+from ntire.teams.parts.wavelet import HaarDown, haar, inverse_haar
 
 
 class Mwrcan(nn.Module):
@@ -24,9 +24,9 @@ class Mwrcan(nn.Module):
 
         self.down1 = nn.Sequential(nn.Conv2d(12, upper, 3, padding=1), nn.PReLU())
         self.encoder1 = group(upper)
-        self.down2 = nn.Sequential(OfBands(4 * upper, middle, 3, padding=1), nn.PReLU())
+        self.down2 = nn.Sequential(HaarDown(upper, middle, 3), nn.PReLU())
         self.encoder2 = group(middle)
-        self.down3 = nn.Sequential(OfBands(4 * middle, lower, 3, padding=1), nn.PReLU())
+        self.down3 = nn.Sequential(HaarDown(middle, lower, 3), nn.PReLU())
         self.middle = group(lower)
         self.up3 = nn.Sequential(nn.Conv2d(lower, 4 * middle, 3, padding=1), nn.PReLU())
         self.decoder2 = group(middle)

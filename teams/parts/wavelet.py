@@ -1,8 +1,11 @@
-"""The orthonormal Haar wavelet as a way down and up in size."""
+"""The orthonormal Haar wavelet as a way down and up in size, and folded into the convolutions beside it."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+BANDS = (((1, 1), (1, 1)), ((-1, 1), (-1, 1)), ((-1, -1), (1, 1)), ((1, -1), (-1, 1)))
+"""Twice what each band takes of the pixels of a block: mean, horizontal, vertical, diagonal detail; [band][row][column]."""
 
 
 def haar(x: Tensor) -> Tensor:
@@ -27,58 +30,59 @@ def inverse_haar(bands: Tensor) -> Tensor:
     return F.pixel_shuffle(blocks.flatten(1, 2), 2)
 
 
-BANDS = (
-    torch.tensor([[1.0, 1, 1, 1], [-1, 1, -1, 1], [-1, -1, 1, 1], [1, -1, -1, 1]]) / 2
-)  # fmt: skip
-"""Of the four bands, what each takes of the pixels (0, 0), (0, 1), (1, 0), (1, 1); orthonormal."""
+class HaarDown(nn.Conv2d):
+    """`haar`, then a convolution of k x k: (B, C, H, W) -> (B, N, H/2, W/2)."""
 
-
-class OfBands(nn.Conv2d):
-    """A convolution of an image's Haar bands, (B, C, H, W) -> (B, outputs, H/2, W/2); made with 4 C inputs.
-
-    Folded, its weights are those for the pixels themselves: the same sums, without the passes that make the bands.
-    """
-
-    folded = False
+    def __init__(self, inputs: int, outputs: int, side: int) -> None:
+        super().__init__(4 * inputs, outputs, side, padding=side // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pixel_unshuffle(x, 2) if self.folded else haar(x))
+        return super().forward(haar(x))
 
-    @torch.no_grad()
-    def fold(self) -> None:
-        """Take the wavelet into the weights."""
-        if not self.folded:
-            of_bands = torch.unflatten(self.weight, 1, (4, -1))
-            of_pixels = torch.einsum("obckl,bp->ocpkl", of_bands, BANDS.to(of_bands))
-            self.weight = nn.Parameter(of_pixels.flatten(1, 2).contiguous(), requires_grad=self.weight.requires_grad)
-            self.folded = True
+    def folded(self) -> nn.Module:
+        """The same as one convolution of 2k x 2k and stride 2: as many multiplications, and no pass over the picture."""
+        outputs, side = self.out_channels, self.kernel_size[0]
+        weight = self.weight.double().reshape(outputs, 4, -1, side, side)
+        weight = torch.einsum("nbcyx,bij->ncyixj", weight, _bands(weight)).reshape(outputs, -1, 2 * side, 2 * side)
+        conv = nn.Conv2d(weight.shape[1], outputs, 2 * side, stride=2, padding=2 * (side // 2), device=weight.device)
+        return _filled(conv, weight, self.bias)
 
 
-class ToBands(nn.Conv2d):
-    """A convolution to Haar bands, and the image that they make, (B, inputs, H, W) -> (B, C, 2H, 2W); made with 4 C outputs.
+class HaarUp(nn.Conv2d):
+    """A convolution of k x k, then `inverse_haar`: (B, C, H, W) -> (B, N, 2H, 2W)."""
 
-    Folded, it makes the pixels themselves.
-    """
-
-    folded = False
+    def __init__(self, inputs: int, outputs: int, side: int) -> None:
+        super().__init__(inputs, 4 * outputs, side, padding=side // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        bands = super().forward(x)
-        return F.pixel_shuffle(bands, 2) if self.folded else inverse_haar(bands)
+        return inverse_haar(super().forward(x))
 
-    @torch.no_grad()
-    def fold(self) -> None:
-        """Take the wavelet into the weights."""
-        if not self.folded:
-            for name in ("weight", "bias"):
-                of_bands = torch.unflatten(getattr(self, name), 0, (4, -1))
-                of_pixels = torch.einsum("bc...,bp->cp...", of_bands, BANDS.to(of_bands)).flatten(0, 1)
-                setattr(self, name, nn.Parameter(of_pixels.contiguous(), requires_grad=self.weight.requires_grad))
-            self.folded = True
+    def folded(self) -> nn.Module:
+        """The same as a convolution whose results are the pixels of each block."""
+        outputs, inputs, side = self.out_channels, self.in_channels, self.kernel_size[0]
+        weight = self.weight.double().reshape(4, -1, inputs, side, side)
+        weight = torch.einsum("bncyx,bij->nijcyx", weight, _bands(weight)).flatten(0, 2)
+        bias = self.bias
+        if bias is not None:
+            bias = torch.einsum("bn,bij->nij", bias.double().reshape(4, -1), _bands(bias.double())).flatten()
+        conv = nn.Conv2d(inputs, outputs, side, padding=side // 2, device=weight.device)
+        return nn.Sequential(_filled(conv, weight, bias), nn.PixelShuffle(2))
 
 
-def fold_wavelets(network: nn.Module) -> None:
-    """Fold all of a network's wavelets that stand beside a convolution."""
-    for part in network.modules():
-        if isinstance(part, OfBands | ToBands):
-            part.fold()
+@torch.no_grad()
+def fold_haar(network: nn.Module) -> None:
+    """Fold every Haar step in `network` into its convolution, for `deploy`; results differ in the last bits."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, HaarDown | HaarUp):
+                setattr(parent, name, child.folded())
+
+
+def _bands(like: Tensor) -> Tensor:
+    return like.new_tensor(BANDS) / 2
+
+
+def _filled(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    conv.weight = nn.Parameter(weight.float())
+    conv.bias = None if bias is None else nn.Parameter(bias.float())
+    return conv

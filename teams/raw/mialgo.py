@@ -19,6 +19,7 @@ from ntire.picture.raw import pack
 from ntire.teams.parts.mwrcan import Mwrcan
 from ntire.teams.parts.residual import ResBlock
 from ntire.teams.parts.restormer import RestormerBlock, restormer
+from ntire.teams.parts.wavelet import fold_haar
 from ntire.training import STEADIED, Constant, Recipe, Stage
 
 SENSOR = RawDegradation(shrinking=(1.0, 1.5))
@@ -186,6 +187,9 @@ class MiAlgoTwoStages(Method):
         for parameter in self.generator.tail.parameters():
             nn.init.zeros_(parameter)
         self._refining = True
+
+    def deploy(self) -> None:
+        fold_haar(self)
 
     def begin_stage(self, name: str) -> None:
         self._refining = name == TEXTURE.name

@@ -13,7 +13,7 @@ from ntire.picture.degradations import LAMPS, NIGHT, RawDegradation
 from ntire.picture.raw import pack
 from ntire.teams.parts.attention import RCAB, ResGFM
 from ntire.teams.parts.hybrid import WaveletUNet
-from ntire.teams.parts.wavelet import fold_wavelets
+from ntire.teams.parts.wavelet import fold_haar
 from ntire.training import STEADIED, Loss, Part, Recipe, Stage
 
 LOSSES: dict[Loss, float] = {"l1": 1.0, "ssim": 0.1, "lpips": 0.1, "dists": 0.1}
@@ -57,6 +57,7 @@ class NjustKmg(Method):
     tiling = "global"
     halo = 64
     stride = 8
+    channels_last = True
     border = 16
     caveats = (
         "Only the parameters constrain widths, group length and reductions; other choices give the same number.",
@@ -103,8 +104,8 @@ class NjustKmg(Method):
         self.net = WaveletUNet(4, 12, width, HybridGroup)
         self.shuffle = nn.PixelShuffle(2)
 
+    def deploy(self) -> None:
+        fold_haar(self)
+
     def forward(self, lq: Tensor) -> Tensor:
         return self.shuffle(self.net(pack(lq.clamp(0, 1).pow(1 / 2.2))))
-
-    def deploy(self) -> None:
-        fold_wavelets(self)

@@ -14,7 +14,7 @@ from ntire.method import Cost, Method
 from ntire.method.weights_files import Weights
 from ntire.picture.degradations import RenderedDegradation, SrgbDegradation
 from ntire.teams.parts.residual import ResBlock
-from ntire.teams.parts.wavelet import OfBands, ToBands, fold_wavelets
+from ntire.teams.parts.wavelet import HaarDown, HaarUp, fold_haar
 from ntire.training import STEADIED, Constant, Loss, Part, Recipe, Stage
 
 TEXTURE: dict[Loss, float] = {"l2": 1.0, "perceptual": 0.1, "gan": 0.01}
@@ -58,6 +58,7 @@ class MiAlgo(Method):
     tiling = "exact"
     halo = 36
     stride = 4
+    channels_last = True
     caveats = (
         "Widths and levels are a fit that meets the published parameters and GFLOPs in every digit; whether head or "
         "tail is the 1 x 1 convolution is not settled by them.",
@@ -91,14 +92,17 @@ class MiAlgo(Method):
         super().__init__()
         self.head = nn.Conv2d(3, width, 3, padding=1)
         self.encoder1 = ResBlock(width)
-        self.down1 = OfBands(4 * width, 2 * width, 3, padding=1)
+        self.down1 = HaarDown(width, 2 * width, 3)
         self.encoder2 = ResBlock(2 * width)
-        self.down2 = OfBands(8 * width, 4 * width, 3, padding=1)
+        self.down2 = HaarDown(2 * width, 4 * width, 3)
         self.bottleneck = ResBlock(4 * width)
-        self.up2 = ToBands(4 * width, 8 * width, 3, padding=1)
+        self.up2 = HaarUp(4 * width, 2 * width, 3)
         self.decoder2 = ResBlock(2 * width)
-        self.up1 = ToBands(2 * width, 4 * width, 3, padding=1)
+        self.up1 = HaarUp(2 * width, width, 3)
         self.tail = nn.Conv2d(width, 3, 1)
+
+    def deploy(self) -> None:
+        fold_haar(self)
 
     def forward(self, lq: Tensor) -> Tensor:
         level1 = self.encoder1(self.head(lq))
@@ -108,6 +112,3 @@ class MiAlgo(Method):
         level1 = level1 + self.up1(level2)
         restored: Tensor = lq + self.tail(level1)
         return restored
-
-    def deploy(self) -> None:
-        fold_wavelets(self)

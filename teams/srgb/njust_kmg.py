@@ -13,7 +13,7 @@ from ntire.method import MIRRORED, Method
 from ntire.method.weights_files import Weights
 from ntire.picture.degradations import SrgbDegradation
 from ntire.teams.parts.mwrcan import Mwrcan
-from ntire.teams.parts.wavelet import fold_wavelets
+from ntire.teams.parts.wavelet import fold_haar
 from ntire.training import STEADIED, Recipe, Stage
 
 
@@ -34,6 +34,7 @@ class NjustKmg(Mwrcan, Method):
     tiling = "global"
     halo = 64
     stride = 8
+    channels_last = True
     border = 8
     caveats: ClassVar[tuple[str, ...]] = (
         "The report's text breaks off after the widths and the single middle layer: two blocks a group are our choice for "
@@ -54,4 +55,4 @@ class NjustKmg(Mwrcan, Method):
         self.begin_as_identity()
 
     def deploy(self) -> None:
-        fold_wavelets(self)
+        fold_haar(self)

@@ -12,7 +12,7 @@ from ntire.method.weights_files import Weights
 from ntire.picture.degradations import SrgbDegradation
 from ntire.teams.parts.attention import RCAB, ResGFM
 from ntire.teams.parts.hybrid import WaveletUNet
-from ntire.teams.parts.wavelet import fold_wavelets
+from ntire.teams.parts.wavelet import fold_haar
 from ntire.training import STEADIED, Part, Recipe, Stage, Steps
 
 BLUR_OR_FILTER = SrgbDegradation(
@@ -48,6 +48,7 @@ class WaveletFusionNet(Method):
     tiling = "global"
     halo = 64
     stride = 4
+    channels_last = True
     border = 8
     caveats = (
         "Only the parameters constrain widths and reductions; other choices give the same number.",
@@ -90,9 +91,9 @@ class WaveletFusionNet(Method):
         super().__init__()
         self.net = WaveletUNet(3, 3, width, lambda width: nn.Sequential(ResGFM(width, 1), RCAB(width, 4)))
 
+    def deploy(self) -> None:
+        fold_haar(self)
+
     def forward(self, lq: Tensor) -> Tensor:
         restored: Tensor = lq + self.net(lq)
         return restored
-
-    def deploy(self) -> None:
-        fold_wavelets(self)

@@ -41,6 +41,7 @@ class TongJiIpoe(Method):
     tiling = "exact"
     halo = 52
     stride = 4
+    channels_last = True
     border = 8
     caveats = (
         "Widths and layers are a fit that meets the published parameters and GFLOPs in every digit; the LeakyReLU of 0.2 is "

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -55,3 +57,24 @@ def test_affinity_bounds_the_cores(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     assert usable_cores(tmp_path) == 3
+
+
+FAULTS = """
+import resource
+import numpy
+from ntire.environment import keep_freed_memory
+
+keep_freed_memory()
+for turn in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    numpy.ones(64 << 20, numpy.uint8)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is of Linux")
+def test_memory_that_was_given_back_is_used_again_without_new_pages():
+    ran = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    first, *later = map(int, ran.stdout.split())
+    assert first >= 32  # 64 MiB in pages of up to 2 MiB
+    assert max(later) < first / 4

@@ -12,14 +12,13 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ntire import UserError
-from ntire.method import catalogue
 from ntire.picture.raw import demosaic, srgb_encode
 from ntire.teams.parts.attention import ChannelAttention
 from ntire.teams.parts.clip_text import TOKENS
 from ntire.teams.parts.restormer import TransposedAttention, gram
 from ntire.teams.parts.tag_prompts import TagPrompts, tag_prompts
 from ntire.teams.parts.tagger import Tagger
-from ntire.teams.parts.wavelet import OfBands, ToBands, fold_wavelets, haar, inverse_haar
+from ntire.teams.parts.wavelet import HaarDown, HaarUp, fold_haar, haar, inverse_haar
 from ntire.teams.parts.x_restormer import WINDOW, OverlappingAttention, x_restormer
 from ntire.teams.raw.polyu_aisp import PolyuAisp
 from ntire.teams.raw.xianggkl import STEPS, LatentScore, Xianggkl, signal_share
@@ -67,6 +66,19 @@ def test_the_haar_wavelet_keeps_energy_and_comes_back():
     assert torch.allclose(inverse_haar(haar(x)), x, atol=1e-6)
     assert float(haar(x).square().sum()) == pytest.approx(float(x.square().sum()), rel=1e-5)
     assert torch.allclose(haar(torch.ones(1, 1, 2, 2)).flatten(), torch.tensor([2.0, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_a_haar_step_folded_into_its_convolution_gives_what_it_gave(side: int):
+    torch.manual_seed(0)
+    steps = nn.Sequential(HaarDown(3, 5, side), HaarUp(5, 2, side))
+    x = torch.randn(1, 3, 12, 20)
+    expected = steps(x)
+    parameters = sum(one.numel() for one in steps.parameters())
+    fold_haar(steps)
+    assert not any(isinstance(one, HaarDown | HaarUp) for one in steps.modules())
+    assert sum(one.numel() for one in steps.parameters()) == parameters
+    assert torch.allclose(steps(x), expected, atol=1e-6)
 
 
 def test_span_deployed_gives_what_it_gave_in_training():
@@ -238,30 +250,6 @@ def test_channel_attention_scales_each_channel_by_a_sigmoid_of_all_means():
     restored = attention(x)
     assert torch.allclose(restored[0, 0], x[0, 0] / (1 + math.exp(-2)))
     assert torch.allclose(restored[0, 1], x[0, 1] / 2)
-
-
-@pytest.mark.parametrize("side", [1, 3])
-def test_wavelets_taken_into_their_convolutions_give_the_same(side):
-    for kind, given in ((OfBands(12, 5, side, padding=side // 2), 3), (ToBands(5, 12, side, padding=side // 2), 5)):
-        network, x = kind.double().requires_grad_(False), torch.rand(2, given, 8, 12, dtype=torch.float64)
-        expected = network(x)
-        fold_wavelets(nn.Sequential(network))
-        assert network.folded
-        assert torch.allclose(network(x), expected, atol=1e-12)
-        fold_wavelets(network)
-        assert torch.allclose(network(x), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["MiAlgo srgb", "NulltoZero srgb", "NJUST-KMG srgb", "NJUST-KMG raw"])
-def test_a_network_of_wavelets_gives_the_same_when_it_is_deployed(name):
-    kind = catalogue.find(*name.split())
-    torch.manual_seed(0)
-    method = kind(**kind.tiny).double().eval().requires_grad_(False)
-    lq = torch.rand(1, kind.lq_channels(), 4 * kind.stride, 3 * kind.stride, dtype=torch.float64)
-    expected = method(lq)
-    method.deploy()
-    assert any(getattr(part, "folded", False) for part in method.modules())
-    assert torch.allclose(method(lq), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

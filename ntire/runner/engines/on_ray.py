@@ -98,13 +98,23 @@ class OnRay(Engine):
         refs: list[Any] = []
         if task.files and worker.node in self._blind:
             import ray
+            from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
             size = sum(file.path.stat().st_size for file in task.files)
             on_the_way = sum(one.bytes for one in self._actors.values())
             if on_the_way and on_the_way + size > MOST_BYTES_ON_THE_WAY:
                 return False
             paths = [file.path for file in task.files]
-            refs = [ray.put(path.read_bytes()) for path in paths]
+            try:
+                refs = [ray.put(path.read_bytes()) for path in paths]
+            except (ObjectStoreFullError, OutOfDiskError) as error:
+                if on_the_way:
+                    return False  # until what is on the way has arrived
+                raise UserError(
+                    f"the object store has no room for {size / 1e6:.0f} MB of {task.title}: {_first_line(error)}. Give the "
+                    "node of this program more (`ray start --object-store-memory`), or use a shared file system.",
+                    exit_code=3,
+                ) from error
             actor.bytes = size
         actor.answer = actor.handle.do.remote(task, paths, *refs)
         return True
@@ -182,9 +192,9 @@ class OnRay(Engine):
             name = f"{node['NodeManagerHostname']}-{identity[:6]}"
             running = sum(one.worker.node == name for one in self._actors.values())
             for _ in range(wanted - running if having else 0):
-                self._begin(identity, name, {"num_gpus": 1} if gpus else {"num_cpus": max(having // wanted, 1)})
+                self._begin(identity, name, {"num_gpus": 1} if gpus else {"num_cpus": _share(having, wanted)})
 
-    def _begin(self, identity: str, node: str, resources: dict[str, int]) -> None:
+    def _begin(self, identity: str, node: str, resources: dict[str, float]) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -222,6 +232,11 @@ def connect(address: str) -> bool:
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise _no_cluster(address, error) from None
     return True
+
+
+def _share(having: int, wanted: int) -> float:
+    """Processors for each of so many workers: whole ones, or what Ray takes for a share of one."""
+    return float(having // wanted) if having >= wanted else int(10_000 * having / wanted) / 10_000
 
 
 def _refuse_silence(address: str) -> None:

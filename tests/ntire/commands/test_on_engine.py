@@ -52,15 +52,18 @@ def calls(folder):
 
 def test_several_teams_at_once_make_the_folders_of_single_runs(plugin, many, tmp_path):
     folder = plugin()
+    (many / "2.png").write_bytes(b"no picture")
     heard = []
     summaries = on_processes([folder, "MiAlgo"], many, tmp_path / "at once", workers=2, say=heard.append)
     for team, summary in zip([folder, "MiAlgo"], summaries, strict=True):
         alone = run(team, "srgb", many, tmp_path / "alone" / summary.out.name, device="cpu")
         assert content(summary.out) == content(alone.out)
-        assert (summary.computed, len(summary.results), summary.failed) == (9, 9, [])
+        assert (summary.computed, len(summary.results)) == (9, 9)
+        assert [(one.image, one.status) for one in summary.failed] == [("2", "unreadable")]
+        assert str(many / "2.png") in summary.failed[0].problem
     assert [one.out.name for one in summaries] == ["plus-srgb", "MiAlgo-srgb"]
     assert "2 worker(s)" in heard[-1]
-    assert run(folder, "srgb", many, summaries[0].out, device="cpu").computed == 0
+    assert run(folder, "srgb", many, summaries[0].out, device="cpu").computed == 1  # what had failed
 
 
 def test_what_is_finished_is_not_made_again(plugin, many, tmp_path):
@@ -74,16 +77,17 @@ def test_what_is_finished_is_not_made_again(plugin, many, tmp_path):
     assert calls(folder) == 11
 
 
-def test_a_picture_that_kills_its_worker_fails_alone(plugin, many, tmp_path, monkeypatch):
+def test_a_picture_that_kills_its_worker_fails_alone(plugin, tmp_path, monkeypatch):
     monkeypatch.setattr(engine_module, "TRIES", 1)
+    monkeypatch.setattr(on_engine, "SHARDS_EACH", 1)
     folder, out = (
         plugin("if 0.4 < lq.mean() < 0.5: __import__('os').kill(__import__('os').getpid(), 9)"),
         tmp_path / "out",
     )
-    write_png(many / "4.png", scene(seed=4) * 0 + 115)
-    for number in (0, 1, 2, 3):
+    many = tmp_path / "many"
+    for number in range(3):
         write_png(many / f"{number}.png", scene(seed=number) // 4)
-        (many / f"{number + 5}.png").unlink()
+    write_png(many / "4.png", scene(seed=4) * 0 + 115)
     [summary] = on_processes([folder], many, out)
     assert [one.image for one in summary.failed] == ["4"]
     assert "1 workers were lost at it" in summary.failed[0].problem
@@ -153,13 +157,6 @@ def test_a_stranger_s_code_stays_in_the_sandbox_on_a_worker(plugin, many, tmp_pa
     assert summary.failed == []
     assert "bubblewrap" in open_submission(summary.out).manifest.environment["sandbox"]
     assert calls(folder) == 0
-
-
-def test_missing_inputs_of_one_picture_are_its_own_problem(plugin, many, tmp_path):
-    (many / "2.png").write_bytes(b"no picture")
-    [summary] = on_processes([plugin()], many, tmp_path / "out")
-    assert [(one.image, one.status) for one in summary.failed] == [("2", "unreadable")]
-    assert str(many / "2.png") in summary.failed[0].problem
 
 
 def test_options_that_make_no_sense_together_are_refused(ntire, plugin, many, tmp_path):

@@ -1,5 +1,8 @@
+import shutil
+
 import numpy as np
 
+from ntire.picture import samples
 from ntire.picture.image import read_pixels
 from ntire.picture.raw import read_raw
 from ntire.picture.samples import PICTURES, sample_set
@@ -29,3 +32,18 @@ def test_samples_are_raw_frames_and_pictures_with_their_truth(tmp_path):
         lq, gt = (read_pixels(root / "srgb" / part / f"{name}.png") for part in ("lq", "gt"))
         error = np.sqrt(np.mean((lq.astype(float) - gt) ** 2))
         assert 5 < error < 30
+
+
+def test_whoever_makes_the_sample_set_last_leaves_the_first_one_s_alone(tmp_path, monkeypatch):
+    made = sample_set(tmp_path / "made")
+
+    def photographed(name):
+        if not (tmp_path / "one").exists():
+            shutil.copytree(made, tmp_path / "one")  # by another machine
+        return np.zeros((16, 16, 3), np.uint8)
+
+    monkeypatch.setattr(samples, "photograph", photographed)
+    root = sample_set(tmp_path / "one")
+    for path in made.rglob("*.*"):
+        assert (root / path.relative_to(made)).read_bytes() == path.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []

@@ -32,7 +32,10 @@ IMAGES = 6
 @pytest.fixture(scope="module")
 def field(tmp_path_factory):
     """Three entries, one with a picture missing and one too many, one with a torn picture and one of a wrong size."""
-    root = tmp_path_factory.mktemp("field")
+    return made_field(tmp_path_factory.mktemp("field"))
+
+
+def made_field(root):
     entries = []
     for number in range(3):
         entry = root / "uploads" / f"team{number}"

@@ -65,6 +65,14 @@ def test_a_lost_worker_is_replaced_and_its_task_done_again(local, tmp_path):
     assert "shard 7" in heard[0]
 
 
+def test_a_worker_whose_machine_is_at_fault_is_replaced(local, tmp_path):
+    heard = []
+    local.say = heard.append
+    [result] = local.run([Task("k", engine_tasks.full_disk_once, (tmp_path / "full",))])
+    assert result.value == "room"
+    assert "no space left" in heard[0]
+
+
 def test_a_task_that_kills_three_workers_is_given_up(local):
     [result] = local.run([Task("k", engine_tasks.die)])
     assert result.problem.startswith("3 workers were lost at it")

@@ -11,6 +11,8 @@ from torch import nn
 
 from ntire import UserError
 from ntire.method import Method, catalogue
+from ntire.method.state_dict import read_state_dict
+from ntire.method.weights_files import locate
 from ntire.runner import device_worker, speedups
 from ntire.runner.prepare import Options, Prepared, prepare
 from ntire.runner.runner import find_inputs, run
@@ -34,6 +36,25 @@ class Small(Method):
 def method():
     torch.manual_seed(0)
     return Small().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("team", ["MiAlgo", "TongJi-IPOE"])
+def test_a_layout_for_the_cpu_changes_hardly_a_bit_and_none_between_tiles_and_whole(team):
+    kind = catalogue.find(team, "srgb")
+    laid_out = prepare(kind, Options()).method
+    assert laid_out.execution.memory_format == torch.channels_last
+    lq = torch.rand(3, 200, 260)
+    whole = laid_out.in_tiles(lq)
+    laid_out.tile = 96
+    assert torch.equal(laid_out.in_tiles(lq), whole)
+    plain = kind().eval().requires_grad_(False)
+    plain.load_state_dict({name: value for one in kind.weights for name, value in read_of(one, kind).items()})
+    assert torch.allclose(plain.in_tiles(lq), whole, atol=2e-6)
+
+
+def read_of(weights, kind):
+    path, _ = locate(weights, catalogue.folder_of(kind))
+    return read_state_dict(path)
 
 
 def test_the_effect_is_measured_in_decibels_levels_and_changed_values():
