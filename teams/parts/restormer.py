@@ -54,8 +54,8 @@ class TransposedAttention(nn.Module):
             return self.project_out(self.attend(x))
         # The map and the projection are one small matrix a picture, so that the values are read once and nothing is kept.
         attention, v = self._map(x)
-        weight = torch.unflatten(self.project_out.weight[..., 0, 0], 1, (self.heads, -1))
-        both = torch.einsum("ohc,bhcd->bohd", weight, attention).flatten(2)
+        weight = torch.unflatten(self.project_out.weight[..., 0, 0], 1, (self.heads, -1)).to(attention.dtype)
+        both = torch.einsum("ohc,bhcd->bohd", weight, attention).flatten(2).to(x.dtype)
         return _each_pixel(both, v).reshape(x.shape)
 
     def attend(self, x: Tensor) -> Tensor:
@@ -66,13 +66,13 @@ class TransposedAttention(nn.Module):
             attended: Tensor = (attention.softmax(dim=-1) @ v).reshape(x.shape)
             return attended
         attention, v = self._map(x)
-        return (attention @ torch.unflatten(v, 1, (self.heads, -1))).reshape(x.shape)
+        return (attention.to(x.dtype) @ torch.unflatten(v, 1, (self.heads, -1))).reshape(x.shape)
 
     def _as_printed(self, x: Tensor) -> bool:
-        """Whether rows are scaled first: to train and to be counted as the authors have it, and where float16 has no room for
-        longer ones.
+        """Whether rows are scaled first: to train and to be counted as the authors have it, and in half precision, where longer
+        rows lose more.
         """
-        return self.training or x.is_meta or x.dtype == torch.float16
+        return self.training or x.is_meta or x.dtype in (torch.float16, torch.bfloat16)
 
     def _map(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The map (B, heads, C / heads, C / heads) and the values (B, C, H W): rows are scaled after their product, which
@@ -81,7 +81,7 @@ class TransposedAttention(nn.Module):
         q, k, v = self._qkv(x).unbind(1)
         lengths = [torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=_wide(x)) for rows in (q, k)]
         scale = self.temperature / (lengths[0].clamp_min(1e-12) * lengths[1].clamp_min(1e-12).transpose(-2, -1))
-        return (gram(q, k, _chunks_for(q)) * scale).softmax(dim=-1).to(x.dtype), v.flatten(1, 2)
+        return (gram(q, k, _chunks_for(q)) * scale).softmax(dim=-1), v.flatten(1, 2)
 
     def _qkv(self, x: Tensor) -> Tensor:
         """Rows of queries, keys and values, (B, 3, heads, C / heads, H W)."""
