@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test reliability gpu setup clean
+.PHONY: demo test reliability slurm gpu setup clean
 
 demo: setup
 	$(BIN)/ntire demo
@@ -20,6 +20,10 @@ MINUTES ?= 15
 SEED ?=
 reliability: setup
 	$(BIN)/python tests/reliability.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# All scripts for Slurm on a real one of this machine (apt-get install slurm-wlm munge, as root); `make test` runs the job array.
+slurm: setup
+	NTIRE_TEST_SLURM=all $(BIN)/pytest tests/ntire/cluster/test_slurm.py
 
 # Everything that a GPU can say, most telling first, from a checkout whose Python has torch: the tests for GPUs, networks beside
 # their roofline, pictures a second, the scorer. MINUTES in all; DATA is a folder of clean pictures to train on with the rest.

@@ -2,17 +2,17 @@
 
     python benchmarks/cluster.py overhead --pictures 450 --rounds 1
     python benchmarks/cluster.py scaling --slots 1 2 4 8
-    python benchmarks/cluster.py kills --pictures 450 --kills 6
+    python benchmarks/cluster.py kills --pictures 450 --kills 6    (each at a random moment after another shard is finished)
 
-Overhead is CPU seconds of all processes of a command, Ray's own included: this process adopts what is left of them and waits
-for it. Scaling is wall time of tasks that sleep, so that it shows the engine and not the processors.
+Overhead is CPU seconds of all processes of a command, Ray's own included. Scaling is wall time of tasks that sleep, so that it
+shows the engine and not the processors.
 """
 
 import argparse
+import contextlib
 import ctypes
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -37,6 +37,7 @@ WAYS = {
     "local": ["--engine", "local", "--workers", "1"],
     "ray": ["--engine", "ray", "--address", "local", "--workers", "1"],
 }
+MANY_SHARDS = "from ntire.cli import main; from ntire.commands import on_engine; on_engine.SHARDS_EACH = 12; main()"
 PR_SET_CHILD_SUBREAPER = 36
 console = Console(width=None if sys.stdout.isatty() else 120)
 
@@ -44,7 +45,8 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("overhead", "scaling", "kills"))
-    parser.add_argument("--pictures", type=int, default=450, help=f"of {SIDE} x {SIDE}")
+    parser.add_argument("--pictures", type=int, default=450)
+    parser.add_argument("--side", type=int, default=SIDE, help="of the pictures, in pixels")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--seconds", type=float, default=1.0, help="that a task of scaling sleeps")
@@ -54,17 +56,17 @@ def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     with tempfile.TemporaryDirectory() as name:
         if options.what == "overhead":
-            overhead(Path(name), options.pictures, options.rounds)
+            overhead(Path(name), options.pictures, options.side, options.rounds)
         elif options.what == "scaling":
             scaling(options.slots, options.seconds)
         else:
-            kills(Path(name), options.pictures, options.kills)
+            kills(Path(name), options.pictures, options.side, options.kills)
 
 
-def overhead(folder: Path, count: int, rounds: int) -> None:
+def overhead(folder: Path, count: int, side: int, rounds: int) -> None:
     """CPU seconds of one picture and of all, each way; the difference is what more pictures cost."""
-    make_pictures(folder / "one", 1)
-    make_pictures(folder / "all", count)
+    make_pictures(folder / "one", 1, side)
+    make_pictures(folder / "all", count, side)
     found: dict[str, dict[str, list[float]]] = {way: {"one": [], "all": []} for way in WAYS}
     for number in range(rounds):
         for way in list(WAYS)[:: 1 if number % 2 == 0 else -1]:
@@ -102,16 +104,16 @@ def sleep(desk: Desk, seconds: float) -> None:
     time.sleep(seconds)
 
 
-def kills(folder: Path, count: int, times: int) -> None:
+def kills(folder: Path, count: int, side: int, times: int) -> None:
     """Workers of a run are killed one after the other; its images are those of a plain run."""
-    make_pictures(folder / "all", count)
+    make_pictures(folder / "all", count, side)
     cpu_seconds(command(folder / "all", folder / "plain", "plain"))
     for way in ("local", "ray"):
         run = subprocess.Popen(
             [str(word) for word in command(folder / "all", folder / way, way)], stderr=subprocess.DEVNULL
         )
         killed: list[int] = []
-        threading.Thread(target=kill_workers, args=(run, times, killed), daemon=True).start()
+        threading.Thread(target=kill_workers, args=(run, folder / way, times, killed), daemon=True).start()
         code = run.wait()
         reap()
         same = images(folder / way) == images(folder / "plain")
@@ -120,15 +122,19 @@ def kills(folder: Path, count: int, times: int) -> None:
         )
 
 
-def kill_workers(run: "subprocess.Popen[bytes]", times: int, killed: list[int]) -> None:
-    """Kill one of the processes that hold a method, some seconds after each other."""
-    draw = random.Random(0)
+def kill_workers(run: "subprocess.Popen[bytes]", out: Path, times: int, killed: list[int]) -> None:
+    """Kill one of the processes that hold a method, each time some while after another shard is finished."""
+    draw, seen = random.Random(0), 0
     while run.poll() is None and len(killed) < times:
-        time.sleep(draw.uniform(2, 4))
+        time.sleep(0.05)
+        finished = sum(not one.name.startswith(".") and one.is_dir() for one in (out / "shards").glob("*"))
         workers = [pid for pid in below(os.getpid()) if is_worker(pid)]
-        if workers:
-            killed.append(draw.choice(workers))
-            os.kill(killed[-1], signal.SIGKILL)
+        if finished > seen and workers:
+            seen = finished
+            time.sleep(draw.uniform(0, 0.5))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(workers[-1], signal.SIGKILL)
+                killed.append(workers[-1])
 
 
 def is_worker(pid: int) -> bool:
@@ -159,12 +165,21 @@ def below(pid: int) -> list[int]:
 
 
 def cpu_seconds(words: Sequence[Any]) -> float:
-    """Of a command and of all that it started."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """Of a command and of all that it started, looked up in /proc ten times a second: Ray does not wait for its processes."""
+    found: dict[tuple[int, str], float] = {}
+    run = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while run.poll() is None:
+        for pid in below(os.getpid()):
+            try:
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            found[pid, fields[19]] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        time.sleep(0.1)
+    if run.returncode:
+        raise SystemExit(f"{words} ended with exit code {run.returncode}")
     reap()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return sum(found.values())
 
 
 def reap() -> None:
@@ -203,13 +218,13 @@ def command(source: Path, out: Path, way: str) -> list[Any]:
     return ours + WAYS[way]
 
 
-def make_pictures(folder: Path, count: int) -> None:
+def make_pictures(folder: Path, count: int, side: int) -> None:
     """Noise, smoothed a little."""
     folder.mkdir()
     random_numbers = np.random.default_rng(0)
     for number in range(count):
-        small = random_numbers.integers(0, 256, (SIDE // 4, SIDE // 4, 3), dtype=np.uint8)
-        Image.fromarray(small).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(folder / f"{number:04}.png")
+        small = random_numbers.integers(0, 256, (side // 4, side // 4, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{number:04}.png")
 
 
 def images(out: Path) -> dict[str, bytes]:

@@ -132,7 +132,11 @@ def _ntire(prepared: Prepared, files: Sequence[Path], out: Path, options: argpar
         (out.parent / "images" / file.name).rename(out / file.name)
 
 
-NTIRE: dict[str, dict[str, Any]] = {"ntire": {}}
+NTIRE: dict[str, dict[str, Any]] = {
+    "ntire": {},
+    "ntire, OpenVINO": {"backend": "openvino"},
+    "ntire, ONNX Runtime": {"backend": "onnx"},
+}
 """Options of `ntire run` by contender."""
 PREPARED = ", prepared"
 """Of contenders that get the network as ntire prepares it: layout, folded steps, memory that is kept."""

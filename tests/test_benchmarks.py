@@ -36,7 +36,7 @@ def peers():
 
 def test_peers_run_side_by_side_and_the_whole_image_is_the_measure(tmp_path):
     words = ["--height", "90", "--width", "70", "--rounds", "1", "--tile", "32", "--json", str(tmp_path / "found.json")]
-    without = ["--without", "MONAI, constant", "MONAI, gaussian", "padded tiles"]
+    without = ["--without", "MONAI, constant", "MONAI, gaussian", "padded tiles", "padded tiles, prepared"]
     ran = subprocess.run(
         [sys.executable, str(BENCHMARKS / "peers.py"), *words, *without],
         capture_output=True,
@@ -46,11 +46,22 @@ def test_peers_run_side_by_side_and_the_whole_image_is_the_measure(tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     found = json.loads((tmp_path / "found.json").read_text())
-    assert list(found) == ["whole image", "ntire"]
+    assert list(found) == ["whole image", "whole image, prepared", "ntire"]
     for (one,) in found.values():
         assert one["wall_s"] > 0 < one["cpu_s"]
     assert found["ntire"][0]["max_levels"] == found["whole image"][0]["max_levels"] == 0
     assert "MiAlgo srgb, its own weights, 1 picture(s) of 90 x 70" in ran.stdout
+
+
+def test_the_scorers_metrics_give_the_values_of_their_peers():
+    words = ["--height", "200", "--width", "208", "--rounds", "1", "--metrics", "psnr", "psnr-y", "ssim-rgb"]
+    ran = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "scorer_metrics.py"), *words], capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    rows = [line.split() for line in ran.stdout.splitlines()[1:4]]
+    assert [row[0] for row in rows] == ["psnr", "psnr-y", "ssim-rgb"]
+    assert all(float(row[-1]) < 1e-5 for row in rows)
 
 
 def test_padded_tiles_are_exact_where_ten_pixels_are_enough_and_off_where_not(peers):

@@ -18,6 +18,7 @@ from ntire import UserError
 from ntire.commands.foreign_code import TRUST, Trust, announce, foreign_tree, is_foreign
 from ntire.commands.options import (
     AsJson,
+    BackendName,
     ChannelsLast,
     CompileNetworks,
     CudaGraphs,
@@ -207,7 +208,10 @@ def _setup(team: str, track: Track, variant: str | None, options: BenchOptions, 
     own["weights"] = str(run.weights) if weights and run.weights else None
     if weights:
         # The baseline stays what it is.
-        own |= {name: getattr(run, name) for name in ("channels_last", "compiled", "cuda_graphs", "max_memory_gb")}
+        own |= {
+            name: getattr(run, name)
+            for name in ("channels_last", "compiled", "cuda_graphs", "backend", "max_memory_gb")
+        }
     return Setup(team, track.inputs, variant, own, options.threads)
 
 
@@ -335,6 +339,7 @@ def bench(
     channels_last: ChannelsLast = False,
     compiled: CompileNetworks = False,
     cuda_graphs: CudaGraphs = False,
+    backend: BackendName = "torch",
     max_memory: MaxMemory = None,
     weights: Annotated[Path | None, typer.Option(help="A file with all weights of the method.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for the method and for the baseline.")] = 1,
@@ -382,6 +387,7 @@ def bench(
         Options(
             choose_device(device), precision, parsed_tile(tile), weights=weights, max_memory_gb=max_memory,
             channels_last=channels_last, compiled=compiled, cuda_graphs=cuda_graphs,
+            backend=backend,
         ),
         threads, against, entry, QUICK if quick else FULL, protocol == "esr", seed, timeout, trust,
     )  # fmt: skip

@@ -127,6 +127,12 @@ ChannelsLast = Annotated[
 ]
 
 
+BackendName = Annotated[
+    Literal["torch", "openvino", "onnx"],
+    typer.Option(help="Program that runs the networks on a CPU; others than torch report their effect on pixels."),
+]
+
+
 CompileNetworks = Annotated[
     bool, typer.Option("--compile", help="Compile the networks with torch.compile; reports the effect on pixels.")
 ]

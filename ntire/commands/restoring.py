@@ -56,6 +56,7 @@ def run(
     channels_last: bool = False,
     compiled: bool = False,
     cuda_graphs: bool = False,
+    backend: Literal["torch", "openvino", "onnx"] = "torch",
     fresh: bool = False,
     limit: int | None = None,
     settings: Mapping[str, str] | None = None,
@@ -84,6 +85,7 @@ def run(
     options = Options(
         choose_devices(device), precision, tile, bits, Path(weights) if weights else None, fresh, max_memory_gb,
         channels_last, compiled, tuple(sorted((settings or {}).items())), cuda_graphs,
+        backend,
     )  # fmt: skip
     given, target = paths_of(inputs), Path(out) if out else None
     if sandbox and not is_folder(team):

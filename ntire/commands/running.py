@@ -14,6 +14,7 @@ from ntire.commands.foreign_code import Trust, announce
 from ntire.commands.options import (
     Address,
     AsJson,
+    BackendName,
     ChannelsLast,
     CompileNetworks,
     CudaGraphs,
@@ -174,6 +175,7 @@ def run_command(
     channels_last: ChannelsLast = False,
     compiled: CompileNetworks = False,
     cuda_graphs: CudaGraphs = False,
+    backend: BackendName = "torch",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming an earlier run.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N inputs.")] = None,
     given: Annotated[
@@ -220,6 +222,7 @@ def run_command(
             address=address, workers=workers, watch_engine=lambda working: watch_engine(bars, working),
             variant=variant, weights=weights, device=device, precision=precision, tile=parsed_tile(tile),
             bits=16 if bits == "16" else 8, channels_last=channels_last, compiled=compiled, cuda_graphs=cuda_graphs,
+            backend=backend,
             fresh=fresh, limit=limit, settings=parsed_settings(given or []), whole=whole, max_memory_gb=max_memory,
             trust=trust, sandbox=sandbox, shard=shard, watch=lambda title, total: watch_pictures(bars, title, total), say=say,
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """How much memory a network needs for one input, by a run on the meta device, where tensors have sizes and no memory."""
 
+import sys
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from ntire.method import Method
 from ntire.method.catalogue import facts_in_release
 from ntire.method.count import on_meta, peak_bytes
+from ntire.method.kept_counts import kept
 
 SMALL, LARGE = 256, 1024
 """Sides of pieces that show whether memory grows as the number of pixels does. Where it grows faster, as attention over pixels
@@ -30,7 +32,8 @@ class Footprint:
 
 @cache
 def footprint(method: type[Method], dtype: torch.dtype, height: int, width: int) -> Footprint:
-    """What `forward` needs for one input of (height, width): as the release recorded it, else measured.
+    """What `forward` needs for one input of (height, width): as the release recorded it, else measured once and kept in the
+    cache, as counts are.
 
     The first run on the meta device makes PyTorch import its compiler, which takes longer than restoring a small picture.
     Raises NotImplementedError or RuntimeError for a network that cannot run there.
@@ -39,7 +42,14 @@ def footprint(method: type[Method], dtype: torch.dtype, height: int, width: int)
     for one in known.footprints if known else ():
         if one[:2] == (height, width):
             return Footprint(*one[2:])
-    return measured(method, dtype, height, width)
+
+    def numbers() -> list[int]:
+        found = measured(method, dtype, height, width)
+        return [found.bytes, found.elements]
+
+    if "<locals>" in method.__qualname__ or not getattr(sys.modules.get(method.__module__), "__file__", None):
+        return Footprint(*numbers())  # one of several classes of that name, or one without a file
+    return Footprint(*kept("footprints", method, (str(dtype), height, width), 2, numbers))
 
 
 def measured(method: type[Method], dtype: torch.dtype, height: int, width: int) -> Footprint:

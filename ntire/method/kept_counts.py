@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,18 +27,32 @@ def counts_of(method: "Listed", at: tuple[int, int], built: "Method | None" = No
     if known is not None and known.at == at:
         return known.counts
     wanted = class_of(method)
-    path = own_cache() / "counts" / f"{_key(wanted, at)[:32]}.json"
+
+    def numbers() -> list[int]:
+        counted = count_both(wanted, at, built)
+        return [counted.params, counted.macs, counted.claimed_params, counted.claimed_macs]
+
+    return Counts(*kept("counts", wanted, (at,), 4, numbers))
+
+
+def kept(
+    what: str, method: "type[Method]", of: tuple[object, ...], count: int, make: Callable[[], list[int]]
+) -> list[int]:
+    """`count` whole numbers of a method and of what they are counted for: from the cache, else made and kept there."""
+    path = own_cache() / what / f"{_key(method, of)[:32]}.json"
     try:
-        return Counts(*(_whole(value) for value in json.loads(path.read_text())))
+        found = [_whole(value) for value in json.loads(path.read_text())]
+        if len(found) == count:
+            return found
     except (OSError, ValueError, TypeError):
         pass  # never counted, or another program's file: it is written anew
-    counted = count_both(wanted, at, built)
+    made = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps([counted.params, counted.macs, counted.claimed_params, counted.claimed_macs]))
+        write_atomically(path, json.dumps(made))
     except OSError:
         pass  # nowhere to keep them: they are counted again next time
-    return counted
+    return made
 
 
 def count_both(method: "type[Method]", at: tuple[int, int], built: "Method | None" = None) -> Counts:
@@ -64,13 +79,13 @@ def _whole(value: object) -> int:
     return value
 
 
-def _key(method: "type[Method]", at: tuple[int, int]) -> str:
+def _key(method: "type[Method]", of: tuple[object, ...]) -> str:
     """The hash of all that counts follow from: the method's own source, our way to count, and the libraries."""
     source = sys.modules[method.__module__].__file__
     files = closure(Path(source)) if source else ()
-    counting = [Path(__file__).with_name(name) for name in ("count.py", "counters.py")]
+    counting = [Path(__file__).with_name(name) for name in ("count.py", "counters.py", "footprint.py")]
     versions = [f"{name} {_version(name)}" for name in LIBRARIES]
-    return sha256_of(repr((fingerprint(files), fingerprint(counting), versions, method.__qualname__, at)).encode())
+    return sha256_of(repr((fingerprint(files), fingerprint(counting), versions, method.__qualname__, *of)).encode())
 
 
 def _version(package: str) -> str:

@@ -51,6 +51,9 @@ class Options:
     cuda_graphs: bool = False
     """Whether a GPU replays the networks' kernels as one, for each size of tile."""
 
+    backend: Literal["torch", "openvino", "onnx"] = "torch"
+    """The program that runs the networks."""
+
     @property
     def devices(self) -> tuple[str, ...]:
         return tuple(self.device.split(","))
@@ -58,7 +61,7 @@ class Options:
     @property
     def fixed_shapes(self) -> bool:
         """Whether every new size of input costs time of its own."""
-        return self.compiled or self.cuda_graphs
+        return self.compiled or self.cuda_graphs or self.backend != "torch"
 
     @property
     def inexact(self) -> tuple[str, ...]:
@@ -68,6 +71,7 @@ class Options:
             "channels-last": self.channels_last,
             "compile": self.compiled,
             "cuda-graphs": self.cuda_graphs,
+            self.backend: self.backend != "torch",
         }
         return tuple(word for word, yes in asked.items() if yes)
 
@@ -134,7 +138,7 @@ def prepare(method_class: type[Method], options: Options) -> Prepared:
         keep_freed_memory()
     if options.max_memory_gb is not None and (device.type == "cpu" or len(options.devices) > 1):
         raise UserError("--max-memory limits what is on one GPU: leave it out, or name one with --device.")
-    if options.max_memory_gb is not None and options.fixed_shapes:
+    if options.max_memory_gb is not None and (options.compiled or options.cuda_graphs):
         asked = " and ".join(f"--{word}" for word in options.inexact if word in ("compile", "cuda-graphs"))
         raise UserError(f"--max-memory moves weights about, which {asked} cannot follow: leave one of them out.")
     settings = dict(options.settings)

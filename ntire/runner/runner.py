@@ -29,6 +29,7 @@ from ntire.picture import image as images
 from ntire.picture import unclipped
 from ntire.picture.folder import NotRead, in_lines, walk
 from ntire.picture.suffixes import PICTURES, RAW, RAW_FACTS
+from ntire.runner.backends import version_of
 from ntire.runner.device_worker import Decoded, Device, DeviceLost, RandomTurns, Restored, fingerprint_of, finish, why
 from ntire.runner.device_worker import Input as Input
 from ntire.runner.device_worker import Result as Result
@@ -415,6 +416,7 @@ def header_from(
         "bits": options.bits,
         **({"settings": dict(options.settings)} if options.settings else {}),
         **({"inexact": list(options.inexact)} if options.fixed_shapes or options.channels_last else {}),
+        **({"backend": version_of(options.backend)} if options.backend != "torch" else {}),
         **({"whole": True} if whole else {}),
     }
 

@@ -13,6 +13,7 @@ from ntire import UserError
 from ntire.method import Method
 from ntire.picture.image import psnr_of
 from ntire.picture.tiling import out_of_memory
+from ntire.runner.backends import export
 from ntire.runner.prepare import Options, prepare
 
 RECORDED = 4
@@ -28,7 +29,7 @@ class Effect:
     """What speed cost on one picture, against the same method in fp32, eager and contiguous."""
 
     of: tuple[str, ...]
-    """What was asked for: a precision, channels-last, compile, cuda-graphs."""
+    """What was asked for: a precision, channels-last, compile, cuda-graphs, a backend."""
     image: str
     psnr_db: float | None
     """To the exact result, before rounding to levels; None if they are equal."""
@@ -48,11 +49,18 @@ class Effect:
 def speed_up(method: Method, options: Options) -> None:
     """Make a prepared method run as the options say.
 
-    Raises UserError for CUDA graphs on a device without CUDA.
+    Raises UserError for CUDA graphs on a device without CUDA, and for a backend that is not here or cannot have the network.
     """
     if options.channels_last:
         method.to(memory_format=torch.channels_last)
         method.execution.memory_format = torch.channels_last
+    if options.backend != "torch":
+        others = [f"--{word}" for word in options.inexact if word != options.backend]
+        if others:
+            raise UserError(f"--backend {options.backend} has ways of its own: leave out {', '.join(others)}.")
+        method.execution.network = export(method, options.backend)
+        # A graph has its own layout inside.
+        method.execution.memory_format = torch.contiguous_format
     if options.compiled:
         method.execution.network = Compiled(method)
     if options.cuda_graphs:

@@ -112,6 +112,14 @@ class Terminated(SystemExit):
         return signal.Signals(self.number).name
 
 
+_received: list[int] = []
+
+
+def received() -> Terminated | None:
+    """The signal that is ending this program, for whoever finds that a library has made another SystemExit of it."""
+    return Terminated(_received[0]) if _received else None
+
+
 def end_by_signals() -> None:
     """Let SIGTERM and SIGHUP end this program as an error does, so that it cleans up; whoever ignores them goes on doing so."""
 
@@ -119,6 +127,7 @@ def end_by_signals() -> None:
         # A second one must not interrupt the cleaning up.
         for one in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(one, signal.SIG_IGN)
+        _received.append(number)
         raise Terminated(number)
 
     if threading.current_thread() is not threading.main_thread():

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ntire import UserError
@@ -17,6 +20,7 @@ from ntire.files import sha256_of
 from ntire.runner.engines.engine import Engine, Task, TaskFile, Worker, WorkerAnswer
 from ntire.runner.engines.local import CORES_EACH, host_memory
 from ntire.runner.engines.worker_process import Doer
+from ntire.sandbox.scratch import received
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -90,6 +94,14 @@ class OnRay(Engine):
         self._looked = float("-inf")
         self._last_worker = time.monotonic()
         self._look()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        ended = received()
+        if isinstance(error, SystemExit) and ended is not None:
+            raise ended from error  # a call of Ray's in which a signal comes ends with exit code 1, whatever the signal
 
     def start(self, worker: Worker, task: Task) -> bool:
         """Call the actor; files go along where its node has turned out not to see them, if there is room on the way."""
@@ -224,14 +236,27 @@ def connect(address: str) -> bool:
     if ray.is_initialized():
         return False
     _refuse_silence(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
-    how: dict[str, Any] = {} if address == "local" else {"address": address}
-    if address == "local":
-        how = {"include_dashboard": False}
+    # Without an address Ray would take whatever cluster there is.
+    how: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(**how, log_to_driver=False, logging_level=logging.WARNING)
+        with _own_signals():
+            ray.init(address, **how, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise _no_cluster(address, error) from None
     return True
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """What SIGTERM does stays as it was: Ray lets it abort the process, past all that cleans up and says how to go on."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in kept.items():
+                if handler is not None:
+                    signal.signal(number, handler)
 
 
 def _share(having: int, wanted: int) -> float:

@@ -7,7 +7,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from typer.main import get_command
 
+from ntire.cli import app
 from ntire.cluster import text_of
 from tests.conftest import ROOT
 
@@ -59,6 +61,13 @@ def closed(schema):
         if "spec" in schema["properties"] and "metadata" in schema["properties"]:
             found["properties"]["metadata"] = {"type": "object"}
     return found
+
+
+def test_what_it_runs_is_a_command_of_ntire(job):
+    program, name, *words = job["spec"]["entrypoint"].split()
+    assert program == "ntire"
+    made = get_command(app).get_command(None, name).make_context(name, words)
+    assert made.params["engine"] == "ray"
 
 
 def test_gpus_volumes_image_and_version_fit_together(job):

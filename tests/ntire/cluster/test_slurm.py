@@ -1,5 +1,6 @@
 """The scripts for Slurm on a real one: a run in parts, and Ray inside a job, make the bytes of a run on one machine."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,9 @@ from tests.made import scene, write_png
 from tests.slurm import CannotStart, Slurm, one_machine_slurm, why_not
 
 pytestmark = pytest.mark.skipif(why_not() != "", reason=f"Slurm cannot be started here: {why_not()}")
+whole = pytest.mark.skipif(
+    os.environ.get("NTIRE_TEST_SLURM") != "all", reason="takes long: `make slurm` (NTIRE_TEST_SLURM=all) runs it"
+)
 METHOD = """
 import time
 from ntire.method import Method
@@ -100,6 +104,7 @@ def test_a_job_array_whose_tasks_are_requeued_makes_the_bytes_of_one_run(slurm, 
     )
 
 
+@whole
 def test_what_is_cancelled_does_not_come_again(slurm, work):
     words = ["run", "--team", "./slow", "--track", "srgb", "in", "-o", "out", "--device", "cpu"]
     small = ["--gpus-per-task=1", "--cpus-per-task=1", "--mem-per-cpu=1G"]
@@ -109,3 +114,22 @@ def test_what_is_cancelled_does_not_come_again(slurm, work):
     slurm.wait(lambda: finished(slurm, job), "it ends")
     assert slurm.states()[f"{job}_1"] == "CANCELLED"
     assert "stopped by SIGTERM" in (work / f"ntire-{job}_1.log").read_text()
+
+
+@whole
+def test_ray_inside_a_job_that_is_requeued_makes_the_bytes_of_one_run_and_leaves_nothing(slurm, work):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'ntire[ray]'")
+    words = ["run", "--team", "./slow", "--track", "srgb", "in", "-o", "out", "--device", "cpu"]
+    small = ["--ntasks=2", "--gpus-per-task=1", "--cpus-per-task=1", "--mem-per-cpu=1G"]
+    job = slurm.run("sbatch", "--parsable", *small, "ray.sbatch", *words, cwd=work)
+    log = work / f"ntire-{job}.log"
+    slurm.wait(lambda: log.exists() and " done " in log.read_text(), "a shard is finished")
+    slurm.run("scancel", "--batch", "--signal=USR1", job)  # as 120 s before the time limit
+    slurm.wait(lambda: finished(slurm, job), "the job ends")
+    assert slurm.states()[job] == "COMPLETED", slurm.logs() + "".join(file.read_text() for file in work.glob("*.log"))
+    said = log.read_text()
+    assert "stopped by SIGTERM. What is finished stays" in said
+    assert "put into the queue again" in said
+    assert " kept " in said, "the second attempt goes on where the first was"
+    assert pictures_of(work / "out") == as_one_run(work)
+    assert not list(Path("/tmp").glob(f"ntire-{job}-*"))

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +135,19 @@ def observed_peak(network, lq):
         network(lq)
     sizes = [event.nbytes() for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     return lq.nbytes + int(np.cumsum(sizes).max())
+
+
+def test_a_footprint_that_the_release_does_not_know_is_measured_once_for_all_processes(monkeypatch):
+    module, seen = sys.modules["ntire.method.footprint"], []
+    measured = module.measured
+    monkeypatch.setattr(module, "measured", lambda *asked: seen.append(asked[1:]) or measured(*asked))
+    kind = catalogue.find("MiAlgo", "srgb")
+    first = footprint(kind, torch.bfloat16, 64, 96)
+    for _ in range(2):
+        footprint.cache_clear()  # as another process
+        assert footprint(kind, torch.bfloat16, 64, 96) == first
+    assert footprint(kind, torch.float16, 64, 96) == first
+    assert seen == [(torch.bfloat16, 64, 96), (torch.float16, 64, 96)]
 
 
 def as_it_runs(kind):

@@ -42,6 +42,15 @@ def test_a_signal_removes_what_was_scratch(tmp_path, number):
     assert list(tmp_path.glob(f"{PREFIX}*")) == []
 
 
+def test_a_signal_is_known_where_a_library_makes_another_exit_of_it():
+    code = (
+        "import os, signal\nfrom ntire.sandbox.scratch import end_by_signals, received\nassert received() is None\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_DFL)\nend_by_signals()\ntry:\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "except SystemExit:\n    raise received() from None"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 128 + signal.SIGTERM
+
+
 def test_what_a_killed_process_leaves_is_swept_and_what_a_living_one_has_is_not(tmp_path):
     killed, left = started(tmp_path)
     living, kept = started(tmp_path)
