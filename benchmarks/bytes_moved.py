@@ -1,4 +1,6 @@
-"""Bytes that restoring a whole frame moves, beside those of its network, counted on the meta device: no GPU is needed.
+"""Bytes that restoring a whole frame moves, beside those of its network, and what folding saves of these: no GPU is needed.
+
+Counted on the meta device, and where methods run otherwise than they are counted, on fake tensors of a GPU.
 
 python benchmarks/bytes_moved.py
 """
@@ -9,10 +11,12 @@ import sys
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ntire.benchmark import traffic
 from ntire.method import Method, catalogue
 from ntire.method.count import on_meta
+from ntire.teams.parts.restormer import restormer
 
 FRAMES = (
     ("MiAlgo", "srgb", (3040, 4032)),
@@ -27,6 +31,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     out = Console(width=None if sys.stdout.isatty() else 160)
     out.print(conversions())
+    out.print(folded())
 
 
 def conversions() -> Table:
@@ -34,7 +39,7 @@ def conversions() -> Table:
     table = Table("network", "size", "GB, network", "GB, all", "ratio", "of it the border", box=None, pad_edge=False)
     for team, track, (height, width) in FRAMES:
         kind = catalogue.find(team, track)
-        method = on_meta(kind).bfloat16()
+        method = on_meta(kind, deployed=False).bfloat16()
         alone, around = (_network(method, height + more, width + more) for more in (0, 2 * kind.border))
         whole = traffic.of_picture(method, traffic.picture_on_meta(kind, height, width)).eager
         table.add_row(
@@ -45,6 +50,33 @@ def conversions() -> Table:
             f"{whole / alone:.3f}",
             f"{around / alone - 1:.3f}",
         )
+    return table
+
+
+FOLDED = (
+    ("MiAlgo", "srgb", (3040, 4032)),
+    ("NulltoZero", "srgb", (3072, 4096)),
+    ("NJUST-KMG", "srgb", (3072, 4096)),
+    ("NJUST-KMG", "raw", (3072, 4096)),
+)
+
+
+def folded() -> Table:
+    """Networks as they are trained and as they run: wavelets in their convolutions, attention in its projection."""
+    table = Table("network", "size", "GB, as trained", "GB, as it runs", "ratio", box=None, pad_edge=False)
+
+    def row(name: str, height: int, width: int, trained: int, runs: int) -> None:
+        figures = f"{trained / 1e9:.2f}", f"{runs / 1e9:.2f}", f"{runs / trained:.3f}"
+        table.add_row(name, f"{height} x {width}", *figures)
+
+    for team, track, (height, width) in FOLDED:
+        kind = catalogue.find(team, track)
+        both = (_network(on_meta(kind, deployed=once).bfloat16(), height, width) for once in (False, True))
+        row(f"{team} {track}", height, width, *both)
+    with FakeTensorMode(), torch.device("cuda"):
+        network, x = restormer(3, 3).requires_grad_(False), torch.empty(1, 3, 1024, 1024)
+        both = (traffic.of_network(network.train(training), x).eager for training in (True, False))
+        row("Restormer, float32", 1024, 1024, *both)
     return table
 
 

@@ -5,6 +5,7 @@ each metric; both faces embedded for every pair; the landmarks' table read for e
 Both sides run in this process on the same weights, in turn. Weights are random: their values do not change the work.
 """
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -60,21 +61,38 @@ class ScorerReport:
     images: int
     entries: int
     rounds: int
+    left_out: tuple[str, ...] = ()
+    """Metrics that the time did not suffice for."""
 
 
 def bench_scorer(
-    folder: Path, names: Sequence[str], images: int, entries: int, rounds: int, device: str = "cpu"
+    folder: Path,
+    names: Sequence[str],
+    images: int,
+    entries: int,
+    rounds: int,
+    device: str = "cpu",
+    minutes: float = math.inf,
 ) -> ScorerReport:
-    """Measure in `folder`, with the caches of weights that the environment names; those must not be a user's own."""
-    for name in names:
-        random_weights.write(name)
+    """Measure in `folder`, with the caches of weights that the environment names; those must not be a user's own.
+
+    After so many minutes no further metric and no further round is begun.
+    """
+    ends = time.monotonic() + 60 * minutes
+    parts: list[BenchedPart] = []
     with _without_hashes(names):
         field = _Field.make(folder, names, images, entries, device)
-        parts = [_part(field, name, rounds) for name in names]
+        for name in names:
+            if not parts or time.monotonic() < ends:
+                random_weights.write(name)
+                parts.append(_part(field, name, rounds, ends))
+        measured = [part.name for part in parts]
+        field = field.with_metrics(measured)
         plain, ours = (sum(getattr(part, side) for part in parts) for side in ("plain_s", "ours_s"))
         parts.append(BenchedPart("all", plain, ours, plain / ours, max(part.difference for part in parts)))
         share, again = field.overhead()
-    return ScorerReport(tuple(parts), again, share, images, entries, rounds)
+    left_out = tuple(name for name in names if name not in measured)
+    return ScorerReport(tuple(parts), again, share, images, entries, rounds, left_out)
 
 
 @dataclass(frozen=True)
@@ -117,6 +135,11 @@ class _Field:
             source="bench",
         )
         return cls(track, tuple(submissions), folder / "lq", folder / "landmarks.csv", device)
+
+    def with_metrics(self, names: Sequence[str]) -> "_Field":
+        """The same with a track of these metrics alone."""
+        gates = self.track.gates if "adaface" in names else ()
+        return replace(self, track=self.track.model_copy(update={"metrics": tuple(names), "gates": gates}))
 
     def ours(
         self, names: Sequence[str], cache: Cache, scorer: Scorer | None = None
@@ -166,8 +189,10 @@ def _instant_set(metric: Metric) -> Metric:
     return replace(metric, of_set=lambda vectors, paths: 0.0) if metric.of_set else metric
 
 
-def _part(field: _Field, name: str, rounds: int) -> BenchedPart:
-    """Both sides in turn, the second round in the other order; models are loaded before the clock starts."""
+def _part(field: _Field, name: str, rounds: int, ends: float) -> BenchedPart:
+    """Both sides in turn, the second round in the other order, no round but the first after `ends`; models are loaded before
+    the clock starts.
+    """
     plain = _PLAIN.get(name, _plain_iqa)(field, name)
     times: dict[str, list[float]] = {"plain": [], "ours": []}
     values: dict[str, dict[tuple[str, str, str], float]] = {}
@@ -180,6 +205,8 @@ def _part(field: _Field, name: str, rounds: int) -> BenchedPart:
 
     sides: list[tuple[str, Callable[[], dict[tuple[str, str, str], float]]]] = [("plain", plain), ("ours", run_ours)]
     for number in range(rounds):
+        if number and time.monotonic() > ends:
+            break
         for side, run in sides if number % 2 == 0 else reversed(sides):
             began = _now(field.device)
             values[side] = run()

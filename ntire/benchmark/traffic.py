@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -33,7 +33,7 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func._schema.name.partition("::")[2]
-        if not func.is_view and not name.startswith("empty"):
+        if not (func.is_view or func.namespace == "prim" or name == "_unsafe_view" or name.startswith("empty")):
             tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
             moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
             self.eager += moved
@@ -42,7 +42,7 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()
-def of_network(method: Method, lq: Tensor) -> Traffic:
+def of_network(method: nn.Module, lq: Tensor) -> Traffic:
     """Of one run of the networks."""
     with Traffic() as seen:
         method(lq)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -55,7 +56,14 @@ if TYPE_CHECKING:
     from ntire.scoring.track import Track
 
 
-def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int, device: str = "cpu") -> ScorerReport:
+def bench_scorer(
+    names: Sequence[str],
+    images: int,
+    entries: int,
+    rounds: int,
+    device: str = "cpu",
+    minutes: float = math.inf,
+) -> ScorerReport:
     """Compare the scorer with the plain loop in caches of its own; see `ntire.scoring.bench`."""
     import torch
 
@@ -72,7 +80,7 @@ def bench_scorer(names: Sequence[str], images: int, entries: int, rounds: int, d
         # pyiqa fixes its cache when it is imported, which has not happened yet in this process.
         places = {"TORCH_HOME": str(folder / "torch"), "NTIRE_WEIGHTS": str(folder / "weights")}
         os.environ |= places
-        return bench.bench_scorer(folder / "bench", names, images, entries, rounds, device)
+        return bench.bench_scorer(folder / "bench", names, images, entries, rounds, device, minutes)
 
 
 @dataclass(frozen=True)
@@ -364,6 +372,9 @@ def bench(
     rounds: Annotated[
         int, typer.Option(min=1, help="With --scorer: number of rounds; each times both sides, in alternating order.")
     ] = 3,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="With --scorer: begin no further metric or round after so many minutes.")
+    ] = 20.0,
     as_json: AsJson = False,
 ) -> None:
     """Time a method in its own process, alternating with a baseline; or time the scorer against a plain loop.
@@ -374,7 +385,9 @@ def bench(
     if scorer:
         from ntire.environment import choose_device
 
-        _bench_scorer(metrics, images, entries, rounds, "cpu" if device == "auto" else choose_device(device), as_json)
+        _bench_scorer(
+            metrics, images, entries, rounds, "cpu" if device == "auto" else choose_device(device), minutes, as_json
+        )
         return
     if team is None or track is None:
         raise UserError("say what to measure: --team T --track K times a method; --scorer times the scorer.")
@@ -404,10 +417,12 @@ def bench(
         raise UserError("\n".join(problems), exit_code=1)
 
 
-def _bench_scorer(metrics: str, images: int, entries: int, rounds: int, device: str, as_json: bool) -> None:
+def _bench_scorer(
+    metrics: str, images: int, entries: int, rounds: int, device: str, minutes: float, as_json: bool
+) -> None:
     from dataclasses import asdict
 
-    report = bench_scorer([name.strip() for name in metrics.split(",")], images, entries, rounds, device)
+    report = bench_scorer([name.strip() for name in metrics.split(",")], images, entries, rounds, device, minutes)
     if as_json:
         print_json(asdict(report))
         return
@@ -421,9 +436,11 @@ def _bench_scorer(metrics: str, images: int, entries: int, rounds: int, device: 
         prose=[f"plain loop, {seconds}", f"ntire, {seconds}", "largest difference"],
     )
     out.print(
-        f"{report.entries} entries of {report.images} images, median of {report.rounds} rounds; "
+        f"{report.entries} entries of {report.images} images, median of at most {report.rounds} rounds; "
         f"scoring again takes {report.again_s:.2f} s; harness share {report.harness_share:.1%}"
     )
+    if report.left_out:
+        say(f"{minutes:g} minutes did not suffice for {', '.join(report.left_out)}: --minutes gives more")
 
 
 @app.command(

@@ -3,11 +3,15 @@
 Attribute names are those of the released checkpoints of Restormer and X-Restormer, so that these load strictly.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+CHUNKS = 256
+"""Into which long rows are cut, at most."""
 
 
 class BiasFreeNorm(nn.Module):
@@ -46,16 +50,70 @@ class TransposedAttention(nn.Module):
         self.project_out = nn.Conv2d(width, width, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project_out(self.attend(x))
+        if self._as_printed(x):
+            return self.project_out(self.attend(x))
+        # The map and the projection are one small matrix a picture, so that the values are read once and nothing is kept.
+        attention, v = self._map(x)
+        weight = torch.unflatten(self.project_out.weight[..., 0, 0], 1, (self.heads, -1)).to(attention.dtype)
+        both = torch.einsum("ohc,bhcd->bohd", weight, attention).flatten(2).to(x.dtype)
+        return _each_pixel(both, v).reshape(x.shape)
 
     def attend(self, x: Tensor) -> Tensor:
         """The attention without the projection behind it."""
-        batch, width, height, columns = x.shape
-        qkv = self.qkv_dwconv(self.qkv(x)).reshape(batch, 3, self.heads, width // self.heads, height * columns)
-        q, k, v = qkv.unbind(1)
-        attention = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)) * self.temperature
-        attended: Tensor = (attention.softmax(dim=-1) @ v).reshape(x.shape)
-        return attended
+        if self._as_printed(x):
+            q, k, v = self._qkv(x).unbind(1)
+            attention = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)) * self.temperature
+            attended: Tensor = (attention.softmax(dim=-1) @ v).reshape(x.shape)
+            return attended
+        attention, v = self._map(x)
+        return (attention.to(x.dtype) @ torch.unflatten(v, 1, (self.heads, -1))).reshape(x.shape)
+
+    def _as_printed(self, x: Tensor) -> bool:
+        """Whether rows are scaled first: to train and to be counted as the authors have it, and in half precision, where longer
+        rows lose more.
+        """
+        return self.training or x.is_meta or x.dtype in (torch.float16, torch.bfloat16)
+
+    def _map(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The map (B, heads, C / heads, C / heads) and the values (B, C, H W): rows are scaled after their product, which
+        is a small matrix, and not before it.
+        """
+        q, k, v = self._qkv(x).unbind(1)
+        lengths = [torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=_wide(x)) for rows in (q, k)]
+        scale = self.temperature / (lengths[0].clamp_min(1e-12) * lengths[1].clamp_min(1e-12).transpose(-2, -1))
+        return (gram(q, k, _chunks_for(q)) * scale).softmax(dim=-1), v.flatten(1, 2)
+
+    def _qkv(self, x: Tensor) -> Tensor:
+        """Rows of queries, keys and values, (B, 3, heads, C / heads, H W)."""
+        return torch.unflatten(self.qkv_dwconv(self.qkv(x)).flatten(2), 1, (3, self.heads, -1))
+
+
+def gram(q: Tensor, k: Tensor, chunks: int = 1) -> Tensor:
+    """Products of rows (B, heads, C, N) with each other, (B, heads, C, C), summed in float32 at least, N in `chunks`."""
+    if chunks == 1:
+        return (q @ k.transpose(-2, -1)).to(_wide(q))
+    of_heads = []
+    for one, other in zip(q.unbind(1), k.unbind(1), strict=True):
+        rows, columns = (torch.unflatten(side, -1, (chunks, -1)).transpose(-3, -2) for side in (one, other))
+        of_heads.append((rows @ columns.transpose(-2, -1)).sum(-3, dtype=_wide(q)))
+    return torch.stack(of_heads, dim=1)
+
+
+def _chunks_for(q: Tensor) -> int:
+    """On a GPU as many as divide the rows: of a map of 48 x 48 alone only a few of its units have work."""
+    # The chunks of several pictures do not lie in even steps, and would be copied.
+    return math.gcd(q.shape[-1], CHUNKS) if q.device.type != "cpu" and len(q) == 1 else 1
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _each_pixel(matrix: Tensor, pixels: Tensor) -> Tensor:
+    """A matrix (B, D, C) times each pixel of (B, C, N), laid out as these are."""
+    if pixels.stride(1) == 1:  # channels last
+        return (pixels.transpose(1, 2) @ matrix.transpose(1, 2)).transpose(1, 2)
+    return matrix @ pixels
 
 
 class GatedFeedForward(nn.Module):

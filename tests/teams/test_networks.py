@@ -15,6 +15,7 @@ from ntire import UserError
 from ntire.picture.raw import demosaic, srgb_encode
 from ntire.teams.parts.attention import ChannelAttention
 from ntire.teams.parts.clip_text import TOKENS
+from ntire.teams.parts.restormer import TransposedAttention, gram
 from ntire.teams.parts.tag_prompts import TagPrompts, tag_prompts
 from ntire.teams.parts.tagger import Tagger
 from ntire.teams.parts.wavelet import HaarDown, HaarUp, fold_haar, haar, inverse_haar
@@ -249,3 +250,20 @@ def test_channel_attention_scales_each_channel_by_a_sigmoid_of_all_means():
     restored = attention(x)
     assert torch.allclose(restored[0, 0], x[0, 0] / (1 + math.exp(-2)))
     assert torch.allclose(restored[0, 1], x[0, 1] / 2)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("width", "heads"), [(12, 1), (12, 3)])
+def test_transposed_attention_as_it_runs_is_that_of_the_paper(width, heads, layout):
+    torch.manual_seed(0)
+    attention = TransposedAttention(width, heads).double().requires_grad_(False)
+    attention.temperature.mul_(3)
+    x = torch.rand(2, width, 6, 8, dtype=torch.float64).to(memory_format=layout)
+    printed, alone = attention.train()(x), attention.attend(x)
+    assert torch.allclose(attention.eval()(x), printed, atol=1e-12)
+    assert torch.allclose(attention.attend(x), alone, atol=1e-12)
+    assert attention(x).is_contiguous(memory_format=layout)
+    zeros = torch.zeros_like(x)
+    assert torch.equal(attention(zeros), zeros)
+    q, k = torch.rand(2, 1, heads, 5, 48, dtype=torch.float64)
+    assert torch.allclose(gram(q, k, 16), gram(q, k), atol=1e-12)

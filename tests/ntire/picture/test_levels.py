@@ -145,7 +145,7 @@ def test_on_a_gpu_pixels_go_in_by_one_pass_and_out_by_one(bits, layout):
 @pytest.mark.parametrize(("team", "track"), [("MiAlgo", "srgb"), ("MiAlgo", "raw"), ("TongJi-IPOE", "raw")])
 def test_of_12_megapixels_conversions_move_at_most_2_percent_of_what_the_network_does(team, track):
     kind = catalogue.find(team, track)
-    method = on_meta(kind).bfloat16()
+    method = on_meta(kind, deployed=False).bfloat16()  # as published: wavelets that are folded move less
     height, width = 3040, 4032
     frame = traffic.picture_on_meta(kind, height, width)
     around = 2 * kind.border
