@@ -4,7 +4,8 @@
     python benchmarks/cluster.py scaling --slots 1 2 4 8
     python benchmarks/cluster.py kills --pictures 450 --kills 6    (each at a random moment after another shard is finished)
 
-Overhead is CPU seconds of all processes of a command, Ray's own included. Scaling is wall time of tasks that sleep, so that it
+Overhead is CPU seconds of all processes of a command, Ray's own included; `on ray` is a cluster that was there before, of which
+counts what it takes meanwhile. Scaling is wall time of tasks that sleep, so that it
 shows the engine and not the processors.
 """
 
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,6 +37,7 @@ WAYS = {
     "plain": [],
     "local": ["--engine", "local", "--workers", "1"],
     "ray": ["--engine", "ray", "--address", "local", "--workers", "1"],
+    "on ray": ["--engine", "ray", "--workers", "1"],
 }
 MANY_SHARDS = "from ntire.cli import main; from ntire.commands import on_engine; on_engine.SHARDS_EACH = 12; main()"
 PR_SET_CHILD_SUBREAPER = 36
@@ -71,7 +73,10 @@ def overhead(folder: Path, count: int, side: int, rounds: int) -> None:
     for number in range(rounds):
         for way in list(WAYS)[:: 1 if number % 2 == 0 else -1]:
             for many in ("one", "all"):
-                found[way][many].append(cpu_seconds(command(folder / many, folder / f"{way}-{many}-{number}", way)))
+                words = command(folder / many, folder / f"{way}-{many}-{number}", way)
+                with cluster() if way == "on ray" else contextlib.nullcontext([]) as more:
+                    found[way][many].append(cpu_seconds([*words, *more]))
+                reap()
     base = {many: median(found["plain"][many]) for many in ("one", "all")}
     for way, seconds in found.items():
         one, all_of_them = median(seconds["one"]), median(seconds["all"])
@@ -80,6 +85,19 @@ def overhead(folder: Path, count: int, side: int, rounds: int) -> None:
             f"{way:6} 1 picture {one:6.1f} CPU s, {count} pictures {all_of_them:6.1f} CPU s: "
             f"{all_of_them / base['all']:.2f} x plain; the {count - 1} more {more:.2f} x plain"
         )
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[list[str]]:
+    """A cluster of one node that has come to rest; how a run is told of it."""
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        time.sleep(10)
+        yield ["--address", started.address]
+    finally:
+        started.shutdown()
 
 
 def scaling(slots: Sequence[int], seconds: float) -> None:
@@ -108,6 +126,7 @@ def kills(folder: Path, count: int, side: int, times: int) -> None:
     """Workers of a run are killed one after the other; its images are those of a plain run."""
     make_pictures(folder / "all", count, side)
     cpu_seconds(command(folder / "all", folder / "plain", "plain"))
+    reap()
     for way in ("local", "ray"):
         run = subprocess.Popen(
             [str(word) for word in command(folder / "all", folder / way, way)], stderr=subprocess.DEVNULL
@@ -165,21 +184,28 @@ def below(pid: int) -> list[int]:
 
 
 def cpu_seconds(words: Sequence[Any]) -> float:
-    """Of a command and of all that it started, looked up in /proc ten times a second: Ray does not wait for its processes."""
-    found: dict[tuple[int, str], float] = {}
+    """Of a command and of all that goes on below this process meanwhile, looked up in /proc ten times a second: Ray does not
+    wait for its processes.
+    """
+    before = spent()
+    found = dict(before)
     run = subprocess.Popen([str(word) for word in words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while run.poll() is None:
-        for pid in below(os.getpid()):
-            try:
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            found[pid, fields[19]] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        found |= spent()
         time.sleep(0.1)
     if run.returncode:
         raise SystemExit(f"{words} ended with exit code {run.returncode}")
-    reap()
-    return sum(found.values())
+    return sum(found.values()) - sum(before.values())
+
+
+def spent() -> dict[tuple[int, str], float]:
+    """CPU seconds so far of each process that descends from this one, by its number and when it began."""
+    found = {}
+    for pid in below(os.getpid()):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            found[pid, fields[19]] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
 
 
 def reap() -> None:

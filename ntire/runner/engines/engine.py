@@ -117,6 +117,11 @@ class Worker:
     busy_seconds: float = 0.0
     done: int = 0
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """What it can do is the same for all of one machine's devices of one kind."""
+        return self.node, self.device_name
+
 
 @dataclass(frozen=True)
 class WorkerAnswer:
@@ -146,7 +151,7 @@ class Engine(ABC):
         self._waiting: dict[str, Task] = {}
         self._open: set[str] = set()
         self._tries: dict[str, list[str]] = {}
-        self._unable: dict[tuple[str, str], str] = {}
+        self._unable: dict[tuple[str, tuple[str, str]], str] = {}
         self._pace: list[float] = []
 
     @abstractmethod
@@ -251,9 +256,9 @@ class Engine(ABC):
         return max(able, key=merit)
 
     def _able(self, worker: Worker, task: Task) -> bool:
-        if (_state(task), worker.node) in self._unable:
+        if (_state(task), worker.place) in self._unable:
             return False
-        others = [one for one in self.workers.values() if (_state(task), one.node) not in self._unable]
+        others = [one for one in self.workers.values() if (_state(task), one.place) not in self._unable]
         enough = min(task.memory, max(one.memory for one in others))
         died_on = self._tries.get(task.key, [])
         elsewhere = any(one.node not in died_on and one.memory >= enough for one in others)
@@ -295,7 +300,7 @@ class Engine(ABC):
             problem = f"{len(tries)} workers were lost at it, on {', '.join(dict.fromkeys(tries))}: {answer.problem}"
             return self._ended(TaskResult(task, problem=problem, log=answer.log, worker=worker.name))
         if answer.kind == "unable":
-            self._unable[_state(task), worker.node] = answer.problem
+            self._unable[_state(task), worker.place] = answer.problem
             self.say(f"{worker.node} cannot do {task.title or task.key}: {answer.problem}")
             self._again(task)
             return None
@@ -318,13 +323,13 @@ class Engine(ABC):
 
     def _hopeless(self) -> Iterator[TaskResult]:
         """Tasks that no machine here can do."""
-        nodes = {worker.node for worker in self.workers.values() if worker.ready}
-        if not nodes or not all(worker.ready for worker in self.workers.values()):
+        places = {worker.place for worker in self.workers.values() if worker.ready}
+        if not places or not all(worker.ready for worker in self.workers.values()):
             return
         for task in list(self._waiting.values()):
-            reasons = {node: self._unable.get((_state(task), node)) for node in nodes}
+            reasons = {place: self._unable.get((_state(task), place)) for place in places}
             if all(reasons.values()):
-                told = "\n".join(f"{node}: {why}" for node, why in sorted(reasons.items()))
+                told = "\n".join(sorted({f"{node}: {why}" for (node, _), why in reasons.items()}))
                 yield self._ended(TaskResult(task, problem=f"no machine can do it:\n{told}"))
 
 

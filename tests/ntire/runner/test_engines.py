@@ -100,11 +100,29 @@ def test_what_cannot_be_pickled_is_the_task_s_problem(local):
     assert "cannot be pickled" in result.problem
 
 
-def test_the_longest_begin_first_where_there_is_memory_and_a_state_is_kept():
-    class OnPaper(engine_module.Engine):
-        start = wait = close = None
+class OnPaper(engine_module.Engine):
+    start = wait = close = None
 
-    OnPaper.__abstractmethods__ = frozenset()
+
+OnPaper.__abstractmethods__ = frozenset()
+
+
+def test_what_one_kind_of_device_cannot_do_another_of_the_same_machine_does():
+    engine = OnPaper()
+    old, new = (Worker(f"n/{name}", "n", "cuda", 80 << 30, name) for name in ("V100", "H100"))
+    engine.workers = {one.name: one for one in (old, new)}
+    engine._add([Task("k", engine_tasks.fail, title="shard")])
+    for worker, problem in ((old, "no bfloat16"), (new, "no weights")):
+        assert list(engine._hopeless()) == []
+        task = worker.task = engine._next(worker)
+        assert engine._settled(worker, engine_module.WorkerAnswer("unable", problem=problem)) is None
+        assert engine._next(worker) is None
+    assert task.key == "k"
+    [result] = engine._hopeless()
+    assert result.problem == "no machine can do it:\nn: no bfloat16\nn: no weights"
+
+
+def test_the_longest_begin_first_where_there_is_memory_and_a_state_is_kept():
     engine = OnPaper()
     small, large = (Worker(f"{gb}/0", f"n{gb}", "cuda", gb << 30) for gb in (16, 80))
     engine.workers = {one.name: one for one in (small, large)}
