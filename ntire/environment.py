@@ -12,6 +12,8 @@ from ntire import UserError, __version__
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "rawpy", "safetensors", "pandas")
 MALLOC = ((-3, 1 << 30), (-1, 1 << 30), (-8, 1))
 """Of mallopt: M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in bytes, M_ARENA_MAX."""
+USUAL_MALLOC = ((-3, 32 << 20), (-1, 64 << 20), (-8, 0))
+"""What glibc comes to by itself in a program that frees large blocks."""
 
 
 def user_cache() -> Path:
@@ -121,15 +123,16 @@ def choose_devices(wanted: str) -> str:
     return ",".join(choose_device(one.strip()) for one in wanted.split(","))
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(keep: bool = True) -> None:
     """Let this process keep memory that it has given back and use it again, where its C library is glibc.
 
     It would return every large block to the system and get fresh pages for the next, which it clears one by one: half of the
     time of a network whose activations are larger than 32 MiB. One pool serves all threads: each finds what another gave back.
+    Without `keep` it does as it would by itself.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
     if mallopt is not None:
-        for parameter, value in MALLOC:
+        for parameter, value in MALLOC if keep else USUAL_MALLOC:
             mallopt(parameter, value)
 
 

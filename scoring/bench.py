@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from ntire.entry.manifest import Manifest, Submission
+from ntire.environment import keep_freed_memory
 from ntire.method.pyiqa_networks import guarded
 from ntire.picture.image import encode_png, read_pixels
 from ntire.scoring import random_weights
@@ -208,6 +209,8 @@ def _part(field: _Field, name: str, rounds: int, ends: float) -> BenchedPart:
         if number and time.monotonic() > ends:
             break
         for side, run in sides if number % 2 == 0 else reversed(sides):
+            # Both get memory as they would in programs of their own.
+            keep_freed_memory(side == "ours")
             began = _now(field.device)
             values[side] = run()
             times[side].append(_now(field.device) - began)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ntire.environment import keep_freed_memory
 from ntire.picture.image import Pixels
 from ntire.scoring.pixels import Measure
 
@@ -60,6 +61,8 @@ class NetworkInstrument(Instrument):
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     @abstractmethod
     def forward(self, images: Tensor, references: Tensor | None) -> Tensor:
