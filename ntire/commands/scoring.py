@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -24,6 +24,7 @@ from ntire.commands.screen import (
     print_table,
     progress,
     say,
+    watch_engine,
 )
 from ntire.text import nearest
 
@@ -142,20 +143,20 @@ def score(
     engine: EngineName | None = None,
     address: str = "auto",
     workers: int | None = None,
+    watch: Callable[[Engine], None] = lambda engine: None,
     report: Callable[[int, int], None] = lambda done, total: None,
     say: Say = lambda line: None,
 ) -> Board:
     """Score entries, or all entries of folders, by the rules of their tracks; only those of `track` where one is named.
 
-    An entry is a folder or an archive, with a `submission.toml` or a challenge's `readme.txt`, or nothing but pictures; where
-    nothing names a track, these are compared by `metrics` alone, by default psnr and ssim. References that are not named are
-    looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and there is no total. An entry that `check`
-    refuses is listed with the codes, not ranked; pictures are decoded in a sandbox. Verdicts of `verify` are looked for in the
-    folder `verdicts`, then beside the entries; with the organiser's `key`, a file, only those count that it signed. What a
-    verdict found the code to cost counts instead of claims; with `measure`, the code of other entries that break no rule is
-    counted and timed in a sandbox, too. With an `engine` (local, or ray at `address`) its workers look at the images, `workers`
-    of them here or on each node, and the tables are the same. `report` gets the images that are done and their number in all.
-    Nothing is written: see `Board.write`. Raises UserError where entries, metrics, references or weights are missing.
+    An entry is a folder or an archive, with a `submission.toml` or a challenge's `readme.txt`, or nothing but pictures;
+    where nothing names a track, these are compared by `metrics` alone, by default psnr and ssim. References that are not
+    named are looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and there is no total. What
+    `check` refuses is listed with its codes, not ranked. Verdicts of `verify` are looked for in the folder `verdicts`, then
+    beside the entries; with the organiser's `key`, a file, only those count that it signed. What a verdict found the code
+    to cost counts instead of claims; with `measure`, the code of other entries that break no rule is counted and timed in a
+    sandbox, too. With an `engine` (local, or ray at `address`), `workers` here or on each node look at the images. `report`
+    gets the numbers of images done and of all. Nothing is written: see `Board.write`. UserError says all that is missing.
     """
     from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
@@ -167,7 +168,7 @@ def score(
     from ntire.scoring.track import load_track
 
     references = References(*(Path(one) if one else None for one in (gt, lq, landmarks)))
-    start = _engine(engine, address, workers, device, say)
+    start = _engine(engine, address, workers, device, watch, say)
     wanted, secret = load_track(str(track)) if track else None, read_key(Path(key)) if key else None
     with Cache(default_path() if cache else None) as known, scratch_folder() as scratch, ExitStack() as stack:
         entrance = Entrance(known)
@@ -187,7 +188,12 @@ def score(
 
 
 def _engine(
-    name: EngineName | None, address: str, workers: int | None, device: str, say: Say
+    name: EngineName | None,
+    address: str,
+    workers: int | None,
+    device: str,
+    watch: Callable[[Engine], None],
+    say: Say,
 ) -> Callable[[], AbstractContextManager[Engine | None]]:
     """What starts the engine that a user means, if any. Raises UserError for a device that workers cannot be told."""
     from ntire.runner.engines import open_engine
@@ -196,7 +202,16 @@ def _engine(
         return nullcontext
     if device not in ("auto", "cpu"):
         raise UserError(f"--device {device}: with --engine workers take the GPUs that are there. Use auto, or cpu.")
-    return lambda: open_engine(name, address=address, workers=workers, device=device, say=say)
+
+    @contextmanager
+    def started() -> Iterator[Engine]:
+        with open_engine(name, address=address, workers=workers, device=device, say=say) as working:
+            watch(working)
+            yield working
+            for node, words in working.usage_in_words().items():
+                say(f"{node}: {words}")
+
+    return started
 
 
 def _lines(judge: _Judge, scored: Sequence[tuple[Scorer, Scored, tuple[str, ...]]], entered: Entered) -> list[Line]:
@@ -559,6 +574,7 @@ def score_command(
             submissions, track, gt=gt, lq=lq, landmarks=landmarks, detector=detector, metrics=wanted, device=device,
             cache=not no_cache, as_published=as_published, verdicts=folder, key=key, measure=measure, say=say,
             engine=engine, address=address, workers=workers,
+            watch=lambda working: watch_engine(bars, working),
             report=lambda done, total: bars.update(task, completed=done, total=total),
         )  # fmt: skip
     written = board.write(folder)

@@ -1,3 +1,4 @@
+import re
 import shutil
 import sys
 from collections import Counter
@@ -202,6 +203,7 @@ def test_tables_of_the_command_are_the_same_bytes(field, tmp_path, ntire):
     assert ntire("score", uploads, *options, "-o", tmp_path / "plain").code == 1
     ran = ntire("score", uploads, *options, "-o", tmp_path / "engine", "--engine", "local", "--workers", 1)
     assert ran.code == 1
+    assert re.search(r"1 worker\(s\), \d+% busy, \d+ done", ran.err)
     files = [path.relative_to(tmp_path / "plain") for path in (tmp_path / "plain").rglob("*") if path.is_file()]
     assert len(files) >= 9
     for file in files:
