@@ -167,25 +167,31 @@ def changed(inputs: Sequence[Path], kind: str, size: Size | None, count: int, fo
     """Pictures of a size, each of them another one: an input rolled by an even number of rows and columns that nobody
     knows, repeated or cut to the size. Answers that were kept for the inputs, or for the picture before, do not fit.
     """
-    secret = random.SystemRandom()
+    taken: dict[Path, set[tuple[int, ...]]] = {}
     for number in range(count):
         source = inputs[number % len(inputs)]
+        used = taken.setdefault(source, set())
         height, width = size or size_of_input(source, kind)
         path = folder / f"{number}{'.npy' if kind == 'raw' else '.png'}"
         if kind == "raw":
             frame = raw.read_raw(source)
-            write_mosaic(frame, _rolled(frame.mosaic[0].numpy(), height, width, secret), frame.cfa, path)
+            write_mosaic(frame, _rolled(frame.mosaic[0].numpy(), height, width, used), frame.cfa, path)
         else:
-            write_atomically(path, encode_png(as_pixels(as_image(_rolled(read_pixels(source), height, width, secret)))))
+            write_atomically(path, encode_png(as_pixels(as_image(_rolled(read_pixels(source), height, width, used)))))
         yield Picture(path.stem, path)
 
 
-def _rolled(pixels: NDArray[Any], height: int, width: int, secret: random.Random) -> NDArray[Any]:
-    """By even numbers, from an even part: the colours of a mosaic stay in their places."""
+def _rolled(pixels: NDArray[Any], height: int, width: int, used: set[tuple[int, ...]]) -> NDArray[Any]:
+    """By even numbers that are not `used` yet, from an even part: the colours of a mosaic stay in their places."""
+    periods = [size // 2 * 2 or 1 for size in pixels.shape[:2]]
+    choices = [range(0, period, 2) for period in periods]
+    secret = random.SystemRandom()
+    drawn = tuple(map(secret.choice, choices))
+    while drawn in used and len(used) < math.prod(map(len, choices)):
+        drawn = tuple(map(secret.choice, choices))
+    used.add(drawn)
     for axis, side in enumerate((height, width)):
-        period = pixels.shape[axis] // 2 * 2 or 1
-        places = (np.arange(side) + secret.randrange(0, period, 2 if period > 1 else 1)) % period
-        pixels = np.take(pixels, places, axis)
+        pixels = np.take(pixels, (np.arange(side) + drawn[axis]) % periods[axis], axis)
     return np.ascontiguousarray(pixels)
 
 
