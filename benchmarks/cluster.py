@@ -97,6 +97,8 @@ def cluster() -> Iterator[list[str]]:
         time.sleep(10)
         yield ["--address", started.address]
     finally:
+        # A minute after the cluster's end Ray ends every process that still asks it what there is.
+        started.global_state.disconnect()
         started.shutdown()
 
 

@@ -61,6 +61,8 @@ def cluster(tmp_path_factory):
             yield made
         finally:
             ray.shutdown()
+            # A minute after the cluster's end Ray ends every process that still asks it what there is.
+            made.global_state.disconnect()
             made.shutdown()
 
 
