@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test reliability slurm gpu setup clean
+.PHONY: demo test ray reliability slurm gpu setup clean
 
 demo: setup
 	$(BIN)/ntire demo
@@ -24,6 +24,10 @@ reliability: setup
 # All scripts for Slurm on a real one of this machine (apt-get install slurm-wlm munge, as root); `make test` runs the job array.
 slurm: setup
 	NTIRE_TEST_SLURM=all $(BIN)/pytest tests/ntire/cluster/test_slurm.py
+
+# Faults of Ray clusters of several nodes on this machine: nodes and workers killed, a full store, nodes that lack something.
+ray: setup
+	NTIRE_TEST_RAY=all OMP_NUM_THREADS=1 $(BIN)/pytest tests/ntire/runner/test_ray_cluster.py tests/ntire/review/test_score_on_ray.py
 
 # Everything that a GPU can say, most telling first, from a checkout whose Python has torch: the tests for GPUs, networks beside
 # their roofline, pictures a second, the scorer. MINUTES in all; DATA is a folder of clean pictures to train on with the rest.

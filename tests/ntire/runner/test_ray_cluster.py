@@ -21,6 +21,10 @@ from ntire.runner.engines import engine as engine_module
 from ntire.runner.shards import SHARDS, published
 from tests.made import scene, write_png
 
+if os.environ.get("NTIRE_TEST_RAY") != "all":
+    pytest.skip(
+        "takes long, and a busy machine loses nodes: `make ray` (NTIRE_TEST_RAY=all) runs it", allow_module_level=True
+    )
 NodeAffinity = pytest.importorskip("ray.util.scheduling_strategies", reason="no Ray").NodeAffinitySchedulingStrategy
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ntire[ray]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
