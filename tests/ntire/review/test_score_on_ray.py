@@ -1,6 +1,6 @@
 """Scoring on a cluster of several nodes on this machine: one is killed, one lacks weights and sees no files."""
 
-# ruff: noqa: E402, F401, F811 - fixtures of other modules
+# ruff: noqa: F401, F811 - fixtures of other modules
 
 import os
 from functools import partial
