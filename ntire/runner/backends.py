@@ -6,6 +6,7 @@ Each size of input is exported for itself, as what a network does with its sizes
 import io
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -97,8 +98,20 @@ def _openvino(method: Method, lq: Tensor) -> Callable[[Tensor], Tensor]:
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,
     }
-    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    request = _openvino_core().compile_model(model, "CPU", options).create_infer_request()
     return lambda pieces: torch.from_numpy(request.infer([pieces.numpy()], share_inputs=True)[0].copy())
+
+
+@cache
+def _openvino_core() -> Any:
+    """One for the process, never let go: its CPU plugin gives the thread that made it another stack for signal handlers.
+
+    A plugin that ends in another thread, or before one that was made after it, leaves the address of memory that is gone, and
+    the next signal kills the process: Ctrl-C, or the end of a child.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _onnx(method: Method, lq: Tensor) -> Callable[[Tensor], Tensor]:

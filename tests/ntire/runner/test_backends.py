@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import pytest
@@ -25,6 +26,24 @@ class Plain(Method):
         return lq + self.body(lq)
 
 
+SIGNALS = """
+import os, signal, threading
+from ntire.method import catalogue
+from ntire.runner.backends import Exported
+
+heard = []
+signal.signal(signal.SIGUSR1, lambda *_: heard.append("signal"))
+kind = catalogue.find("MiAlgo", "srgb")
+exported = [Exported(kind(**kind.tiny).eval(), "%s") for _ in range(2)]
+del exported[0]
+other = threading.Thread(target=exported.clear)
+other.start()
+other.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+print(*heard)
+"""
+
+
 class NotExportable(Plain):
     def forward(self, lq):
         return lq + torch.fft.irfft2(torch.fft.rfft2(self.body(lq)), s=lq.shape[-2:]).bernoulli()
@@ -46,6 +65,11 @@ def test_another_program_gives_the_same_pixels_and_tiles_the_same_as_the_whole(b
     assert torch.allclose(whole, expected, atol=1e-5)
     method.execution.tile, method.execution.same_size = 24, True
     assert torch.allclose(method.in_tiles(lq), whole, atol=1e-6)
+
+
+def test_signals_are_handled_after_graphs_are_let_go_in_another_thread(backend):
+    ran = subprocess.run([sys.executable, "-c", SIGNALS % backend], capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "signal\n"), ran.stderr
 
 
 def test_a_run_prints_the_effect_and_is_not_mixed_with_one_of_another_program(backend, tmp_path):
