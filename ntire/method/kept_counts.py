@@ -11,7 +11,7 @@ from ntire.environment import own_cache
 from ntire.files import sha256_of, write_atomically
 from ntire.method.catalogue import class_of, facts_in_release
 from ntire.method.facts import Counts
-from ntire.method.source import closure, fingerprint
+from ntire.method.source import closure, counting, fingerprint
 
 if TYPE_CHECKING:
     from ntire.method.catalogue import Listed
@@ -83,9 +83,8 @@ def _key(method: "type[Method]", of: tuple[object, ...]) -> str:
     """The hash of all that counts follow from: the method's own source, our way to count, and the libraries."""
     source = sys.modules[method.__module__].__file__
     files = closure(Path(source)) if source else ()
-    counting = [Path(__file__).with_name(name) for name in ("count.py", "counters.py", "footprint.py")]
     versions = [f"{name} {_version(name)}" for name in LIBRARIES]
-    return sha256_of(repr((fingerprint(files), fingerprint(counting), versions, method.__qualname__, *of)).encode())
+    return sha256_of(repr((fingerprint(files), fingerprint(counting()), versions, method.__qualname__, *of)).encode())
 
 
 def _version(package: str) -> str:

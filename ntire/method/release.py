@@ -1,7 +1,7 @@
 """What a release knows of its methods without importing one: `teams/methods.json`, which `ntire teams --record` writes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 from ntire.files import write_atomically
 from ntire.method.facts import Cost, Counts, Facts, Unpublished
-from ntire.method.source import closure, fingerprint, teams_folder
+from ntire.method.source import closure, counting, fingerprint, teams_folder
 from ntire.method.weights_files import Weights
 
 
@@ -28,7 +28,7 @@ def data_file() -> Path:
 
 @cache
 def known(module: str) -> KnownModule | None:
-    """What the release knows of a module, "raw.mialgo"; None if it does not know it, or if the source has changed since."""
+    """What the release knows of a module, "raw.mialgo"; None if it does not, or if its source or the counting changed since."""
     data = _data().get(module)
     if data is None or not _is_of(data):
         return None
@@ -51,7 +51,7 @@ def write(modules: Mapping[str, KnownModule]) -> None:
         files = [file.relative_to(teams_folder()).as_posix() for file in closure(file_of(name))]
         data[name] = {
             "source": files,
-            "sha256": fingerprint(teams_folder() / file for file in files),
+            "sha256": _fingerprint(files),
             "methods": [_plain(one) for one in module.methods],
             "unpublished": [asdict(one) for one in module.unpublished],
         }
@@ -72,9 +72,14 @@ def _data() -> dict[str, Any]:
 def _is_of(data: Mapping[str, Any]) -> bool:
     """Whether the source is the one that was recorded; only a change in it could add a file to it."""
     try:
-        return fingerprint(teams_folder() / file for file in data["source"]) == str(data["sha256"])
+        return _fingerprint(data["source"]) == str(data["sha256"])
     except OSError:
         return False
+
+
+def _fingerprint(files: Iterable[str]) -> str:
+    """Of these files below `teams/`, and of what counts them."""
+    return fingerprint([*(teams_folder() / file for file in files), *counting()])
 
 
 def _plain(facts: Facts) -> dict[str, Any]:

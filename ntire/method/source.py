@@ -8,11 +8,18 @@ from pathlib import Path
 
 from ntire.files import sha256_of
 
+COUNTING = ("count.py", "counters.py", "face_alignment.py", "footprint.py", "pyiqa_networks.py")
+
 
 @cache
 def teams_folder() -> Path:
     """Where the methods of the release lie."""
     return Path(next(iter(importlib.import_module("ntire.teams").__path__))).resolve()
+
+
+def counting() -> tuple[Path, ...]:
+    """What of ntire itself counts and is counted beside a method's source: after a change there, all figures are made anew."""
+    return tuple(Path(__file__).with_name(name) for name in COUNTING)
 
 
 def closure(file: Path) -> tuple[Path, ...]:

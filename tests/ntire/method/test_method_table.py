@@ -48,6 +48,14 @@ def test_an_edited_method_is_counted_once_and_all_others_come_from_the_release(b
     assert len(built) == 2 * len(live)
 
 
+def test_what_is_recorded_is_not_believed_after_a_change_in_how_ntire_counts(monkeypatch, tmp_path):
+    (tmp_path / "counters.py").write_text("")
+    release.known.cache_clear()
+    monkeypatch.setattr(release, "counting", lambda: (tmp_path / "counters.py",))
+    assert release.known("srgb.mialgo") is None
+    release.known.cache_clear()
+
+
 def test_a_spoilt_or_unwritable_cache_only_means_counting_again(built, edited, tmp_path, monkeypatch):
     method = catalogue.find("MiAlgo", "srgb")
     first = facts_of(method)
