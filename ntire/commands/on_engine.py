@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from ntire import UserError
 from ntire.commands.foreign_code import is_foreign, prepared_in_sandbox
-from ntire.commands.restoring import Job, Say, job_in_sandbox, plan, refuse_in_sandbox, refuse_whole
+from ntire.commands.restoring import (
+    Job,
+    Say,
+    job_in_sandbox,
+    plan,
+    refuse_in_sandbox,
+    refuse_whole,
+    remember_if_baseline,
+)
 from ntire.entry.journal import Journal, differences, read_header, read_journal, refuse_second_writer
 from ntire.entry.manifest import JOURNAL
 from ntire.files import sha256_of, write_atomically
@@ -240,6 +248,7 @@ class _Run:
         """Merge the shards, and let go of the folder."""
         self.journal.__exit__(None, None, None)
         merged = merge(self.job.out, known=self.failed)
+        remember_if_baseline(self.job)
         summary = replace(merged, computed=self.computed, seconds=seconds, not_read=self.job.not_read)
         return replace(summary, remarks=(*self.journal.remarks, *summary.remarks))
 

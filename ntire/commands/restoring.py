@@ -244,8 +244,6 @@ def run_job(
 
     Raises UserError where the detector is not here, or the method is not one for faces that leaves reading to ntire.
     """
-    from ntire.entry.baseline import TEAM as BASELINE
-    from ntire.entry.baseline import remember_baseline
     from ntire.method.face_alignment import face_finder
     from ntire.runner.prepare import prepare
 
@@ -253,10 +251,18 @@ def run_job(
         refuse_whole(job.method, job.track)
     find = face_finder(options.device) if whole else None
     summary = _restored(prepare(job.method, options), job.inputs, job.out, job.track.name, report, find, part)
-    # By where the class comes from: any folder's may have that name.
-    if part is None and job.method.team == BASELINE and job.method.__module__.startswith("ntire.teams."):
-        remember_baseline(job.out)
+    if part is None:
+        remember_if_baseline(job)
     return replace(summary, not_read=job.not_read)
+
+
+def remember_if_baseline(job: Job) -> None:
+    """Note what ntire's own Copy has made here: its results may equal their inputs."""
+    from ntire.entry.baseline import TEAM, remember_baseline
+
+    # By where the class comes from: any folder's may have that name.
+    if job.method.team == TEAM and job.method.__module__.startswith("ntire.teams."):
+        remember_baseline(job.out)
 
 
 def refuse_whole(method: type[Method], track: Track) -> None:

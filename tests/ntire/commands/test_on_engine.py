@@ -12,6 +12,7 @@ from ntire import UserError
 from ntire.commands import on_engine
 from ntire.commands.restoring import run
 from ntire.commands.running import run_all
+from ntire.entry.baseline import is_baseline
 from ntire.entry.journal import Journal, read_header
 from ntire.entry.manifest import open_submission
 from ntire.runner.engines import engine as engine_module
@@ -64,6 +65,14 @@ def test_several_teams_at_once_make_the_folders_of_single_runs(plugin, many, tmp
     assert [one.out.name for one in summaries] == ["plus-srgb", "MiAlgo-srgb"]
     assert "2 worker(s)" in heard[-1]
     assert run(folder, "srgb", many, summaries[0].out, device="cpu").computed == 1  # what had failed
+
+
+def test_a_copy_made_on_an_engine_is_known_as_the_baseline(many, tmp_path):
+    on_processes(["Copy", "MiAlgo"], many, tmp_path / "out")
+    assert {folder.name: is_baseline(folder) for folder in (tmp_path / "out").iterdir()} == {
+        "Copy-srgb": True,
+        "MiAlgo-srgb": False,
+    }
 
 
 def test_what_is_finished_is_not_made_again(plugin, many, tmp_path):
