@@ -27,7 +27,8 @@ slurm: setup
 
 # Faults of Ray clusters of several nodes on this machine: nodes and workers killed, a full store, nodes that lack something.
 ray: setup
-	NTIRE_TEST_RAY=all OMP_NUM_THREADS=1 $(BIN)/pytest tests/ntire/runner/test_ray_cluster.py tests/ntire/review/test_score_on_ray.py
+	NTIRE_TEST_RAY=all OMP_NUM_THREADS=1 $(BIN)/pytest tests/ntire/runner/test_ray_cluster.py \
+		tests/ntire/review/test_score_on_ray.py tests/ntire/review/test_verify_on_engine.py
 
 # Everything that a GPU can say, most telling first, from a checkout whose Python has torch: the tests for GPUs, networks beside
 # their roofline, pictures a second, the scorer. MINUTES in all; DATA is a folder of clean pictures to train on with the rest.

@@ -12,7 +12,11 @@ EXAMPLE = Path(__file__).parents[3] / "submissions" / "example"
 pytestmark = pytest.mark.skipif(bool(why_not("bubblewrap")), reason=f"no sandbox here: {why_not('bubblewrap')}")
 
 
-def test_entries_are_verified_side_by_side_and_verdicts_are_signed_here(ntire, tmp_path):
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+@pytest.mark.parametrize("engine", [("local",), ("ray", "--address", "local")], ids=lambda words: words[0])
+def test_entries_are_verified_side_by_side_and_verdicts_are_signed_here(ntire, tmp_path, engine):
+    if "ray" in engine and os.environ.get("NTIRE_TEST_RAY") != "all":
+        pytest.skip("takes long: `make ray` (NTIRE_TEST_RAY=all) runs it")
     honest, other = tmp_path / "uploads" / "median", tmp_path / "uploads" / "other"
     shutil.copytree(EXAMPLE / "median", honest)
     shutil.copytree(EXAMPLE / "median", other)
@@ -22,7 +26,7 @@ def test_entries_are_verified_side_by_side_and_verdicts_are_signed_here(ntire, t
     (tmp_path / "key").write_bytes(os.urandom(32))
     ran = ntire(
         "verify", honest, archive, "--lq", EXAMPLE / "lq", "--no-measure", "--seed", "1", "--key", tmp_path / "key", "-o",
-        tmp_path / "out", "--engine", "local", "--workers", 2, "--device", "cpu", "--json",
+        tmp_path / "out", "--engine", *engine, "--workers", 2, "--device", "cpu", "--json",
     )  # fmt: skip
     # Without the truth nobody can say whether a picture that differs costs any score.
     assert ran.code == 3
