@@ -18,6 +18,8 @@ from ntire.study.store import Store
 LOCK = "serving.lock"
 AT_ONCE = 2000
 """Connections; more are told to come back."""
+BACKLOG = 1024
+"""Connections that wait to be taken."""
 
 
 def open_site(folder: Path) -> Site:
@@ -68,7 +70,7 @@ def _config(site: Site, root: str) -> uvicorn.Config:
     return uvicorn.Config(
         application(site, root), log_level="warning", access_log=False, server_header=False, date_header=False,
         limit_concurrency=AT_ONCE, timeout_keep_alive=30, timeout_graceful_shutdown=5, proxy_headers=True,
-        forwarded_allow_ips="127.0.0.1", lifespan="off", ws="none", backlog=1024,
+        forwarded_allow_ips="127.0.0.1", lifespan="off", ws="none", backlog=BACKLOG,
     )  # fmt: skip
 
 
@@ -80,6 +82,8 @@ def _bound(host: str, port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind(address)
+        # From now on a connection waits until it is answered: whoever reads the address may go there at once.
+        found.listen(BACKLOG)
     except OSError:
         found.close()
         raise

@@ -51,6 +51,12 @@ def visit(browser):
     assert problems == []
 
 
+def painted(page, script):
+    """What a script finds when the browser has painted what was asked of it before."""
+    page.evaluate("() => new Promise((done) => { requestAnimationFrame(() => requestAnimationFrame(done)); })")
+    return page.evaluate(script)
+
+
 def begin(page, base, name="Ada"):
     page.goto(base + "/")
     page.fill("#name", name)
@@ -152,36 +158,36 @@ def test_pixels_are_those_of_the_screen_and_panes_move_together(study, visit):
           const span = (all) => all.reduce((a, b) => Math.max(a, b), 0) - all.reduce((a, b) => Math.min(a, b), 1e9) + 1;
           return [span(columns), span(rows), canvas.width / canvas.getBoundingClientRect().width];
         })"""
-        for width, height, ratio in page.evaluate(drawn):
+        for width, height, ratio in painted(page, drawn):
             assert (width, height) == (72, 72)
             assert ratio == pytest.approx(1.5, abs=0.02)
         page.keyboard.press("+")
         assert page.inner_text("#zoom") == "200 %"
-        assert {tuple(one[:2]) for one in page.evaluate(drawn)} == {(144, 144)}
+        assert {tuple(one[:2]) for one in painted(page, drawn)} == {(144, 144)}
         for _ in range(5):
             page.keyboard.press("+")
         pixel = """() => [...document.querySelectorAll("#stage canvas")].map((canvas) => [...canvas.getContext("2d")
           .getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data].join())"""
         page.set_viewport_size({"width": 700, "height": 520})  # the pictures are larger than their panes now
         wait_for(lambda: page.evaluate("document.querySelector('#stage canvas').width") < 500)
-        before = page.evaluate(pixel)
+        before = painted(page, pixel)
         box = boxes(page)[0]
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         page.mouse.down()
         page.mouse.move(box["x"] + box["width"] / 2 - 130, box["y"] + box["height"] / 2 - 90, steps=4)
         page.mouse.up()
-        after = page.evaluate(pixel)
+        after = painted(page, pixel)
         assert sum(one != other for one, other in zip(before, after, strict=True)) == 3
         page.keyboard.down(" ")
-        assert len(set(page.evaluate(pixel))) == 1  # the input, in all panes
+        assert len(set(painted(page, pixel))) == 1  # the input, in all panes
         page.keyboard.up(" ")
-        assert page.evaluate(pixel) == after
+        assert painted(page, pixel) == after
         page.keyboard.press("v")
         assert len(boxes(page)) == 2
         page.keyboard.press("f")
-        first = page.evaluate(pixel)
+        first = painted(page, pixel)
         page.keyboard.press("f")
-        assert page.evaluate(pixel) != first
+        assert painted(page, pixel) != first
         assert math.isclose(boxes(page)[0]["width"], boxes(page)[1]["width"], abs_tol=1)
 
 

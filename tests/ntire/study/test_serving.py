@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import shutil
+import socket
 import sqlite3
 import stat
 import threading
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from ntire.study.design import open_study
+from ntire.study.serving import serve
 from ntire.study.store import Store
 from tests.ntire.study.serving import Program, served
 from tests.ntire.study.test_app import QUICK, edited
@@ -24,6 +26,18 @@ def kept(folder):
         ).fetchall()
     database.close()
     return rows
+
+
+def test_an_address_that_is_told_can_be_gone_to_at_once(study):
+    class EnoughError(Exception):
+        pass
+
+    def told(site, port):
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+        raise EnoughError
+
+    with pytest.raises(EnoughError):
+        serve(study("--open"), "127.0.0.1", 0, "", told)
 
 
 def test_what_was_acknowledged_survives_kill_9_and_the_study_goes_on(study):
