@@ -228,10 +228,7 @@ def run(
     devices = begin(devices or devices_of(prepared, find), watcher)
     header = header or header_of(prepared, track, whole=find is not None)
     with Journal(out / JOURNAL, header, fresh=options.fresh) as journal:
-        if not journal.lines:
-            remove_images(out)
-        if options.fresh or not (out / MANIFEST).exists():
-            write_manifest(out, _manifest(prepared, track, out.name))
+        _begin_folder(prepared, out, track, journal)
         finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
         flow = _flow(prepared.method, inputs, finished, out, devices, options.bits)
         with flow:
@@ -249,6 +246,14 @@ def run(
     return Summary(
         out, ordered, len(inputs) - kept, took, flow.use({"restore": seconds}), (), effect, tuple(journal.remarks)
     )
+
+
+def _begin_folder(prepared: Prepared, out: Path, track: str, journal: Journal) -> None:
+    """Leave no image that the journal does not know, and write the manifest of a new run."""
+    if not journal.lines:
+        remove_images(out)
+    if prepared.options.fresh or not (out / MANIFEST).exists():
+        write_manifest(out, _manifest(prepared, track, out.name))
 
 
 def _flow(

@@ -96,7 +96,9 @@ def test_results_among_the_inputs_are_not_restored_again(plugin, pictures, out):
     assert ([result.image for result in summary.results], calls) == (["a", "b", "below/c"], 3)
     restored_by(folder, pictures / out, pictures.parent / "twice")
     twice = {"images/a.png", "images/b.png", "images/below/c.png"}
-    assert set(tree(pictures.parent / "twice")) == (twice if not out else {name.replace("/", "/images/", 1) for name in twice})
+    assert set(tree(pictures.parent / "twice")) == (
+        twice if not out else {name.replace("/", "/images/", 1) for name in twice}
+    )
 
 
 def test_where_there_is_little_room_large_pictures_go_one_by_one_and_come_out_the_same(
