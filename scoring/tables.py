@@ -125,11 +125,11 @@ def markdown(lines: Sequence[Line]) -> str:
     parts = [_table(*cells(lines)), *(f"\n{one}\n" for one in legend(lines))]
     for name in dict.fromkeys(line.track.name for line in lines):
         of_track = [line for line in lines if line.track.name == name]
-        means = {line.entry: line.means for line in of_track if line.rank is not None}
-        moved = sensitivity(of_track[0].track, means) if len(means) > 1 else {}
-        if len(moved) > 1:
+        placed = [line for line in of_track if line.rank is not None]
+        moved = sensitivity(of_track[0].track, {at: (line.total, line.means) for at, line in enumerate(placed)})
+        if moved:
             header = ["entry", "rank", *(f"without {metric}" for metric in list(moved)[1:])]
-            rows = [[entry, *(str(ranks[entry]) for ranks in moved.values())] for entry in means]
+            rows = [[one.entry, *(str(ranks[at]) for ranks in moved.values())] for at, one in enumerate(placed)]
             parts.append(f"\n## {name}: ranks when one metric is left out\n\n{_table(header, rows)}")
         for number, gate in enumerate(of_track[0].track.gates):
             counted = [line for line in of_track if number < len(line.gates) and line.gates[number].histogram]

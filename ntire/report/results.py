@@ -75,11 +75,9 @@ class ShownTrack:
 
     def moved(self) -> dict[str, dict[int, int]]:
         """Ranks by entry's number, for the whole formula ("all") and without each of its metrics; empty if nothing can move."""
-        means = {str(one.number): one.line["metrics"] for one in self.ranked}
-        usable = all(isinstance(value, float | int) for of in means.values() for value in of.values())
-        found = sensitivity(self.rules, means) if len(means) > 1 and usable else {}
-        kept = {name: {int(number): rank for number, rank in ranks.items()} for name, ranks in found.items()}
-        return kept if len(kept) > 1 else {}
+        placed = {one.number: (one.line["total"], one.line["metrics"]) for one in self.ranked}
+        usable = all(isinstance(value, float | int) for _, of in placed.values() for value in of.values())
+        return sensitivity(self.rules, placed) if usable else {}
 
     def score_of(self, image: ShownImage) -> float | None:
         """One number for a picture, larger being better: its part of the total, else its first metric."""
