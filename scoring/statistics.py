@@ -37,6 +37,8 @@ class Sample:
     """Metrics of the whole set: they stay as they are in every resample."""
     subsets: Sequence[str] = ()
     """Of each image; needed where the subsets count alike."""
+    images: Sequence[str] = ()
+    """Their names."""
 
 
 def uncertainties(track: Track, ranked: Sequence[Sample]) -> list[Uncertainty] | None:

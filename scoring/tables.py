@@ -20,18 +20,25 @@ from ntire.text import markdown_cell, markdown_table, printable_json, spreadshee
 Cell = str | bool | int | float | None
 COUNTS = ("rank", "rank_low", "rank_high", "images", "scored")
 """Columns of whole numbers."""
+OF_SET, BROKEN = "set", "broken rule"
+"""Statuses of rows of `scores.csv` that are of no image."""
 
 
-def write_scores(path: Path, rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> None:
-    """Write `scores.csv`: image, subset, status, the metrics unrounded, problem; last, a row of status `set` with the
-    metrics that have one value for all images together, and where subsets count alike one for each of them.
+def write_scores(
+    path: Path, rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str], broken: Sequence[str] = ()
+) -> None:
+    """Write `scores.csv`: image, subset, status, the metrics unrounded, problem; below, a row of status `set` with the
+    metrics that have one value for all images together, and where subsets count alike one for each of them; last, a row of
+    status `broken rule` for each rule that the entry breaks beyond its images.
     """
-    write_atomically(path, scores_text(rows, of_set, metrics))
+    write_atomically(path, scores_text(rows, of_set, metrics, broken))
 
 
-def scores_text(rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> str:
+def scores_text(
+    rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str], broken: Sequence[str] = ()
+) -> str:
     """What `write_scores` writes."""
-    return _csv(_scores(rows, of_set, metrics))
+    return _csv(_scores(rows, of_set, metrics, broken))
 
 
 def write_leaderboard(folder: Path, lines: Sequence[Line], name: str = "leaderboard") -> None:
@@ -185,13 +192,16 @@ def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
     ]
 
 
-def _scores(rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> pd.DataFrame:
+def _scores(
+    rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str], broken: Sequence[str] = ()
+) -> pd.DataFrame:
     table: list[list[Cell]] = [
         [row.image, row.subset, row.status, *map(row.values.get, metrics), row.problem] for row in rows
     ]
     for subset in dict.fromkeys(name.partition("/")[2] for name in of_set):
         of = [of_set.get(f"{metric}/{subset}" if subset else metric) for metric in metrics]
-        table.append(["", subset, "set", *of, ""])
+        table.append(["", subset, OF_SET, *of, ""])
+    table += [["", "", BROKEN, *(None for _ in metrics), one] for one in broken]
     return pd.DataFrame(table, columns=["image", "subset", "status", *metrics, "problem"], dtype=object)
 
 

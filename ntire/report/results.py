@@ -14,6 +14,7 @@ from ntire.scoring.metrics import METRICS
 from ntire.scoring.sources import ScoredTrack, read_sources
 from ntire.scoring.spreadsheet import read_table
 from ntire.scoring.statistics import sensitivity
+from ntire.scoring.tables import BROKEN, OF_SET
 from ntire.scoring.track import Track, all_tracks, without_rules
 from ntire.text import printable
 
@@ -155,7 +156,7 @@ def _entry(folder: Path, line: Mapping[str, Any], number: int, rules: Track) -> 
     images: dict[str, ShownImage] = {}
     if _inside(table, folder) and table.is_file():
         for _, row in read_table(table).rows:
-            if row.get("status") != "set":
+            if row.get("status") not in (OF_SET, BROKEN):
                 one = _image(row, rules.metrics)
                 images[one.name] = one
     verdict: Mapping[str, Any] = {}
