@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ntire.environment import keep_freed_memory
 from ntire.picture.image import Pixels
-from ntire.scoring.pixels import Measure
+from ntire.scoring.pixels import Measure, MetricError
 
 if TYPE_CHECKING:
     from ntire.method.face_alignment import Landmarks
@@ -74,7 +74,11 @@ class NetworkInstrument(Instrument):
         with torch.inference_mode(), flags:
             images = as_batch([view.pixels for view in views], self.device)
             observed = self.forward(images, as_batch(references, self.device) if references else None)
-        return list(observed.reshape(len(views), -1).cpu().numpy().astype(np.float64))
+        vectors = observed.reshape(len(views), -1).cpu().numpy().astype(np.float64)
+        # No number is below a threshold, nor worse than another: it would pass a gate, and rank anywhere.
+        if not np.isfinite(vectors).all():
+            raise MetricError(f"the network gives {vectors[~np.isfinite(vectors)][0]}, which is no score")
+        return list(vectors)
 
 
 def as_batch(images: Sequence[Pixels], device: torch.device) -> Tensor:

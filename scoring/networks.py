@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,19 +53,19 @@ class Niqe(Iqa):
             height, width = view.pixels.shape[:2]
             if min(height, width) < BLOCK:
                 raise MetricError(f"NIQE needs at least {BLOCK} x {BLOCK} pixels, the image has {height} x {width}")
-        observed = super().observe(views)
-        if not all(bool(np.isfinite(vector).all()) for vector in observed):
-            raise MetricError("NIQE finds no texture: its statistics are not numbers")
-        return observed
+        return super().observe(views)
 
     def forward(self, images: Tensor, references: Tensor | None) -> Tensor:
         from pyiqa.utils.color_util import to_y_channel
 
         model = [values.to(self.device, torch.float64) for values in (self.net.mu_pris_param, self.net.cov_pris_param)]
         try:
-            return torch.stack([niqe(luma[0].round(), *model) for luma in to_y_channel(images, 255, "yiq")])
+            found = torch.stack([niqe(luma[0].round(), *model) for luma in to_y_channel(images, 255, "yiq")])
         except ValueError as error:
             raise MetricError(f"NIQE finds no texture: {error}") from None
+        if not found.isfinite().all():
+            raise MetricError("NIQE finds no texture: its statistics are not numbers")
+        return found
 
 
 class ClipIqa(Iqa):

@@ -15,6 +15,7 @@ import typer
 from ntire import UserError
 from ntire.commands.options import app
 from ntire.commands.screen import out, progress, say
+from ntire.picture import unclipped
 
 if TYPE_CHECKING:
     from ntire.commands.restoring import Say
@@ -134,7 +135,7 @@ def _originals(
         remarks.append(f"{track.rules.name}: no sources.json says where its pictures are. Score again to see them.")
         return
     numbers = {name: at for at, name in enumerate(chosen, 1)}
-    yield from _references(results, track, track.sources, numbers)
+    yield from _references(results, track, track.sources, numbers, remarks)
     for entry in track.entries:
         place = track.sources.entries.get(entry.key)
         if place is None:
@@ -142,40 +143,53 @@ def _originals(
         yield from _of_entry((results / place).resolve(), track, entry, numbers, scratch, remarks)
 
 
-def _references(results: Path, track: ShownTrack, sources: ScoredTrack, numbers: dict[str, int]) -> Iterator[Original]:
-    """Inputs and truth, which are the user's own."""
+def _references(
+    results: Path, track: ShownTrack, sources: ScoredTrack, numbers: dict[str, int], remarks: list[str]
+) -> Iterator[Original]:
+    """Inputs and truth, which are the user's own; inputs with the noise that the track adds itself."""
+    from ntire.commands.restoring import handed_to_code
     from ntire.report.pictures import SHOWN_BY_BROWSERS, Original
 
-    for image in sources.images:
-        if image.name not in numbers:
-            continue
-        both: tuple[tuple[Reference, str | None], ...] = (("gt", image.gt), ("lq", image.lq))
-        for kind, given in both:
-            if given is None:
+    def place(given: str | None) -> Path | None:
+        return (results / given).resolve() if given else None
+
+    shown = [image for image in sources.images if image.name in numbers]
+    clean = {one.name: at for one in shown if (at := place(one.lq or (one.gt if track.rules.noise else None)))}
+    try:
+        inputs = handed_to_code(track.rules, clean, lambda line: None)
+    except (UserError, OSError) as error:
+        remarks.append(f"{track.rules.name}: without inputs: {error}")
+        inputs = {}
+    for image in shown:
+        both: tuple[tuple[Reference, Path | None], ...] = (("gt", place(image.gt)), ("lq", inputs.get(image.name)))
+        for kind, path in both:
+            if path is None:
                 continue
-            own = _Own(kind == "lq" and track.rules.inputs == "raw")
-            path = (results / given).resolve()
+            own = _Own(kind == "lq" and track.rules.inputs == "raw", path.suffix == unclipped.SUFFIX)
             plain = path.suffix.lower() in SHOWN_BY_BROWSERS and not own.raw
             name = f"{kind}{track.number}/{numbers[image.name]}"
             yield Original(
                 (track.number, kind, image.name), path, name, own.small,
-                _bytes_of if plain else own.whole, browsable=plain,
+                _bytes_of if plain else own.whole, browsable=plain, lasting=kind == "gt" or path == clean[image.name],
             )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Own:
-    """How the user's own pictures are read: raw frames here, pictures where those of entries are, which is faster."""
+    """How the user's own pictures are read: raw frames and inputs with values beyond 8 bits here, pictures where those of
+    entries are, which is faster.
+    """
 
     raw: bool
+    unclipped: bool
 
     def small(self, path: Path, side: int) -> Small:
         from ntire.picture.preview import preview, shrunk
         from ntire.review.image_check_workers import decoders
 
-        if not self.raw:
+        if not (self.raw or self.unclipped):
             return decoders().small(path, side)
-        pixels = preview(path, raw=True)
+        pixels = preview(path, raw=self.raw)
         return shrunk(pixels, side), (pixels.shape[0], pixels.shape[1])
 
     def whole(self, path: Path) -> bytes:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ntire.picture.contact_sheet import Column
     from ntire.picture.preview import Preview
     from ntire.review.uploads import Upload
+    from ntire.scoring.track import Track
 
 SHOWN = 24
 """Pictures on a sheet by default: more are too long to look at."""
@@ -107,16 +108,17 @@ def _column(upload: Upload) -> Column:
 
 
 def _inputs(entries: Sequence[Path], lq: Path) -> Column:
-    """The inputs as they are looked at: raw frames plainly rendered, where the entries are of a raw track."""
-    from ntire.entry.manifest import MANIFEST, Manifest
-    from ntire.files import read_toml
+    """The inputs as they are looked at: with the noise that the entries' track adds to them, and raw frames plainly rendered,
+    where the entries are of a raw track.
+    """
+    from ntire.commands.measured_figures import given_to_code
     from ntire.runner.runner import find_inputs
-    from ntire.scoring.track import all_tracks
 
-    manifests = [place / MANIFEST for place in entries if (place / MANIFEST).is_file()]
-    names = {read_toml(path, Manifest, path.parent).track for path in manifests}
-    raw = any(track.inputs == "raw" for track in all_tracks() if track.name in names)
-    return input_column({one.name: one.path for one in find_inputs([lq], "raw" if raw else "general")}, raw=raw)
+    tracks = _tracks_of(entries)
+    raw = any(track.inputs == "raw" for track in tracks)
+    given = given_to_code(lq, tracks[0]) if len(tracks) == 1 and lq.is_dir() else lq
+    assert given is not None
+    return input_column({one.name: one.path for one in find_inputs([given], "raw" if raw else "general")}, raw=raw)
 
 
 def input_column(pictures: Mapping[str, Path], *, raw: bool) -> Column:
@@ -143,16 +145,24 @@ def picture_column(title: str, folder: Path) -> Column:
 def _known_references(entries: Sequence[Path]) -> tuple[Path | None, Path | None]:
     """Inputs and truth of the one track that all entries' manifests name, where `score` would find them."""
     from ntire.commands.known_references import references_of
-    from ntire.entry.manifest import MANIFEST, open_submission
     from ntire.scoring.references import References
+
+    tracks = _tracks_of(entries)
+    if len(tracks) != 1 or tracks[0].inputs == "raw":
+        return None, None
+    found = references_of(tracks[0], References())
+    return found.lq or (found.gt if tracks[0].noise else None), found.gt
+
+
+def _tracks_of(entries: Sequence[Path]) -> list[Track]:
+    """Those of ours that the manifests of folders among the entries name."""
+    from ntire.entry.manifest import MANIFEST, Manifest
+    from ntire.files import read_toml
     from ntire.scoring.track import all_tracks
 
-    named = {open_submission(one).track for one in entries if (one / MANIFEST).is_file()}
-    track = next((one for one in all_tracks() if {one.name} == named), None)
-    if track is None or track.inputs == "raw":
-        return None, None
-    found = references_of(track, References())
-    return found.lq, found.gt
+    manifests = [place / MANIFEST for place in entries if (place / MANIFEST).is_file()]
+    names = {read_toml(path, Manifest, path.parent).track for path in manifests}
+    return [track for track in all_tracks() if track.name in names]
 
 
 @app.command(
@@ -169,7 +179,7 @@ def sheet(
 ) -> None:
     """Put the same pictures side by side, before and after: whole, and a crop at their own pixels.
 
-    Without --lq and --gt, inputs and truth are those that `score` would find.
+    Without --lq and --gt, inputs and truth are those that `score` would find. Where the track adds noise, inputs have it.
     """
     if lq is None and gt is None:
         lq, gt = _known_references(entries)

@@ -7,8 +7,9 @@
 | trace    | the graph of the run, before decomposition                  | products inside operators that it does not know    |
 
 Each has formulas of its own: for what the dispatcher is asked (mm, bmm, convolution), for the attributes of layers, and for
-shapes in the graph. A product is a convolution, a product of matrices, or attention; everything else counts as nothing, FFTs
-and lookups, too. One published figure was 5.7 times too low because a counter of the third kind was the only one.
+shapes in the graph. A product is a convolution, deformable ones among them, a product of matrices, also inside of recurrent and
+bilinear layers, or attention; everything else counts as nothing, FFTs and lookups, too. One published figure was 5.7 times too
+low because a counter of the third kind was the only one.
 """
 
 import math
@@ -28,7 +29,9 @@ from torch.utils._pytree import tree_leaves
 
 OF_PYTORCH = ("aten", "prim", "prims", "profiler")
 """Namespaces of operators that are known; what any other does inside cannot be seen."""
-FFTS = re.compile(r"fft|stft")
+OF_OTHERS = ("torchvision::deform_conv2d",)
+"""Operators of other namespaces that are known, too."""
+UNCOUNTED_WORK = re.compile(r"fft|stft|linalg|cdist|_euclidean_dist")
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -150,9 +153,13 @@ def look_at_trace(network: nn.Module, lq: Tensor, seen: Seen) -> None:
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
         name = node.target._schema.name.partition("::")[2]
-        if node.target.namespace in OF_PYTORCH and name in _IN_GRAPH:
+        if _known(node.target.namespace, name) and name in _IN_GRAPH:
             times = math.prod(rounds for inside, rounds in repeated if position in inside)
             seen.trace[scope] += times * _IN_GRAPH[name]([_value(arg) for arg in node.args], _value(node))
+
+
+def _known(namespace: str, name: str) -> bool:
+    return namespace in OF_PYTORCH or f"{namespace}::{name}" in OF_OTHERS
 
 
 class _Scopes:
@@ -211,13 +218,13 @@ class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in read
         )
         self.seen.written += written
-        if func.namespace not in OF_PYTORCH:
+        if not _known(func.namespace, name):
             operators = self.seen.opaque.setdefault(self.scopes.now, {})
             operators.setdefault(f"{func.namespace}::{name}", set()).update(read)
         elif name in _DISPATCHED:
             self.seen.dispatch[self.scopes.now] += _DISPATCHED[name](args, result)
             self.seen.convolved += written if "convolution" in name else 0
-        elif FFTS.search(name):
+        elif UNCOUNTED_WORK.search(name):
             self.seen.nothing.add(name)
         return result
 
@@ -252,7 +259,8 @@ class _Layers(TorchFunctionMode):
         self.inside -= 1
         positions = _positions(layer, inputs[0], output)
         self.seen.modules[name] += _per_position(layer) * positions
-        self.seen.least[name] += sum(weight.numel() for weight in layer.parameters() if weight.ndim > 1) * positions
+        # A weight that is held as direction and length, or as a part learned later, is still one weight.
+        self.seen.least[name] += max((one.numel() for one in layer.parameters() if one.ndim > 1), default=0) * positions
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -260,8 +268,20 @@ class _Layers(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         product = _CALLED.get(getattr(func, "__name__", ""))
         if product is not None and not self.inside:
-            self.seen.modules[self.scopes.now] += product([*args, *(kwargs or {}).values()], result)
+            self.seen.modules[self.scopes.now] += product(_in_order(args, kwargs or {}), result)
         return result
+
+
+_ORDER = (
+    "query", "input", "input1", "a", "self", "key", "mat", "mat1", "batch1", "input2", "b", "value", "weight", "other",
+    "mat2", "batch2", "vec", "vec2", "tensor",
+)  # fmt: skip
+"""How arguments of products follow one another, whatever order a caller names them in."""
+
+
+def _in_order(args: Sequence[Any], named: dict[str, Any]) -> list[Any]:
+    places = {name: number for number, name in enumerate(_ORDER)}
+    return [*args, *(named[name] for name in sorted(named, key=lambda name: places.get(name, len(places))))]
 
 
 def _is_layer(module: nn.Module) -> bool:
@@ -314,10 +334,16 @@ def _attention(args: Sequence[Any], out: Any) -> int:
     return math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
+def _trilinear(args: Sequence[Any], out: Tensor) -> int:
+    """Of a bilinear layer's first input (n, i) and weight (o, i, j)."""
+    return int(args[0].shape[0] * args[1].numel())
+
+
+_ADDED = ("addmm", "baddbmm", "addmv", "addbmm", "addmm_", "baddbmm_", "addmv_", "addbmm_", "_addmm_activation")
 _DISPATCHED: dict[str, Callable[[Sequence[Any], Any], int]] = {
     **dict.fromkeys(("convolution", "_convolution", "convolution_overrideable"), _convolution),
     **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm"), _product(0)),
-    **dict.fromkeys(("addmm", "baddbmm", "addmv", "addbmm"), _product(1)),
+    **dict.fromkeys(_ADDED, _product(1)),
     **dict.fromkeys(
         (
             "_scaled_dot_product_flash_attention",
@@ -328,6 +354,9 @@ _DISPATCHED: dict[str, Callable[[Sequence[Any], Any], int]] = {
         ),
         _attention,
     ),
+    "_trilinear": _trilinear,
+    "conv_tbc": lambda args, out: _conv_tbc(args, out),
+    "deform_conv2d": lambda args, out: _conv(args, out),
 }
 
 # Before decomposition: functions as they are called, or operators as they stand in the graph, from the shape that comes out.
@@ -339,6 +368,24 @@ def _conv(args: Sequence[Any], out: Tensor) -> int:
 
 def _conv_transposed(args: Sequence[Any], out: Tensor) -> int:
     return args[0].numel() * math.prod(args[1].shape[1:])
+
+
+def _conv_tbc(args: Sequence[Any], out: Tensor) -> int:
+    return out.numel() * math.prod(args[1].shape[:2])
+
+
+def _bilinear(args: Sequence[Any], out: Tensor) -> int:
+    return out.numel() * math.prod(args[2].shape[1:])
+
+
+def _recurrent(args: Sequence[Any], out: Any) -> int:
+    """All matrices at every step of every sequence (..., features); of packed sequences their sizes stand before the state."""
+    weights = args[2] if isinstance(args[3], bool) else args[3]
+    return args[0].numel() // args[0].shape[-1] * sum(one.numel() for one in weights if one.ndim > 1)
+
+
+def _recurrent_cell(args: Sequence[Any], out: Any) -> int:
+    return int(args[0].numel() // args[0].shape[-1] * (args[2].numel() + args[3].numel()))
 
 
 def _matmul(args: Sequence[Any], out: Tensor) -> int:
@@ -371,13 +418,18 @@ def _einsum(args: Sequence[Any], out: Tensor) -> int:
     dots = "".join(letter for letter in sizes if letter >= chr(0x3B1))
     indices = [letters.replace("...", dots) for letters in indices]
     if "->" not in equation:
-        together = "".join(indices)
-        kept = dots + "".join(letter for letter in sorted(set(together) - set(dots)) if together.count(letter) == 1)
+        named_at_all = "".join(indices)
+        kept = dots + "".join(
+            letter for letter in sorted(set(named_at_all) - set(dots)) if named_at_all.count(letter) == 1
+        )
     macs, so_far = 0, set(indices[0])
     for number, letters in enumerate(indices[1:], 1):
-        together_now = so_far | set(letters)
-        macs += math.prod(sizes[letter] for letter in together_now)
-        so_far = together_now & set("".join([kept.replace("...", dots), *indices[number + 1 :]]))
+        later = set("".join([kept.replace("...", dots), *indices[number + 1 :]]))
+        shared, together = so_far & set(letters), so_far | set(letters)
+        # What one operand alone has and nobody asks for later is summed before; without a sum it is no product of matrices.
+        if any(sizes[letter] > 1 for letter in shared - later):
+            macs += math.prod(sizes[letter] for letter in together & (shared | later))
+        so_far = together & later
     return macs
 
 
@@ -397,9 +449,14 @@ def _heads(args: Sequence[Any], out: Any) -> int:
 _IN_GRAPH: dict[str, Callable[[Sequence[Any], Any], int]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv_transposed),
-    **dict.fromkeys(("linear", "matmul", "mm", "bmm", "mv", "dot", "inner"), _matmul),
-    **dict.fromkeys(("addmm", "baddbmm", "addmv", "addbmm"), _added),
+    **dict.fromkeys(("linear", "matmul", "linalg_matmul", "mm", "bmm", "mv", "dot", "vdot", "inner"), _matmul),
+    **dict.fromkeys(_ADDED, _added),
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
+    **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), _recurrent_cell),
+    "bilinear": _bilinear,
+    "conv_tbc": _conv_tbc,
     "convolution": _convolution,
+    "deform_conv2d": _conv,
     "einsum": _einsum,
     "scaled_dot_product_attention": _attend,
     "tensordot": _tensordot,

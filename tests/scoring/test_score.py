@@ -15,7 +15,7 @@ from ntire.scoring import opened
 from ntire.scoring import score as scoring
 from ntire.scoring.cache import Cache
 from ntire.scoring.identity import Face, write_landmarks
-from ntire.scoring.instruments import Instrument, View
+from ntire.scoring.instruments import Instrument, NetworkInstrument, View
 from ntire.scoring.leaderboard import line_of
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.read_back import lines_of
@@ -444,6 +444,31 @@ def test_an_image_that_breaks_a_metric_does_not_take_the_others_with_it(entry, g
     for name in ("a", "below/c", "d", "e"):
         assert rows[name].values["psnr"] == read_pixels(entry.images / f"{name}.png").mean()
     assert len(loaded) == 2, "what had failed was built again"
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_what_a_network_gives_that_is_no_number_is_no_score(entry, gt, monkeypatch, broken):
+    """As not-a-number it would be in the mean of a valid entry, and below no threshold of a gate."""
+
+    class Overflowing(NetworkInstrument):
+        batch = 4
+
+        def forward(self, images, references):
+            value = images.mean(dim=(1, 2, 3))
+            return value.where(images[:, 0, 0, 0] < 1, broken)
+
+    monkeypatch.setitem(METRICS, "ssim", replace(METRICS["ssim"], load=lambda device, paths: Overflowing(device)))
+    bad = read_pixels(entry.images / "b.png").copy()
+    bad[0, 0] = 255
+    write_png(entry.images / "b.png", bad)
+    (found,) = scored_of([entry], gt)
+    rows = {row.image: row for row in found.rows}
+    assert rows["b"].status == "metric failed"
+    assert rows["b"].problem == f"ssim: the network gives {broken}, which is no score"
+    assert [row.status for row in found.rows if row.image != "b"] == ["ok"] * 4
+    line = line_of(found, TRACK, TRACK.metrics, {})
+    assert not line.valid
+    assert "ssim" not in line.means
 
 
 def test_where_subsets_count_alike_every_image_lies_in_one(gt):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.ops import DeformConv2d, deform_conv2d
 
 from ntire.method import Method, counters
 from ntire.method.cost_breakdown import break_down_built
@@ -132,6 +133,106 @@ def test_multi_head_attention_counts_the_widths_of_keys_and_values_apart():
     dispatch, modules, trace, of_pytorch = counts(method(heads, call), *PIXELS)
     by_hand = 80 * 6 * 6 + 30 * 4 * 6 + 30 * 5 * 6 + 2 * 80 * 30 * 6 + 80 * 6 * 6
     assert dispatch == modules == trace == of_pytorch == by_hand
+
+
+FLAT = (80, 6)
+"""PIXELS as tokens."""
+
+
+def tokens(lq):
+    return lq.flatten(2)[0].T
+
+
+@pytest.mark.parametrize(
+    ("call", "by_hand"),
+    [
+        (lambda self, lq: F.bilinear(tokens(lq), tokens(lq)[:, :4], lq.new_empty(5, 6, 4)), 80 * 5 * 6 * 4),
+        (lambda self, lq: lq.new_empty(80, 7).addmm_(tokens(lq), lq.new_empty(6, 7)), 80 * 6 * 7),
+        (lambda self, lq: lq.new_empty(8, 6, 3).baddbmm_(lq[0].transpose(0, 1), lq.new_empty(8, 10, 3)), 8 * 6 * 10 * 3),
+        (lambda self, lq: torch.conv_tbc(tokens(lq)[:, None], lq.new_empty(3, 6, 4), lq.new_empty(4), 1), 80 * 3 * 6 * 4),
+        (lambda self, lq: torch.linalg.matmul(tokens(lq), lq.new_empty(6, 7)), 80 * 6 * 7),
+        (lambda self, lq: deform_conv2d(lq, lq.new_empty(1, 18, 8, 10), lq.new_empty(4, 3, 3, 3), padding=1), 80 * 4 * 3 * 9),
+    ],
+    ids=["bilinear", "addmm_", "baddbmm_", "conv_tbc", "linalg.matmul", "deform_conv2d"],
+)  # fmt: skip
+def test_products_under_other_names_are_counted_by_all_three(call, by_hand):
+    found = break_down_built(method(nn.Identity(), call), torch.empty(*PIXELS, device="meta"))
+    assert found.problems == []
+    assert found.dispatch == found.modules == found.trace == by_hand
+
+
+@pytest.mark.parametrize(
+    ("net", "by_hand"),
+    [
+        (nn.LSTM(6, 4), 80 * 4 * (6 + 4) * 4),
+        (
+            nn.LSTM(6, 4, 2, bidirectional=True, proj_size=3),
+            80 * 4 * 2 * ((6 + 3) * 4 + (6 + 3) * 4) + 80 * 2 * 2 * 4 * 3,
+        ),
+        (nn.GRU(6, 4, batch_first=True), 80 * 3 * (6 + 4) * 4),
+        (nn.RNN(6, 4), 80 * (6 + 4) * 4),
+        (nn.GRUCell(6, 4), 80 * 3 * (6 + 4) * 4),
+    ],
+    ids=["LSTM", "LSTM of two directions", "GRU", "RNN", "GRUCell"],
+)
+def test_recurrent_layers_do_all_their_matrices_at_every_step(net, by_hand):
+    def call(self, lq):
+        found = self.net(tokens(lq))
+        return found[0] if isinstance(found, tuple) else found
+
+    found = break_down_built(method(net, call), torch.empty(*PIXELS, device="meta"))
+    assert found.problems == []
+    assert found.dispatch == found.modules == found.trace == by_hand
+
+
+def test_a_deformable_convolution_is_counted_with_the_layer_of_its_offsets():
+    class Deformed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.offsets = nn.Conv2d(6, 18, 3, padding=1)
+            self.deformed = DeformConv2d(6, 4, 3, padding=1)
+
+        def forward(self, x):
+            return self.deformed(x, self.offsets(x))
+
+    found = break_down_built(method(Deformed()), torch.empty(*PIXELS, device="meta"))
+    assert found.problems == []
+    assert found.dispatch == 80 * 18 * 6 * 9 + 80 * 4 * 6 * 9
+
+
+def test_arguments_that_are_named_may_stand_in_any_order():
+    def call(self, lq):
+        flat = tokens(lq)
+        attended = F.scaled_dot_product_attention(key=flat[:5], value=flat[:5, :3], query=flat)
+        convolved = F.conv2d(weight=lq.new_empty(4, 6, 1, 1), input=lq)
+        return attended.sum() + convolved.sum() + torch.matmul(other=flat.T, input=flat[:7]).sum()
+
+    dispatch, modules, trace, _ = counts(method(nn.Identity(), call), *PIXELS)
+    assert dispatch == modules == trace == 80 * 5 * (6 + 3) + 80 * 4 * 6 + 7 * 6 * 80
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes", "by_hand"),
+    [
+        ("nc,nc->nc", (FLAT, FLAT), 0),
+        ("nc,d->cd", (FLAT, (5,)), 0),
+        ("nc,cd->d", (FLAT, (6, 5)), 6 * 5),
+        ("nck,ndk->ncd", ((80, 6, 1), (80, 4, 1)), 0),
+        ("nc,nc->n", (FLAT, FLAT), 80 * 6),
+        ("nc,cd,de->ne", (FLAT, (6, 5), (5, 7)), 80 * 6 * 5 + 80 * 5 * 7),
+    ],
+)
+def test_an_einsum_counts_as_pytorch_does_it(equation, shapes, by_hand):
+    """What one operand alone sums is summed first, and where nothing is contracted values are multiplied one by one."""
+    built = method(nn.Identity(), lambda self, lq: torch.einsum(equation, *(lq.new_empty(shape) for shape in shapes)))
+    assert counts(built, *PIXELS)[:3] == (by_hand,) * 3
+
+
+def test_a_weight_held_as_direction_and_length_is_one_weight():
+    net = nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 4, 3, padding=1))
+    found = break_down_built(method(net), torch.empty(*PIXELS, device="meta"))
+    assert found.problems == []
+    assert found.dispatch == 80 * 4 * 6 * 9
 
 
 @pytest.fixture(scope="module")

@@ -127,3 +127,14 @@ def test_the_command_shows_inputs_entries_and_truth(ntire, pictures, drawn, tmp_
     write_png(tmp_path / "other" / "x.png", scene())
     wrong = ntire("sheet", "r1", "--gt", tmp_path / "other")
     assert (wrong.code, "has the name of one in" in wrong.err.replace("\n", " ")) == (2, True)
+
+
+def test_inputs_of_a_track_that_adds_noise_are_shown_with_it(ntire, pictures, monkeypatch):
+    assert ntire("run", "--team", "Copy", "--track", "denoise-15", pictures, "--device", "cpu", "-o", "r").code == 0
+    given = ntire("sheet", "r", "--lq", pictures, "--gt", pictures, "--json").json()["pictures"]
+    assert len(given) == 3
+    for words in given.values():
+        assert words["input"] == words["r"] != "equal to the truth"
+    monkeypatch.setenv("NTIRE_DATA", "data")
+    shutil.copytree(pictures, "data/denoise-15/gt")
+    assert ntire("sheet", "r", "--json").json()["pictures"] == given

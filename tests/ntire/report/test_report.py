@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import ntire
 from ntire import UserError
@@ -252,3 +253,19 @@ def test_mistakes_are_told(results, tmp_path):
     report(results, Path(tmp_path / "again"), limit=1, full="none")
     assert len(list(first.parent.glob("picture-*.html"))) == 1
     assert not list((first.parent / "full").rglob("*.png"))
+
+
+def test_inputs_have_the_noise_that_the_track_adds_and_are_copied(ntire, pictures, tmp_path):
+    for track in ("denoise-15", "denoise-15-float"):
+        run = ("run", "--team", "Copy", "--track", track, pictures, "--device", "cpu", "-o", f"entries/{track}")
+        assert ntire(*run).code == 0
+        assert ntire("score", f"entries/{track}", "--gt", pictures, "-o", track).code == 0
+        page = report(track, tmp_path / f"report-{track}").parent
+        for number in (1, 2, 3):
+            given, truth = (
+                np.asarray(Image.open(page / f"small/{kind}1/{number}.webp"), float) for kind in ("lq", "gt")
+            )
+            assert given.shape == truth.shape
+            assert np.abs(given - truth).mean() > 3
+        assert len(list((page / "full" / "lq1").iterdir())) == 3
+        assert not list(page.glob("full/gt1/*"))
