@@ -14,7 +14,7 @@ from ntire.text import nearest
 
 
 @dataclass(frozen=True)
-class Marks:
+class Phase3Marks:
     """What a table of marks says."""
 
     of: Literal["entry", "team"]
@@ -27,7 +27,7 @@ class Marks:
         return line.entry if self.of == "entry" else line.team
 
 
-def read_marks(path: Path, track: Track) -> Marks:
+def read_marks(path: Path, track: Track) -> Phase3Marks:
     """The marks of phase 3 from a CSV with `entry` or `team` and a column for each input that the track's rules name.
 
     Raises UserError for a track without a phase 3, and one that lists all missing columns, cells that are not numbers, and
@@ -53,10 +53,10 @@ def read_marks(path: Path, track: Track) -> Marks:
                 problems.append(f"line {number}: {column}: expected a number, found {row[column]!r}")
     if problems:
         raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
-    return Marks(named, marks)
+    return Phase3Marks(named, marks)
 
 
-def with_phase3(lines: Sequence[Line], marks: Marks) -> list[Line]:
+def with_phase3(lines: Sequence[Line], marks: Phase3Marks) -> list[Line]:
     """Lines ranked by w2 x phase 2 + w3 x phase 3, where phase 3 is the weighted sum of a team's marks.
 
     An entry without marks has no final: it is listed with that reason. Intervals are left out, as they are phase 2's alone.
@@ -71,7 +71,7 @@ def with_phase3(lines: Sequence[Line], marks: Marks) -> list[Line]:
     return ranked([_with_marks(line, marks) for line in lines])
 
 
-def _with_marks(line: Line, marks: Marks) -> Line:
+def _with_marks(line: Line, marks: Phase3Marks) -> Line:
     final = _final(line.track)
     own = marks.by_name.get(marks.name(line))
     line = replace(line, sample=None, uncertainty=None, rank=None)

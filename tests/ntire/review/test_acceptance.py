@@ -176,6 +176,7 @@ def test_what_cannot_be_scored_now_is_not_ranked_by_what_was_handed_in_before(nt
     assert scored(ntire, field)["late"]["rank"] == 1
     late.write_bytes(late.read_bytes()[:200])
     before = scored(ntire, field)["late"]["problems"]
+    assert ntire("score", field / "entries" / "honest", "--gt", field / "gt").code == 0
     tables = (field / "entries-results").glob("*/scores.csv")
     again = ntire("leaderboard", *tables, "--track", "demo-srgb", "--json").json()
     assert {line["entry"]: line["rank"] for line in again} == {"honest": 1, "late": None}
