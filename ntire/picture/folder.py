@@ -58,8 +58,8 @@ class Walk:
 def walk(root: Path, suffixes: Collection[str] = PICTURES, *, links: bool = True, quiet: Collection[str] = ()) -> Walk:
     """Everything below `root`: files with one of the suffixes, whatever their case, and with reasons all the rest.
 
-    Without `links`, as for what strangers hand in, no link is followed, and nothing is passed over as results. Files with a suffix of `quiet` are used otherwise,
-    and not mentioned.
+    Without `links`, as for what strangers hand in, no link is followed, and nothing is passed over as results. Files with a
+    suffix of `quiet` are used otherwise, and not mentioned.
     """
     found = Walk()
     for name, path, problem in _entries(root, links):
