@@ -30,7 +30,7 @@ def restored_by(folder, inputs, out, **options):
     chosen = Options(**options)
     method = prepare(catalogue.load(folder), chosen)
     summary = run(method, find_inputs([inputs], "srgb"), out, "raim-2025-srgb")
-    calls = folder / "calls.txt"
+    calls = folder / "calls.log"
     return summary, len(calls.read_text().splitlines()) if calls.exists() else 0
 
 
@@ -446,7 +446,7 @@ def killed_and_started_again(folder, inputs, out, kills, rng):
     last = start(*words)
     output = last.communicate(timeout=120)
     assert last.returncode == 0, output
-    return len((folder / "calls.txt").read_text().splitlines())
+    return len((folder / "calls.log").read_text().splitlines())
 
 
 def under_way():
@@ -531,7 +531,7 @@ def test_ctrl_c_twice_leaves_at_once_and_what_is_finished_stays(plugin, tmp_path
     assert process.returncode == 130, err
     assert b"What is finished stays" in err
     assert len(read_journal(out / "journal.jsonl")) == 2
-    (stuck / "calls.txt").write_text("a b c")
+    (stuck / "calls.log").write_text("a b c")
     assert restored_by(stuck, tmp_path / "in", out)[0].computed == 4
 
 
