@@ -1,6 +1,7 @@
 """A method made ready to run: built, filled with its weights, put on its device."""
 
 import math
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -117,16 +118,35 @@ class Prepared:
 
 
 def _built(method_class: type[Method]) -> Method:
-    """A method; raises UserError where a part of its network has a name that `Method` needs, such as `scale`."""
+    """A method; raises UserError where a part of its network has a name that `Method` needs, such as `scale`, and where the
+    code of a folder fails.
+    """
+    own = folder_of(method_class) if is_private(method_class.__module__) else None
     try:
-        return method_class()
-    except KeyError as error:
-        if "already exists" not in str(error):
+        method = method_class()
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, KeyError) and "already exists" in str(error):
+            raise UserError(
+                f"{method_class.team}: {error.args[0]} in every Method. Give this part of the network another name, or put the "
+                "network into a module of its own (self.net = Network())."
+            ) from error
+        if own is None:
             raise
         raise UserError(
-            f"{method_class.team}: {error.args[0]} in every Method. Give this part of the network another name, or put the "
-            "network into a module of its own (self.net = Network())."
+            f"{own}: {method_class.__name__}() fails{_line_of(own, error)}: {type(error).__name__}: {error}"
         ) from error
+    if own is not None and getattr(method, "execution", None) is None:
+        raise UserError(f"{own}: {method_class.__name__}.__init__ must call super().__init__() before all else.")
+    return method
+
+
+def _line_of(folder: Path, error: Exception) -> str:
+    """The last place in a folder's code that an exception came by, in words."""
+    places = [(Path(frame.filename).resolve(), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(file.name, line) for file, line in places if file.is_relative_to(folder.resolve())]
+    return f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
 
 
 def prepare(method_class: type[Method], options: Options) -> Prepared:
