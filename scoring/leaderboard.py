@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +22,8 @@ UNVERIFIED = Standing()
 NO_FIGURES = MeasuredFigures()
 BINS = (-math.inf, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, math.inf)
 """Edges of the histogram of margins."""
+CODE = re.compile(r"E\d{3} ")
+"""What a broken rule begins with among the problems on a leaderboard."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def line_of(
     values = {name: [row.values.get(name, math.nan) for row in expected] for name in per_image}
     claims = scored.submission.manifest.claims
     understated, remarks = _beside_claims(claims, verdict)
-    sample = Sample(values, scored.of_set, [row.subset for row in expected])
+    sample = Sample(values, scored.of_set, [row.subset for row in expected], [row.image for row in expected])
     line = Line(
         scored.submission.entry,
         scored.submission.team,
@@ -188,6 +191,11 @@ def _beside_claims(claims: Claims, verdict: Standing) -> tuple[list[str], list[s
 def _in_short(finding: Finding) -> str:
     where = f"{finding.file.rpartition(' ')[2]} " if finding.file else ""
     return f"{finding.code} {finding.problem} ({where}{finding.found}, expected {finding.expected})".replace(";", ",")
+
+
+def broken_rules(problems: Sequence[str]) -> tuple[str, ...]:
+    """Those of a line's problems that no row of its images tells: rules of `ntire check`, which begin with their codes."""
+    return tuple(one for one in problems if CODE.match(one))
 
 
 def refused_line(entry: str, track: Track, problems: Sequence[str]) -> Line:

@@ -18,11 +18,12 @@ from ntire.entry.measured_files import figures_beside
 from ntire.files import read_toml
 from ntire.scoring.budgets import Name
 from ntire.scoring.efficiency import EntryCost
-from ntire.scoring.leaderboard import GateResult, Line, line_of, notes_at_gates, problems_of, wanted_costs
+from ntire.scoring.leaderboard import GateResult, Line, broken_rules, line_of, notes_at_gates, problems_of, wanted_costs
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.opened import Status
 from ntire.scoring.score import Row, Scored
 from ntire.scoring.spreadsheet import Table, read_table
+from ntire.scoring.tables import BROKEN, OF_SET
 from ntire.scoring.track import PROTOCOLS, Track, published_rows
 from ntire.text import meant
 
@@ -35,8 +36,6 @@ Say = Callable[[str], None]
 
 ENTRY = "entry.toml"
 """A copy of an entry's manifest beside its `scores.csv`, so that these can be ranked again."""
-CODE = re.compile(r"E\d{3} ")
-"""What a broken rule begins with among the problems on a leaderboard."""
 
 
 def lines_of(path: Path, track: Track, say: Say = lambda line: None) -> list[Line]:
@@ -46,6 +45,24 @@ def lines_of(path: Path, track: Track, say: Say = lambda line: None) -> list[Lin
     """
     table = read_table(path)
     return [_line_of_images(table, track)] if table.header[0] == "image" else _lines_of_teams(table, track, say)
+
+
+def lines_of_all(paths: Sequence[Path], track: Track, say: Say = lambda line: None) -> list[Line]:
+    """The lines of several files, as `lines_of` has them. Raises UserError, too, for tables of scores over other images."""
+    lines: list[Line] = []
+    first: tuple[Path, set[str]] | None = None
+    for path in paths:
+        own = lines_of(path, track, say)
+        for images in (set(line.sample.images) for line in own if line.sample is not None and line.images):
+            first = first or (path, images)
+            if other := sorted(images ^ first[1]):
+                some = f"{', '.join(other[:3])}{', ...' if len(other) > 3 else ''}"
+                raise UserError(
+                    f"{path}: expected scores of the {len(first[1])} images of {first[0]}, found {len(images)}, and only one "
+                    f"of both has {some}. Score both entries against the same references."
+                )
+        lines += own
+    return lines
 
 
 def published_lines(track: Track, table: str = "", say: Say = lambda line: None) -> list[Line]:
@@ -265,11 +282,14 @@ def _line_of_images(table: Table, track: Track) -> Line:
     metrics = [name for name in track.known_metrics if name in table.header]
     rows: list[Row] = []
     of_set: dict[str, float] = {}
+    broken: list[str] = []
     problems = []
     for number, row in table.rows:
         values, wrong = _numbers(table, row, metrics)
         problems += [f"line {number}: {one}" for one in wrong]
-        if row["status"] == "set":
+        if row["status"] == BROKEN:
+            broken.append(row.get("problem", ""))
+        elif row["status"] == OF_SET:
             of_set |= {f"{name}/{row['subset']}".rstrip("/"): value for name, value in values.items()}
         elif (status := _status(row["status"])) is None:
             problems.append(f"line {number}: status: expected one of {', '.join(_STATUSES)}, found {row['status']!r}")
@@ -281,8 +301,9 @@ def _line_of_images(table: Table, track: Track) -> Line:
         raise UserError("\n".join(f"{table.path}: {problem}" for problem in problems))
     scored = Scored(_submission(table.path, track), tuple(rows), of_set, of_set)
     names = [name for name in metrics if name in of_set or METRICS[name].over == "image"]
+    refused = dict.fromkeys((*broken, *_refused(table.path)))
     return line_of(
-        scored, track, names, {}, refused=_refused(table.path), figures=figures_beside(table.path.resolve().parent)
+        scored, track, names, {}, refused=tuple(refused), figures=figures_beside(table.path.resolve().parent)
     )
 
 
@@ -309,9 +330,9 @@ def _submission(path: Path, track: Track) -> Submission:
 
 
 def _refused(path: Path) -> tuple[str, ...]:
-    """The rules that an entry breaks beyond its images: the leaderboard one folder up says which."""
+    """The rules that an entry breaks beyond its images, as the leaderboard one folder up says: 0.1.0 wrote it nowhere else."""
     said = [problem for row in _ranked_before(path.resolve().parent) for problem in _listed(row.get("problems", ""))]
-    return tuple(problem for problem in said if CODE.match(problem))
+    return broken_rules(said)
 
 
 def _ranked_before(root: Path) -> list[Mapping[str, str]]:

@@ -37,6 +37,8 @@ class Sample:
     """Metrics of the whole set: they stay as they are in every resample."""
     subsets: Sequence[str] = ()
     """Of each image; needed where the subsets count alike."""
+    images: Sequence[str] = ()
+    """Their names."""
 
 
 def uncertainties(track: Track, ranked: Sequence[Sample]) -> list[Uncertainty] | None:
@@ -95,24 +97,31 @@ def _drawn(track: Track, subsets: Sequence[str], count: int) -> NDArray[np.float
     return drawn
 
 
-def sensitivity(track: Track, means: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, int]]:
-    """Ranks by entry for the whole formula (key "all") and for the formula without each of its metrics in turn."""
+def sensitivity(
+    track: Track, placed: Mapping[int, tuple[float | None, Mapping[str, float]]]
+) -> dict[str, dict[int, int]]:
+    """Ranks of entries, by their numbers, for the whole formula (key "all") and for it without each of its metrics in turn.
+
+    `placed` are their totals and means. Empty where nothing can move (one entry, one metric) and where a total is more than
+    the formula of the means: a final with marks, what an entry costs.
+    """
     metrics = list(dict.fromkeys(term.metric for term in track.terms))
+    means = {number: of for number, (_, of) in placed.items()}
+    alone = all(total is not None and total == track.total(of) for total, of in placed.values())
+    if len(placed) < 2 or len(metrics) < 2 or track.costs or not alone:
+        return {}
     found = {"all": _ranks(track, means)}
-    if len(metrics) > 1:
-        for left_out in metrics:
-            terms = tuple(term for term in track.terms if term.metric != left_out)
-            found[left_out] = _ranks(track.model_copy(update={"terms": terms}), means)
+    for left_out in metrics:
+        terms = tuple(term for term in track.terms if term.metric != left_out)
+        found[left_out] = _ranks(track.model_copy(update={"terms": terms}), means)
     return found
 
 
-def _ranks(track: Track, means: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+def _ranks(track: Track, means: Mapping[int, Mapping[str, float]]) -> dict[int, int]:
     sign = 1 if track.better == "higher" else -1
-    totals = {
-        entry: None if (total := track.total(of_entry)) is None else sign * total for entry, of_entry in means.items()
-    }
-    known = {entry: total for entry, total in totals.items() if total is not None}
-    return {entry: 1 + sum(other > total for other in known.values()) for entry, total in known.items()}
+    totals = {number: None if (total := track.total(of)) is None else sign * total for number, of in means.items()}
+    known = {number: total for number, total in totals.items() if total is not None}
+    return {number: 1 + sum(other > total for other in known.values()) for number, total in known.items()}
 
 
 def mean(values: Sequence[float]) -> float:
@@ -123,9 +132,11 @@ def mean(values: Sequence[float]) -> float:
 
 
 def order(track: Track, total: float | None, means: Mapping[str, float]) -> tuple[float, ...]:
-    """Smaller is better: the total, then the tie-break metrics, each in its own direction."""
-    ties = (
-        -means[name] if METRICS[name].higher_is_better else means[name] for name in track.tie_break if name in means
-    )
+    """Smaller is better: the total, then the tie-break metrics, each in its own direction. What is not known comes last."""
     sign = -1 if track.better == "higher" else 1
-    return (sign * total if total is not None else math.inf, *ties)
+    own = {
+        name: -means[name] if METRICS[name].higher_is_better else means[name]
+        for name in track.tie_break
+        if name in means
+    }
+    return (sign * total if total is not None else math.inf, *(own.get(name, math.inf) for name in track.tie_break))

@@ -20,18 +20,25 @@ from ntire.text import markdown_cell, markdown_table, printable_json, spreadshee
 Cell = str | bool | int | float | None
 COUNTS = ("rank", "rank_low", "rank_high", "images", "scored")
 """Columns of whole numbers."""
+OF_SET, BROKEN = "set", "broken rule"
+"""Statuses of rows of `scores.csv` that are of no image."""
 
 
-def write_scores(path: Path, rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> None:
-    """Write `scores.csv`: image, subset, status, the metrics unrounded, problem; last, a row of status `set` with the
-    metrics that have one value for all images together, and where subsets count alike one for each of them.
+def write_scores(
+    path: Path, rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str], broken: Sequence[str] = ()
+) -> None:
+    """Write `scores.csv`: image, subset, status, the metrics unrounded, problem; below, a row of status `set` with the
+    metrics that have one value for all images together, and where subsets count alike one for each of them; last, a row of
+    status `broken rule` for each rule that the entry breaks beyond its images.
     """
-    write_atomically(path, scores_text(rows, of_set, metrics))
+    write_atomically(path, scores_text(rows, of_set, metrics, broken))
 
 
-def scores_text(rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> str:
+def scores_text(
+    rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str], broken: Sequence[str] = ()
+) -> str:
     """What `write_scores` writes."""
-    return _csv(_scores(rows, of_set, metrics))
+    return _csv(_scores(rows, of_set, metrics, broken))
 
 
 def write_leaderboard(folder: Path, lines: Sequence[Line], name: str = "leaderboard") -> None:
@@ -125,11 +132,11 @@ def markdown(lines: Sequence[Line]) -> str:
     parts = [_table(*cells(lines)), *(f"\n{one}\n" for one in legend(lines))]
     for name in dict.fromkeys(line.track.name for line in lines):
         of_track = [line for line in lines if line.track.name == name]
-        means = {line.entry: line.means for line in of_track if line.rank is not None}
-        moved = sensitivity(of_track[0].track, means) if len(means) > 1 else {}
-        if len(moved) > 1:
+        placed = [line for line in of_track if line.rank is not None]
+        moved = sensitivity(of_track[0].track, {at: (line.total, line.means) for at, line in enumerate(placed)})
+        if moved:
             header = ["entry", "rank", *(f"without {metric}" for metric in list(moved)[1:])]
-            rows = [[entry, *(str(ranks[entry]) for ranks in moved.values())] for entry in means]
+            rows = [[one.entry, *(str(ranks[at]) for ranks in moved.values())] for at, one in enumerate(placed)]
             parts.append(f"\n## {name}: ranks when one metric is left out\n\n{_table(header, rows)}")
         for number, gate in enumerate(of_track[0].track.gates):
             counted = [line for line in of_track if number < len(line.gates) and line.gates[number].histogram]
@@ -185,13 +192,16 @@ def as_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
     ]
 
 
-def _scores(rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str]) -> pd.DataFrame:
+def _scores(
+    rows: Sequence[Row], of_set: Mapping[str, float], metrics: Sequence[str], broken: Sequence[str] = ()
+) -> pd.DataFrame:
     table: list[list[Cell]] = [
         [row.image, row.subset, row.status, *map(row.values.get, metrics), row.problem] for row in rows
     ]
     for subset in dict.fromkeys(name.partition("/")[2] for name in of_set):
         of = [of_set.get(f"{metric}/{subset}" if subset else metric) for metric in metrics]
-        table.append(["", subset, "set", *of, ""])
+        table.append(["", subset, OF_SET, *of, ""])
+    table += [["", "", BROKEN, *(None for _ in metrics), one] for one in broken]
     return pd.DataFrame(table, columns=["image", "subset", "status", *metrics, "problem"], dtype=object)
 
 

@@ -36,7 +36,7 @@ from ntire.runner.device_worker import Device, Input, Result
 from ntire.runner.engines import Desk, Engine, State, Task, TaskFile, TaskResult
 from ntire.runner.memory_plan import memory_need
 from ntire.runner.prepare import Options, Prepared, code_sha256, prepare, weights_sha256
-from ntire.runner.runner import Summary, devices_of, header_from, header_of
+from ntire.runner.runner import Summary, devices_of, header_from, header_of, refuse_to_overwrite, remove_images
 from ntire.runner.shards import (
     SHARDS,
     RunPlan,
@@ -338,10 +338,12 @@ def _opened(
     stack: ExitStack, job: Job, ticket: Ticket, engine: Engine, watch: Callable[[str, int], Watch], *, fresh: bool
 ) -> _Run:
     """A run whose folder nobody else may write to meanwhile."""
+    refuse_to_overwrite(job.out, job.inputs)
     job.out.mkdir(parents=True, exist_ok=True)
     journal = stack.enter_context(Journal(job.out / JOURNAL, ticket.header, fresh=fresh))
     if fresh:
         shutil.rmtree(job.out / SHARDS, ignore_errors=True)
+        remove_images(job.out)
     write_plan(job.out, RunPlan(ticket.header, tuple(item.name for item in job.inputs)), fresh=True)
     on_gpu = any(worker.device == "cuda" for worker in engine.workers.values())
     memory = memory_need(job.method, ticket.options, [item.path for item in job.inputs]) if on_gpu else 0

@@ -88,7 +88,7 @@ class Board:
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def write(self, folder: str | Path | None = None, name: str = "leaderboard") -> Path:
-        """Write `<name>.csv`, `.md` and `.json` and, below, `scores.csv` of each entry that was scored; by default into the
+        """Write `<name>.csv`, `.md` and `.json` and, below, `scores.csv` of each entry that was handed in; by default into the
         results folder beside the entries. Returns the folder.
 
         Raises UserError for a place that cannot be written to, or that lies in an entry.
@@ -96,6 +96,7 @@ class Board:
         from ntire.entry.manifest import as_toml
         from ntire.entry.results import place_of
         from ntire.files import writable_folder, write_together
+        from ntire.scoring.leaderboard import broken_rules
         from ntire.scoring.read_back import ENTRY
         from ntire.scoring.sources import SOURCES
         from ntire.scoring.tables import leaderboard_files, scores_text
@@ -107,10 +108,17 @@ class Board:
             outside_of([one.submission.root for one, _ in self.scored], place)
         writable_folder(target)
         files: dict[Path, bytes | str] = {}
+        of_entries = {line.entry: line for line in self.lines}
         for place, (one, metrics) in zip(places, self.scored, strict=True):
             writable_folder(place)
-            files[place / SCORES] = scores_text(one.rows, one.of_set, metrics)
+            broken = broken_rules(of_entries.pop(one.submission.entry).problems)
+            files[place / SCORES] = scores_text(one.rows, one.of_set, metrics, broken)
             files[place / ENTRY] = as_toml(one.submission.manifest)
+        for line in of_entries.values() if self.scored else ():
+            # What could not be scored now must not be ranked by what was handed in before.
+            place = place_of(target, line.entry)
+            writable_folder(place)
+            files[place / SCORES] = scores_text((), {}, line.track.metrics, broken_rules(line.problems))
         if self.sources is not None:
             files[target / SOURCES] = printable_json(self.sources.seen_from(target).model_dump(mode="json")) + "\n"
         write_together({**files, **leaderboard_files(target, self.lines, name)})
@@ -415,20 +423,18 @@ def leaderboard(
     """Rank `scores.csv` files, or tables with one row of means a team, by a track's rules; no image is touched.
 
     With `published`, the rows of papers that ship with the track stand among them, with `table`, such as "MIRAGE table 1",
-    those of one table alone; with `phase3`, a table of marks, the total
-    is the final of both phases. Raises UserError if there are no such rows, or the marks do not fit.
+    those of one table alone; with `phase3`, a table of marks, the total is the final of both phases. Raises UserError if there
+    are no such rows, if the marks do not fit, and for scores over different images.
     """
     from ntire.scoring.leaderboard import ranked, why_no_reference
-    from ntire.scoring.read_back import lines_of, published_lines
+    from ntire.scoring.read_back import lines_of_all, published_lines
     from ntire.scoring.track import load_track
 
     given, published = paths_of(tables), published or bool(table)
     if not given and not published:
         raise UserError("name the tables to rank, or ask for the --published rows of the track.")
     rules = load_track(str(track))
-    lines: list[Line] = []
-    for path in given:
-        lines += lines_of(path, rules, say)
+    lines = lines_of_all(given, rules, say)
     lines += published_lines(rules, table, say) if published else []
     if why_not := why_no_reference(lines):
         raise UserError(f"{why_not}. Add its row: its costs are what all others are divided by.")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 SUFFIX = "-results"
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
-TABLES = "leaderboard."
-"""What our own files beside the folders of the entries begin with."""
+TABLES, OWN = "leaderboard.", ("leaderboard.", "sources.")
+"""What our own tables, and all our own files, beside the folders of the entries begin with."""
 
 
 def results_folder(entries: Path) -> Path:
@@ -48,7 +48,7 @@ def entry_name(entry: Path) -> str:
 
 def place_of(results: Path, entry: str) -> Path:
     """The folder of one entry among the results; no name of an entry is one of our own files."""
-    return results / (f"{entry}_" if entry.startswith(TABLES) else entry)
+    return results / (f"{entry}_" if entry.startswith(OWN) else entry)
 
 
 def _named(path: Path) -> Path:

@@ -14,6 +14,7 @@ from ntire.scoring.metrics import METRICS
 from ntire.scoring.sources import ScoredTrack, read_sources
 from ntire.scoring.spreadsheet import read_table
 from ntire.scoring.statistics import sensitivity
+from ntire.scoring.tables import BROKEN, OF_SET
 from ntire.scoring.track import Track, all_tracks, without_rules
 from ntire.text import printable
 
@@ -75,11 +76,9 @@ class ShownTrack:
 
     def moved(self) -> dict[str, dict[int, int]]:
         """Ranks by entry's number, for the whole formula ("all") and without each of its metrics; empty if nothing can move."""
-        means = {str(one.number): one.line["metrics"] for one in self.ranked}
-        usable = all(isinstance(value, float | int) for of in means.values() for value in of.values())
-        found = sensitivity(self.rules, means) if len(means) > 1 and usable else {}
-        kept = {name: {int(number): rank for number, rank in ranks.items()} for name, ranks in found.items()}
-        return kept if len(kept) > 1 else {}
+        placed = {one.number: (one.line["total"], one.line["metrics"]) for one in self.ranked}
+        usable = all(isinstance(value, float | int) for _, of in placed.values() for value in of.values())
+        return sensitivity(self.rules, placed) if usable else {}
 
     def score_of(self, image: ShownImage) -> float | None:
         """One number for a picture, larger being better: its part of the total, else its first metric."""
@@ -157,7 +156,7 @@ def _entry(folder: Path, line: Mapping[str, Any], number: int, rules: Track) -> 
     images: dict[str, ShownImage] = {}
     if _inside(table, folder) and table.is_file():
         for _, row in read_table(table).rows:
-            if row.get("status") != "set":
+            if row.get("status") not in (OF_SET, BROKEN):
                 one = _image(row, rules.metrics)
                 images[one.name] = one
     verdict: Mapping[str, Any] = {}

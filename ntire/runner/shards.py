@@ -25,7 +25,7 @@ from ntire.files import read_toml, sha256_of, write_atomically
 from ntire.method.face_alignment import Finder
 from ntire.runner.device_worker import Device, Input, Result, fingerprint_of
 from ntire.runner.prepare import Prepared
-from ntire.runner.runner import Summary, header_of, run
+from ntire.runner.runner import Summary, header_of, refuse_to_overwrite, remove_outdated, run
 
 SHARDS = "shards"
 PLAN = "plan.json"
@@ -168,6 +168,7 @@ def restore_part(
     `command` is what a user called, without the part. A killed one goes on where it stopped. Raises what `run` does, and
     UserError where `out` has shards of another run.
     """
+    refuse_to_overwrite(out, inputs)
     header = header_of(prepared, track, whole=find is not None)
     names = tuple(item.name for item in inputs)
     write_plan(out, RunPlan(header, names, tuple(command), part.of), fresh=prepared.options.fresh)
@@ -258,7 +259,7 @@ def merge(out: Path, *, known: Mapping[str, Result] = {}) -> Summary:
             f"{out}: expected shards of a run in {SHARDS}/, found none. `ntire run --shard I/N -o {out}` makes them."
         )
     found = found_in(out, plan.header)
-    chosen = {name: one for name in plan.inputs if (one := _best(out, name, found.get(name, [])))}
+    chosen = {name: one for name in plan.inputs if (one := _best(out, found.get(name, []), known.get(name)))}
     missing = [name for name in plan.inputs if name not in chosen and name not in known]
     if missing:
         raise UserError(_missing(out, plan, missing))
@@ -283,6 +284,8 @@ def merge(out: Path, *, known: Mapping[str, Result] = {}) -> Summary:
             write_manifest(out, manifest)
         _remove_shards(out)
         results = tuple(Result(**{**line, "notes": tuple(line["notes"])}) for line in lines)
+        for result in results:
+            remove_outdated(out, result)
         return Summary(out, results, 0, 0.0, remarks=(*journal.remarks, *_remarks(found)))
 
 
@@ -297,8 +300,13 @@ def _remove_shards(out: Path) -> None:
         (out / SHARDS).rmdir()
 
 
-def _best(out: Path, name: str, found: Sequence[FoundLine]) -> FoundLine | None:
-    """What is taken for an image: a whole one, else why there is none, the latest first."""
+def _best(out: Path, found: Sequence[FoundLine], failed: Result | None) -> FoundLine | None:
+    """What is taken for an image: a whole one, else why there is none, the latest first. What the folder has of another input
+    of that name than the one that shards, or a shard that `failed`, have seen is outdated.
+    """
+    now = {one.line["input_sha256"] for one in found if one.folder != out} | {failed.input_sha256 if failed else None}
+    if now != {None}:
+        found = [one for one in found if one.line["input_sha256"] in now]
     moved = [FoundLine(one.line, out) for one in found if one.folder != out]
     whole = next((one for one in (*found, *moved) if one.is_whole()), None)
     return whole or next((one for one in reversed(found) if one.line["status"] != "done"), None)

@@ -64,6 +64,16 @@ def test_equal_totals_are_decided_by_the_tie_break_or_share_a_rank():
     assert [(one.entry, one.rank) for one in board] == [("b", 1), ("a", 2), ("c", 2), ("d", 4)]
 
 
+def test_entries_without_a_total_and_with_some_means_only_are_listed_by_name():
+    nothing = line("b", [row("i", "missing")])
+    some = line("a", [Row("i", "", "metric failed", {"ssim": 0.5}, "psnr: failed")])
+    assert [one.entry for one in ranked([nothing, some])] == ["a", "b"]
+    # A table of means may lack what only decides ties: whoever has it goes first.
+    table = [line("c", [row("i", psnr=30.0, ssim=0.5)]), line("d", [row("i", psnr=30.0)], metrics=("psnr",))]
+    table[1] = replace(table[1], total=30.0)
+    assert [(one.entry, one.rank) for one in ranked(table[::-1])] == [("c", 1), ("d", 2)]
+
+
 def test_gold_has_infinite_psnr_and_is_shown_as_such(tmp_path):
     gold = line("gold", [row("a", psnr=math.inf, ssim=1.0), row("b", psnr=math.inf, ssim=1.0)])
     good = line("good", [row("a", psnr=50.0, ssim=0.99), row("b", psnr=50.0, ssim=0.99)])
@@ -308,6 +318,13 @@ def test_ranks_without_each_metric_are_in_the_markdown():
     text = markdown(board)
     assert "ranks when one metric is left out" in text
     assert "| b | 1 | 1 | 2 |" in text
+
+
+def test_two_rows_of_one_name_each_keep_their_rank_without_a_metric():
+    two = TRACK.model_copy(update={"terms": (*TRACK.terms, TRACK.terms[0].model_copy(update={"metric": "ssim"}))})
+    values = [("twice", 30.0), ("other", 25.0), ("twice", 20.0)]
+    text = markdown(ranked([line(name, [row("i", psnr=psnr, ssim=0.5)], two) for name, psnr in values]))
+    assert "| twice | 1 | 1 | 1 |\n| other | 2 | 1 | 2 |\n| twice | 3 | 1 | 3 |" in text
 
 
 def test_a_verdict_of_verification_is_shown_and_one_that_does_not_count_is_a_note():

@@ -5,7 +5,7 @@ import pytest
 from ntire import UserError
 from ntire.entry.manifest import Manifest, Submission
 from ntire.scoring.leaderboard import line_of, ranked
-from ntire.scoring.read_back import lines_of
+from ntire.scoring.read_back import lines_of, lines_of_all
 from ntire.scoring.score import Row, Scored
 from ntire.scoring.tables import write_leaderboard, write_scores
 from ntire.scoring.track import Track, load_track
@@ -109,6 +109,20 @@ def test_the_team_of_a_scores_file_is_that_of_the_leaderboard_above_it(tmp_path)
     write_scores(tmp_path / "bicubic" / "scores.csv", rows, {}, PLAIN.metrics)
     (again,) = lines_of(tmp_path / "bicubic" / "scores.csv", PLAIN)
     assert (again.team, again.entry, again.total) == ("Team bicubic", "bicubic", 31.0)
+
+
+def test_scores_over_other_images_are_not_ranked_together(tmp_path):
+    values = {"psnr": 30.0, "ssim": 0.9}
+    for entry, count in (("new", 3), ("old", 2), ("alike", 3)):
+        (tmp_path / entry).mkdir()
+        rows = scored(entry, PLAIN, *[values] * count)[1]
+        write_scores(tmp_path / entry / "scores.csv", rows, {}, PLAIN.metrics)
+    tables = {entry: tmp_path / entry / "scores.csv" for entry in ("new", "old", "alike")}
+    assert len(lines_of_all([tables["new"], tables["alike"]], PLAIN)) == 2
+    with pytest.raises(
+        UserError, match=r"old/scores.csv: expected scores of the 3 images of .*new/.*, found 2.* has 2\."
+    ):
+        lines_of_all(list(tables.values()), PLAIN)
 
 
 def test_a_scores_file_with_mistakes_tells_all_of_them(tmp_path):

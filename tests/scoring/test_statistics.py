@@ -73,7 +73,10 @@ def test_without_finite_values_of_several_images_there_is_no_interval(values):
 
 
 def test_leaving_out_a_metric_moves_ranks_as_computed_by_hand():
-    means = {"a": {"psnr": 30.0, "fid": 90.0}, "b": {"psnr": 29.5, "fid": 10.0}}
-    # With both: a 30.1, b 30.4. Without fid a leads, without psnr b does.
-    moved = sensitivity(TRACK, means)
-    assert moved == {"all": {"a": 2, "b": 1}, "psnr": {"a": 2, "b": 1}, "fid": {"a": 1, "b": 2}}
+    means = [{"psnr": 30.0, "fid": 90.0}, {"psnr": 29.5, "fid": 10.0}]
+    # With both: 30.1 and 30.4. Without fid the first leads, without psnr the second does.
+    placed = {number: (TRACK.total(of), of) for number, of in enumerate(means)}
+    moved = sensitivity(TRACK, placed)
+    assert moved == {"all": {0: 2, 1: 1}, "psnr": {0: 2, 1: 1}, "fid": {0: 1, 1: 2}}
+    # A final with marks is more than the formula of the means, which says nothing of its ranks.
+    assert sensitivity(TRACK, {number: (total + 20.0 * number, of) for number, (total, of) in placed.items()}) == {}

@@ -100,3 +100,4 @@ def test_results_lie_beside_the_folder_of_the_entries(tmp_path):
     assert results_of_entry(folder / "one") == results_of_entry(folder / "one.tar.gz") == tmp_path / "entries-results"
     assert [entry_name(folder / name) for name in ("a.zip", "b.tar.gz", "c.d")] == ["a", "b", "c.d"]
     assert place_of(folder, "leaderboard.csv") == folder / "leaderboard.csv_"
+    assert place_of(folder, "sources.json") == folder / "sources.json_"

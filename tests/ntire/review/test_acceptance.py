@@ -158,12 +158,29 @@ def test_results_go_beside_the_entries_and_never_into_one(ntire, field):
     assert (again[0]["team"], again[0]["rank"]) == ("Team", 1)
 
 
-def test_a_refused_entry_stays_refused_when_its_table_is_ranked_again(ntire, field):
-    (entry(field, "forged") / "verification.json").write_text("{}")
+@pytest.mark.parametrize("name", ["forged", " forged ", "forged\u202e", "=forged"])
+def test_a_refused_entry_stays_refused_when_its_table_is_ranked_again(ntire, field, name):
+    (entry(field, name) / "verification.json").write_text("{}")
     scored(ntire, field)
-    table = field / "entries-results" / "forged" / "scores.csv"
-    again = ntire("leaderboard", table, "--track", "demo-srgb", "--json").json()
-    assert again[0]["rank"] is None
+    results = field / "entries-results"
+    # The leaderboard is now that of one entry, as after any that was handed in late.
+    assert ntire("score", field / "entries" / "honest", "--gt", field / "gt").code == 0
+    again = ntire("leaderboard", *results.glob("*/scores.csv"), "--track", "demo-srgb", "--json").json()
+    assert [(line["rank"], "".join(line["problems"])[:4]) for line in again] == [(1, ""), (None, "E613")]
+
+
+def test_what_cannot_be_scored_now_is_not_ranked_by_what_was_handed_in_before(ntire, field):
+    late = field / "entries" / "late.zip"
+    shutil.make_archive(str(late.with_suffix("")), "zip", entry(field, "late"))
+    shutil.rmtree(field / "entries" / "late")
+    assert scored(ntire, field)["late"]["rank"] == 1
+    late.write_bytes(late.read_bytes()[:200])
+    before = scored(ntire, field)["late"]["problems"]
+    assert ntire("score", field / "entries" / "honest", "--gt", field / "gt").code == 0
+    tables = (field / "entries-results").glob("*/scores.csv")
+    again = ntire("leaderboard", *tables, "--track", "demo-srgb", "--json").json()
+    assert {line["entry"]: line["rank"] for line in again} == {"honest": 1, "late": None}
+    assert again[1]["problems"] == before
 
 
 def test_only_a_baseline_of_ours_may_be_its_input_whatever_it_calls_itself(ntire, field):

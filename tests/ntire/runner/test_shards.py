@@ -59,6 +59,18 @@ def test_the_merged_folder_is_the_one_of_a_single_run_byte_for_byte(plugin, five
     assert run(ready(folder), find_inputs([five], "srgb"), out, TRACK).computed == 0
 
 
+def test_merged_pictures_are_those_of_the_inputs_as_they_are_now(plugin, five, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    run(ready(folder), find_inputs([five], "srgb"), out, TRACK)
+    (five / "b.png").write_text("not a picture")
+    part(folder, five, out, "1/1")
+    assert [one.image for one in merge(out).failed] == ["b"]
+    assert sorted(path.stem for path in (out / "images").rglob("*.png")) == ["a", "c", "d", "e"]
+    (out / "journal.jsonl").unlink()
+    with pytest.raises(UserError, match="no journal.jsonl beside it"):
+        part(folder, five, out, "1/1")
+
+
 def test_a_part_that_is_finished_is_not_made_again(plugin, five, tmp_path):
     folder, out = plugin(), tmp_path / "out"
     assert part(folder, five, out, "1/2").computed == 3
