@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -160,11 +159,12 @@ def score(
     An entry is a folder or an archive, with a `submission.toml` or a challenge's `readme.txt`, or nothing but pictures;
     where nothing names a track, these are compared by `metrics` alone, by default psnr and ssim. References that are not
     named are looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and there is no total. What
-    `check` refuses is listed with its codes, not ranked. Verdicts of `verify` are looked for in the folder `verdicts`, then
-    beside the entries; with the organiser's `key`, a file, only those count that it signed. What a verdict found the code
-    to cost counts instead of claims; with `measure`, the code of other entries that break no rule is counted and timed in a
-    sandbox, too. With an `engine` (local, or ray at `address`), `workers` here or on each node look at the images. `report`
-    gets the numbers of images done and of all. Nothing is written: see `Board.write`. UserError says all that is missing.
+    `check` refuses is listed with its codes, not ranked. Verdicts of `verify` are looked for in the folder `verdicts` and
+    beside the entries; the newest counts that speaks of an entry as it is, and with the organiser's `key`, a file, only those
+    that it signed. What a verdict found the code to cost counts instead of claims; with `measure`, the code of other entries
+    that break no rule is counted and timed in a sandbox, too. With an `engine` (local, or ray at `address`), `workers` here or
+    on each node look at the images. `report` gets the numbers of images done and of all. Nothing is written: see `Board.write`.
+    UserError says all that is missing.
     """
     from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
@@ -401,14 +401,13 @@ class _Judge:
 
 
 def _standing(submission: Submission, given: Path | None, key: bytes | None) -> Standing:
-    """The verdict on an entry in the folder given, else in the results folders beside it or its folder."""
+    """The newest verdict that counts on an entry, in the folder given or in the results folders beside it or its folder."""
     from ntire.entry.results import place_of, places_of_entry
-    from ntire.entry.verdict import VERIFICATION, standing_of
+    from ntire.entry.verdict import VERIFICATION, newest_standing
 
-    folders = [*([given] if given else []), *places_of_entry(submission.place)]
-    places = [place_of(one, submission.entry) / VERIFICATION for one in folders]
-    found = next((place for place in places if os.path.lexists(place)), places[-1])
-    return standing_of(found, submission.root, key)
+    folders = dict.fromkeys([*([given] if given else []), *places_of_entry(submission.place)])
+    places = (place_of(one, submission.entry) / VERIFICATION for one in folders)
+    return newest_standing(places, submission.root, key)
 
 
 def leaderboard(

@@ -12,6 +12,8 @@ from PIL import Image
 import ntire
 from ntire import UserError
 from ntire.commands.reporting import report
+from ntire.entry.verdict import sealed
+from ntire.report.results import read_results
 from tests.made import scene, write_png
 
 RULES = """
@@ -233,6 +235,21 @@ def test_results_without_their_sources_are_tables_alone(opened, results, tmp_pat
     assert column(page, 1)[:3] == ["1", "2", "3"]
     assert "no sources.json" in page.locator("details.remarks").text_content()
     quiet(opened)
+
+
+def test_details_of_a_verdict_are_those_of_the_one_that_the_leaderboard_shows(results, tmp_path):
+    moved = shutil.copytree(results, tmp_path / "moved")
+    lines = json.loads((moved / "leaderboard.json").read_text())
+    next(line for line in lines if line["entry"] == "good")["reproduced"] = "pass (1 of 4)"
+    (moved / "leaderboard.json").write_text(json.dumps(lines))
+    verdict = {"verdict": "pass", "images": [{"image": "a"}], "of": 4, "content": "x", "probes": [{"name": "cut"}]}
+
+    def shown(**more):
+        (moved / "good" / "verification.json").write_text(json.dumps(sealed({**verdict, **more}, None)))
+        return next(one for track in read_results(moved) for one in track.entries if one.key == "good").verdict
+
+    assert shown()["probes"] == [{"name": "cut"}]
+    assert shown(verdict="fail", images=[{"image": "a"}] * 4) == {}
 
 
 def test_mistakes_are_told(results, tmp_path):
