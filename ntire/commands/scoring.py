@@ -119,7 +119,7 @@ class Board:
             writable_folder(place)
             files[place / SCORES] = scores_text((), {}, line.track.metrics, broken_rules(line.problems))
         if self.sources is not None:
-            files[target / SOURCES] = printable_json(self.sources.seen_from(target).model_dump(mode="json")) + "\n"
+            files[target / SOURCES] = printable_json(self.sources.seen_from(target).model_dump()) + "\n"
         write_together({**files, **leaderboard_files(target, self.lines, name)})
         return target
 
@@ -192,7 +192,7 @@ def score(
         for remark in known.remarks:
             say(remark)
     pairs = tuple((one, names) for _, one, names in scored)
-    return Board(tuple(ranked(lines)), pairs, entered.results, known.observed, _sources(fields))
+    return Board(tuple(ranked(lines)), pairs, entered.results, known.observed, _sources(fields, scored))
 
 
 def _engine(
@@ -278,22 +278,26 @@ class _Field:
     images: Sequence[Expected]
 
 
-def _sources(fields: Sequence[_Field]) -> Sources:
-    """Where all that was compared lies."""
+def _sources(fields: Sequence[_Field], scored: Sequence[tuple[Scorer, Scored, tuple[str, ...]]]) -> Sources:
+    """Where all that was compared lies, and what it was."""
     from ntire.scoring.sources import ComparedImage, ScoredTrack, Sources
 
-    def text(path: Path | None) -> str | None:
-        return str(path) if path else None
+    def compared(one: Expected, of: Scorer) -> ComparedImage:
+        gt, lq = (str(path) if path else None for path in (one.gt, one.lq))
+        gt_sha256, lq_sha256 = of.compared[one.name]
+        return ComparedImage(name=one.name, subset=one.subset, gt=gt, lq=lq, gt_sha256=gt_sha256, lq_sha256=lq_sha256)
 
     return Sources(
         tracks=tuple(
             ScoredTrack(
                 rules=field.scorer.track,
-                images=tuple(
-                    ComparedImage(name=one.name, subset=one.subset, gt=text(one.gt), lq=text(one.lq))
-                    for one in field.images
-                ),
+                images=tuple(compared(one, field.scorer) for one in field.images),
                 entries={one.entry: str(one.place) for one in field.entries},
+                sha256={
+                    one.submission.entry: {row.image: row.sha256 for row in one.rows if row.sha256}
+                    for scorer, one, _ in scored
+                    if scorer is field.scorer
+                },
             )
             for field in fields
         )
