@@ -25,7 +25,7 @@ from ntire.commands.restoring import (
     refuse_whole,
     remember_if_baseline,
 )
-from ntire.entry.journal import Journal, differences, read_header, read_journal, refuse_second_writer
+from ntire.entry.journal import Journal, differences, read_header, refuse_second_writer, whole_lines
 from ntire.entry.manifest import JOURNAL
 from ntire.files import sha256_of, write_atomically
 from ntire.method import catalogue
@@ -36,7 +36,7 @@ from ntire.runner.device_worker import Device, Input, Result
 from ntire.runner.engines import Desk, Engine, State, Task, TaskFile, TaskResult
 from ntire.runner.memory_plan import memory_need
 from ntire.runner.prepare import Options, Prepared, code_sha256, prepare, weights_sha256
-from ntire.runner.runner import Summary, devices_of, header_from, header_of
+from ntire.runner.runner import Summary, devices_of, header_from, header_of, refuse_to_overwrite, remove_images
 from ntire.runner.shards import (
     SHARDS,
     RunPlan,
@@ -46,7 +46,9 @@ from ntire.runner.shards import (
     key_of,
     merge,
     publish,
+    published,
     read_plan,
+    refuse_other_runs,
     restore_shard,
     write_plan,
 )
@@ -241,7 +243,7 @@ class _Run:
             return
         self._receive(key, result.value)
         self.each = max(result.seconds / len(inputs), 1e-6)
-        for line in read_journal(self.shards / key / JOURNAL):
+        for line in whole_lines(self.shards / key / JOURNAL):
             self._note(line, computed=True)
 
     def finish(self, seconds: float) -> Summary:
@@ -338,10 +340,14 @@ def _opened(
     stack: ExitStack, job: Job, ticket: Ticket, engine: Engine, watch: Callable[[str, int], Watch], *, fresh: bool
 ) -> _Run:
     """A run whose folder nobody else may write to meanwhile."""
+    refuse_to_overwrite(job.out, job.inputs)
     job.out.mkdir(parents=True, exist_ok=True)
+    if not fresh:
+        refuse_other_runs(published(job.out), ticket.header)  # before anything of theirs is changed
     journal = stack.enter_context(Journal(job.out / JOURNAL, ticket.header, fresh=fresh))
     if fresh:
         shutil.rmtree(job.out / SHARDS, ignore_errors=True)
+        remove_images(job.out)
     write_plan(job.out, RunPlan(ticket.header, tuple(item.name for item in job.inputs)), fresh=True)
     on_gpu = any(worker.device == "cuda" for worker in engine.workers.values())
     memory = memory_need(job.method, ticket.options, [item.path for item in job.inputs]) if on_gpu else 0

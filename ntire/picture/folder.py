@@ -2,6 +2,7 @@
 
 Hidden files and what systems leave behind are passed over. A linked folder is followed once: what has been walked through
 already, above or beside, is not walked through again. Names are told apart by their NFC form, whatever the disk has.
+Results of a run among the pictures are no pictures to begin from: they are read where their own folder is named.
 """
 
 import os
@@ -21,6 +22,9 @@ SYSTEM = frozenset(
     )
 )  # fmt: skip
 """Names in small letters of files and folders that systems and their programs leave behind."""
+MANIFEST, IMAGES = "submission.toml", "images"
+"""What tells the folder of an entry, and what is in it: names of `ntire.entry.manifest`, which stands beside this module."""
+RESULTS = "results of a run, beside their submission.toml; name that folder to have them read"
 SHOWN = 5
 """Names in one line of what is not read."""
 
@@ -54,8 +58,8 @@ class Walk:
 def walk(root: Path, suffixes: Collection[str] = PICTURES, *, links: bool = True, quiet: Collection[str] = ()) -> Walk:
     """Everything below `root`: files with one of the suffixes, whatever their case, and with reasons all the rest.
 
-    Without `links`, as for what strangers hand in, no link is followed. Files with a suffix of `quiet` are used otherwise,
-    and not mentioned.
+    Without `links`, as for what strangers hand in, no link is followed, and nothing is passed over as results. Files with a
+    suffix of `quiet` are used otherwise, and not mentioned.
     """
     found = Walk()
     for name, path, problem in _entries(root, links):
@@ -66,7 +70,15 @@ def walk(root: Path, suffixes: Collection[str] = PICTURES, *, links: bool = True
         elif suffix not in quiet:
             found.not_read.append(NotRead(name.encode("utf-8", "backslashreplace").decode(), problem))
     found.pictures.sort(key=lambda one: one.path)
-    return found
+    return _without_own_results(root, found) if links else found
+
+
+def _without_own_results(root: Path, found: Walk) -> Walk:
+    """Without the images of an entry that was made in the very folder of its inputs; one that has nothing else is read."""
+    inputs = [one for one in found.pictures if not one.name.startswith(f"{IMAGES}/")]
+    if not inputs or len(inputs) == len(found.pictures) or not (root / MANIFEST).is_file():
+        return found
+    return Walk(inputs, [*found.not_read, NotRead(IMAGES, RESULTS)])
 
 
 def passed_over(name: str) -> bool:
@@ -112,6 +124,9 @@ def _below(
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         yield prefix.rstrip("/"), folder, f"cannot be opened: {error.strerror or error}"
+        return
+    if links and prefix and any(entry.name == MANIFEST for entry in entries):
+        yield prefix.rstrip("/"), folder, RESULTS
         return
     for entry in entries:
         if passed_over(entry.name):

@@ -156,6 +156,36 @@ def _refuse_equal_names(inputs: Iterable[Input]) -> None:
         raise UserError("\n".join(problems))
 
 
+def refuse_to_overwrite(out: Path, inputs: Iterable[Input]) -> None:
+    """Raise UserError where results would take the place of pictures that no run has made, or of their own inputs."""
+    place = out / IMAGES
+    there = [] if (out / JOURNAL).is_file() or not place.is_dir() else walk(place, links=False).pictures
+    if there:
+        raise UserError(
+            f"{place}: expected nothing, or what an earlier run made, found {len(there)} picture(s), such as "
+            f"{there[0].path.name}, and no {JOURNAL} beside it. Choose another folder with -o."
+        )
+    own = place.resolve()
+    among = next((item.path for item in inputs if own in item.path.resolve().parents), None)
+    if among is not None:
+        raise UserError(
+            f"{among}: expected inputs elsewhere, found one in {place}, where the results go. Choose another folder with -o."
+        )
+
+
+def remove_images(out: Path) -> None:
+    """Remove the images of an earlier run, of which the journal says no more; raises OSError."""
+    for one in walk(out / IMAGES, {".png"}, links=False).pictures:
+        one.path.unlink()
+
+
+def remove_outdated(out: Path, result: Result) -> None:
+    """Remove what an earlier run made of another picture of that name, where there is no image of this one."""
+    if result.status != "done" and result.input_sha256 is not None:
+        with contextlib.suppress(OSError):
+            (out / IMAGES / f"{result.image}.png").unlink()
+
+
 def run(
     prepared: Prepared,
     inputs: Sequence[Input],
@@ -176,6 +206,7 @@ def run(
     the journal where it is known, `devices` those of an earlier run of the same method, to go on with.
     """
     began = time.monotonic()
+    refuse_to_overwrite(out, inputs)
     sweep(writable_folder(writable_folder(out) / IMAGES), below=True)
     options = prepared.options
     results: dict[str, Result] = {}
@@ -186,6 +217,7 @@ def run(
         computed = isinstance(outcome, Result)
         result = outcome if isinstance(outcome, Result) else outcome.result
         if computed:
+            remove_outdated(out, result)
             journal.append(dataclasses.asdict(result))
             seconds += result.seconds or 0.0
         kept += not computed
@@ -196,8 +228,7 @@ def run(
     devices = begin(devices or devices_of(prepared, find), watcher)
     header = header or header_of(prepared, track, whole=find is not None)
     with Journal(out / JOURNAL, header, fresh=options.fresh) as journal:
-        if options.fresh or not (out / MANIFEST).exists():
-            write_manifest(out, _manifest(prepared, track, out.name))
+        _begin_folder(prepared, out, track, journal)
         finished = {line["image"]: line for line in journal.lines if line["status"] == "done"}
         flow = _flow(prepared.method, inputs, finished, out, devices, options.bits)
         with flow:
@@ -215,6 +246,14 @@ def run(
     return Summary(
         out, ordered, len(inputs) - kept, took, flow.use({"restore": seconds}), (), effect, tuple(journal.remarks)
     )
+
+
+def _begin_folder(prepared: Prepared, out: Path, track: str, journal: Journal) -> None:
+    """Leave no image that the journal does not know, and write the manifest of a new run."""
+    if not journal.lines:
+        remove_images(out)
+    if prepared.options.fresh or not (out / MANIFEST).exists():
+        write_manifest(out, _manifest(prepared, track, out.name))
 
 
 def _flow(

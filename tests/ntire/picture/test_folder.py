@@ -5,6 +5,8 @@ import unicodedata
 
 import pytest
 
+from ntire.entry import manifest
+from ntire.picture import folder as folder_module
 from ntire.picture.folder import in_lines, walk
 from ntire.picture.suffixes import RAW, RAW_FACTS
 from ntire.runner.runner import find_inputs
@@ -77,6 +79,20 @@ def test_without_links_none_is_followed(folder, tmp_path):
     (folder / "up").symlink_to(tmp_path)
     assert names(folder, links=False) == list(pictures_below(folder, links=False)) == ["a"]
     assert set(reasons(folder, links=False).values()) == {"a symbolic link"}
+
+
+def test_results_of_a_run_are_told_and_read_only_where_they_are_named(folder):
+    for entry in ("out", "."):
+        write_png(folder / entry / "images/a.png", scene())
+        (folder / entry / manifest.MANIFEST).write_text("")
+    write_png(folder / "more/images/b.png", scene())
+    assert names(folder) == list(pictures_below(folder)) == ["a", "more/images/b"]
+    assert {name: told.partition(",")[0] for name, told in reasons(folder).items() if name != "submission.toml"} == {
+        "images": "results of a run", "out": "results of a run",
+    }  # fmt: skip
+    assert names(folder / "out") == ["images/a"]
+    assert names(folder, links=False) == ["a", "images/a", "more/images/b", "out/images/a"]
+    assert (folder_module.MANIFEST, folder_module.IMAGES) == (manifest.MANIFEST, manifest.IMAGES)
 
 
 def test_broken_links_fifos_and_folders_with_a_pictures_name_are_told(folder):

@@ -58,6 +58,49 @@ def test_a_finished_run_started_again_calls_no_model(plugin, pictures, tmp_path)
     assert tree(tmp_path / "out") == before
 
 
+def test_starting_over_leaves_no_picture_of_the_earlier_method(plugin, pictures, tmp_path):
+    out = tmp_path / "out"
+    restored_by(plugin(), pictures, out)
+    (pictures / "b.png").unlink()
+    restored_by(plugin("lq = lq + 0.2"), pictures, out, fresh=True)
+    assert set(tree(out)) == {"images/a.png", "images/below/c.png"}
+
+
+def test_an_input_that_was_good_and_is_broken_now_has_no_picture(plugin, pictures, tmp_path):
+    out, folder = tmp_path / "out", plugin()
+    restored_by(folder, pictures, out)
+    (pictures / "b.png").write_text("not a picture")
+    summary, _ = restored_by(folder, pictures, out)
+    assert [result.image for result in summary.failed] == ["b"]
+    assert set(tree(out)) == {"images/a.png", "images/below/c.png"}
+
+
+def test_pictures_that_no_run_has_made_are_never_overwritten(plugin, pictures, tmp_path):
+    folder, mine = plugin(), tmp_path / "mine" / "images"
+    shutil.copytree(pictures, mine)
+    before = tree(mine)
+    for inputs in (mine, pictures):
+        with pytest.raises(UserError, match=r"images: expected nothing, or what an earlier run made, found 3 picture"):
+            restored_by(folder, inputs, tmp_path / "mine", fresh=True)
+    assert tree(mine) == before
+    restored_by(folder, pictures, tmp_path / "out")
+    with pytest.raises(UserError, match=r"a\.png: expected inputs elsewhere, .* where the results go"):
+        restored_by(folder, tmp_path / "out" / "images", tmp_path / "out")
+
+
+@pytest.mark.parametrize("out", ["", "out", "submissions/Plus-srgb"])
+def test_results_among_the_inputs_are_not_restored_again(plugin, pictures, out):
+    folder = plugin()
+    restored_by(folder, pictures, pictures / out)
+    summary, calls = restored_by(folder, pictures, pictures / out)
+    assert ([result.image for result in summary.results], calls) == (["a", "b", "below/c"], 3)
+    restored_by(folder, pictures / out, pictures.parent / "twice")
+    twice = {"images/a.png", "images/b.png", "images/below/c.png"}
+    assert set(tree(pictures.parent / "twice")) == (
+        twice if not out else {name.replace("/", "/images/", 1) for name in twice}
+    )
+
+
 def test_where_there_is_little_room_large_pictures_go_one_by_one_and_come_out_the_same(
     plugin, pictures, tmp_path, monkeypatch
 ):
@@ -84,6 +127,17 @@ def test_only_what_changed_is_done_again(plugin, pictures, tmp_path):
     assert summary.computed == 4
     assert calls == 7
     assert restored_by(folder, pictures, out, fresh=True)[1] == 11
+
+
+def test_an_image_stays_while_its_input_is_out_of_reach(plugin, pictures, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    restored_by(folder, pictures, out)
+    found = find_inputs([pictures], "srgb")
+    (pictures / "a.png").rename(tmp_path / "a.png")
+    summary = run(prepare(catalogue.load(folder), Options()), found, out, "raim-2025-srgb")
+    assert [one.image for one in summary.failed] == ["a"]
+    (tmp_path / "a.png").rename(pictures / "a.png")
+    assert restored_by(folder, pictures, out)[0].computed == 0
 
 
 def test_other_settings_in_the_same_folder_are_refused(plugin, pictures, tmp_path):
