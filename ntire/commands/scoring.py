@@ -163,8 +163,7 @@ def score(
     beside the entries; the newest counts that speaks of an entry as it is, and with the organiser's `key`, a file, only those
     that it signed. What a verdict found the code to cost counts instead of claims; with `measure`, the code of other entries
     that break no rule is counted and timed in a sandbox, too. With an `engine` (local, or ray at `address`), `workers` here or
-    on each node look at the images. `report` gets the numbers of images done and of all. Nothing is written: see `Board.write`.
-    UserError says all that is missing.
+    on each node look at the images. `report` gets the numbers of images done and of all. UserError says all that is missing.
     """
     from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
