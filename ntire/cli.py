@@ -3,6 +3,7 @@
 import ast
 import errno
 import importlib
+import io
 import re
 import sys
 import traceback
@@ -148,6 +149,9 @@ def main() -> NoReturn:
     # Pillow warns of damaged metadata, which is passed over.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     end_by_signals()
+    # A terminal or a pipe of another encoding than UTF-8 gets codes for the letters that it lacks.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:

@@ -59,6 +59,9 @@ class PixelInstrument(Instrument):
 class NetworkInstrument(Instrument):
     """A metric that is a network on batches (B, 3, H, W), float32, [0, 1]; fp32 without TF32, deterministic."""
 
+    least: int = 1
+    """Height and width below which the network has nothing left to look at."""
+
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
         if self.device.type == "cpu":
@@ -69,6 +72,12 @@ class NetworkInstrument(Instrument):
         """(B, 3, H, W) to (B, N)."""
 
     def observe(self, views: Sequence[View]) -> list[Vector]:
+        for view in views:
+            height, width = view.pixels.shape[:2]
+            if min(height, width) < self.least:
+                raise MetricError(
+                    f"needs at least {self.least} x {self.least} pixels, the image has {height} x {width}"
+                )
         references = [view.reference for view in views if view.reference is not None]
         flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), flags:

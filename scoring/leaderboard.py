@@ -362,7 +362,8 @@ def problems_of(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
     found += [problem for one in line.at_mean_gates if (problem := one.problem())]
     for budget in line.budgets:
         if budget.value is None:
-            found.append(f"budget {budget.name}: not stated, {budget.limit:.10g} allowed")
+            at = f" at {budget.at[0]} x {budget.at[1]}" if budget.at else ""
+            found.append(f"budget {budget.name}: not stated{at}, {budget.limit:.10g} allowed")
         elif budget.over:
             # With a code it is known again in a table that is read back, where the claim would stand alone.
             found.append(f"E502 {budget.in_words()}" if budget.source == "measured" else budget.in_words())

@@ -132,6 +132,8 @@ ADAFACE_FILE = Weights(
     size=682_000_000,
 )
 LPIPS_HEADS = tuple(f"lin{level}.model.1.weight" for level in range(5))
+LPIPS_LEAST = 31
+"""Height and width of which AlexNet's strides leave one value."""
 DISTS_HEADS = ("alpha", "beta")
 
 
@@ -205,7 +207,7 @@ def _qalign(device: str, paths: Paths) -> Instrument:
 def _lpips(device: str, paths: Paths) -> Instrument:
     from ntire.scoring.networks import WithHeads
 
-    return WithHeads(device, "lpips", paths[LPIPS_FILE.file], LPIPS_HEADS)
+    return WithHeads(device, "lpips", paths[LPIPS_FILE.file], LPIPS_HEADS, LPIPS_LEAST)
 
 
 def _dists(device: str, paths: Paths) -> Instrument:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ntire import UserError
 from ntire.method.pyiqa_networks import build, replaced
 from ntire.method.state_dict import read_state_dict
-from ntire.scoring.instruments import NetworkInstrument, Vector, View
+from ntire.scoring.instruments import NetworkInstrument
 from ntire.scoring.niqe import BLOCK, niqe
 from ntire.scoring.pixels import MetricError
 
@@ -33,13 +33,14 @@ class WithHeads(Iqa):
     and no others.
     """
 
-    def __init__(self, device: str, name: str, heads: Path, expected: Sequence[str]) -> None:
+    def __init__(self, device: str, name: str, heads: Path, expected: Sequence[str], least: int = 1) -> None:
         found = read_state_dict(heads)
         if set(found) != set(expected):
             raise UserError(
                 f"{heads}: expected the tensors {', '.join(expected)}, found {', '.join(found)}.", exit_code=3
             )
         super().__init__(device, name)
+        self.least = least
 
 
 class Niqe(Iqa):
@@ -48,12 +49,7 @@ class Niqe(Iqa):
     From pyiqa come its luma and its way to the authors' model, not its computation: see `ntire.scoring.niqe`.
     """
 
-    def observe(self, views: Sequence[View]) -> list[Vector]:
-        for view in views:
-            height, width = view.pixels.shape[:2]
-            if min(height, width) < BLOCK:
-                raise MetricError(f"NIQE needs at least {BLOCK} x {BLOCK} pixels, the image has {height} x {width}")
-        return super().observe(views)
+    least = BLOCK
 
     def forward(self, images: Tensor, references: Tensor | None) -> Tensor:
         from pyiqa.utils.color_util import to_y_channel
@@ -72,6 +68,7 @@ class ClipIqa(Iqa):
     """CLIP-IQA with its ten prompts encoded once: they do not depend on the image, and are half of the work."""
 
     batch: ClassVar[int] = 4
+    least = 31  # halved five times, one value is left
 
     def __init__(self, device: str, backbone: Path) -> None:
         super().__init__(device, "clipiqa", backbone=str(backbone))

@@ -53,6 +53,8 @@ class Row:
     """What is wrong, for every status but "ok"."""
     code: str = ""
     """Of `ntire check`, where it has one for that."""
+    sha256: str = field(default="", compare=False)
+    """Of the file that was looked at; empty for one that was refused, or that nobody knows any more."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class Scorer:
         self.device = device
         self.cache = cache
         self.loading_seconds = 0.0
+        self.compared: dict[str, tuple[str, str]] = {}
+        """sha256 of the truth and of the input of every image that was looked at, by its name; empty where there is none."""
         files = {one.name: one.weights if identities is None else one.statistics for one in self.metrics}
         require(files, dict.fromkeys(files))
         self._instruments: dict[str, Instrument] = {}
@@ -154,7 +158,7 @@ class Scorer:
         """Look at every expected image of every entry; one list an entry."""
         looked: list[list[LookedAt]] = [[] for _ in entries]
         with ThreadPoolExecutor(usable_cores() + 2) as pool:
-            for chunk, references in groups(self.track, expected, pool):
+            for chunk, references in self._groups(expected, pool):
                 for number, entry in enumerate(entries):
                     checked = list(pool.map(partial(_checked, source, entry), chunk, references))
                     looked[number] += self._looked(chunk, references, checked, pool)
@@ -167,7 +171,7 @@ class Scorer:
     ) -> Iterator[tuple[Expected, OpenedReferences, list[LookedAt | NotSeen]]]:
         """For every expected image what is known of each entry's without decoding it, and which has to be looked at."""
         with ThreadPoolExecutor(usable_cores() + 2) as pool:
-            for chunk, references in groups(self.track, expected, pool):
+            for chunk, references in self._groups(expected, pool):
                 of_entries = []
                 for entry in entries:
                     checked = pool.map(partial(_checked, source, entry), chunk, references)
@@ -193,6 +197,14 @@ class Scorer:
             rows = (*(image.row for image in images), *_unexpected(entry.pictures, expected, self.track))
             scored.append(Scored(entry.submission, rows, of_set, self._with_means(present)))
         return scored
+
+    def _groups(
+        self, expected: Sequence[Expected], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[list[Expected], list[OpenedReferences]]]:
+        for chunk, references in groups(self.track, expected, pool):
+            for one, own in zip(chunk, references, strict=True):
+                self.compared[one.name] = own.gt.sha256 if own.gt else "", own.lq.sha256 if own.lq else ""
+            yield chunk, references
 
     def _known(
         self, one: Expected, references: OpenedReferences, image: ScoredPicture | Row, pool: ThreadPoolExecutor
@@ -253,10 +265,11 @@ class Scorer:
                     statuses.get(number, "ok"),
                     values[number],
                     "; ".join(problems[number]),
+                    sha256=image.sha256 if isinstance(image, ScoredPicture) else "",
                 ),
                 features[number],
             )
-            for number, one in enumerate(chunk)
+            for number, (one, image) in enumerate(zip(chunk, checked, strict=True))
         ]
 
     def _asked(

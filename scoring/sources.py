@@ -1,14 +1,16 @@
-"""`sources.json` beside the tables: what was compared and where it lay, so that its pictures are found again.
+"""`sources.json` beside the tables: what was compared and where it lay, so that its pictures are found again and known to be
+the same.
 
 Paths are relative to the folder of the tables: results and entries that move together stay together.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ntire import UserError
 from ntire.scoring.track import Track
@@ -27,6 +29,9 @@ class ComparedImage(_Record):
     subset: str = ""
     gt: str | None = None
     lq: str | None = None
+    gt_sha256: str = ""
+    lq_sha256: str = ""
+    """Of the files that were compared with; empty where there is none, and in records of 0.1.0."""
 
 
 class ScoredTrack(_Record):
@@ -36,6 +41,8 @@ class ScoredTrack(_Record):
     images: tuple[ComparedImage, ...]
     entries: Mapping[str, str]
     """The folder or archive that each was handed in as, by its name."""
+    sha256: Mapping[str, Mapping[str, str]] = {}
+    """Of every picture that has a score, by entry and image; none in records of 0.1.0."""
 
 
 class Sources(_Record):
@@ -71,7 +78,8 @@ def read_sources(folder: Path) -> Sources | None:
     if not path.is_file():
         return None
     try:
-        return Sources.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        # Not by pydantic's own parser, which takes no name of a file that is not UTF-8.
+        return Sources.model_validate(json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError) as error:
         why = str(error).splitlines()[0]
         raise UserError(f"{path}: cannot be read: {why}. Score again to have it written anew.") from None

@@ -23,10 +23,12 @@ def merge(folders: Sequence[Path]) -> list[Summary]:
     Raises one UserError with all that is missing or does not belong together, for all folders; those in order are merged.
     """
     from ntire.runner.shards import merge as merge_shards
+    from ntire.runner.shards import refuse_unfinished
 
     merged, problems = [], []
     for folder in folders:
         try:
+            refuse_unfinished(folder)
             merged.append(merge_shards(folder))
         except UserError as error:
             problems.append(str(error))

@@ -25,7 +25,7 @@ from ntire.commands.restoring import (
     refuse_whole,
     remember_if_baseline,
 )
-from ntire.entry.journal import Journal, differences, read_header, read_journal, refuse_second_writer
+from ntire.entry.journal import Journal, differences, read_header, refuse_second_writer, whole_lines
 from ntire.entry.manifest import JOURNAL
 from ntire.files import sha256_of, write_atomically
 from ntire.method import catalogue
@@ -46,7 +46,9 @@ from ntire.runner.shards import (
     key_of,
     merge,
     publish,
+    published,
     read_plan,
+    refuse_other_runs,
     restore_shard,
     write_plan,
 )
@@ -241,7 +243,7 @@ class _Run:
             return
         self._receive(key, result.value)
         self.each = max(result.seconds / len(inputs), 1e-6)
-        for line in read_journal(self.shards / key / JOURNAL):
+        for line in whole_lines(self.shards / key / JOURNAL):
             self._note(line, computed=True)
 
     def finish(self, seconds: float) -> Summary:
@@ -340,6 +342,8 @@ def _opened(
     """A run whose folder nobody else may write to meanwhile."""
     refuse_to_overwrite(job.out, job.inputs)
     job.out.mkdir(parents=True, exist_ok=True)
+    if not fresh:
+        refuse_other_runs(published(job.out), ticket.header)  # before anything of theirs is changed
     journal = stack.enter_context(Journal(job.out / JOURNAL, ticket.header, fresh=fresh))
     if fresh:
         shutil.rmtree(job.out / SHARDS, ignore_errors=True)

@@ -161,16 +161,19 @@ def _references(
         remarks.append(f"{track.rules.name}: without inputs: {error}")
         inputs = {}
     for image in shown:
-        both: tuple[tuple[Reference, Path | None], ...] = (("gt", place(image.gt)), ("lq", inputs.get(image.name)))
-        for kind, path in both:
+        both: tuple[tuple[Reference, Path | None, str], ...] = (
+            ("gt", place(image.gt), image.gt_sha256), ("lq", inputs.get(image.name), image.lq_sha256)
+        )  # fmt: skip
+        for kind, path, sha256 in both:
             if path is None:
                 continue
+            own_file = kind == "gt" or path == clean[image.name]
             own = _Own(kind == "lq" and track.rules.inputs == "raw", path.suffix == unclipped.SUFFIX)
             plain = path.suffix.lower() in SHOWN_BY_BROWSERS and not own.raw
             name = f"{kind}{track.number}/{numbers[image.name]}"
             yield Original(
-                (track.number, kind, image.name), path, name, own.small,
-                _bytes_of if plain else own.whole, browsable=plain, lasting=kind == "gt" or path == clean[image.name],
+                (track.number, kind, image.name), path, name, str(path), own.small, Path.read_bytes,
+                None if plain else own.whole, sha256=sha256 if own_file else "", lasting=own_file,
             )  # fmt: skip
 
 
@@ -199,10 +202,6 @@ class _Own:
         return encode_png(preview(path, raw=self.raw))
 
 
-def _bytes_of(path: Path) -> bytes:
-    return path.read_bytes()
-
-
 def _of_entry(
     place: Path, track: ShownTrack, entry: ShownEntry, numbers: dict[str, int], scratch: Path, remarks: list[str]
 ) -> Iterator[Original]:
@@ -225,6 +224,7 @@ def _of_entry(
         return
     found = by_stem(below)[0] if track.rules.pair_by == "stem" else below
     stranger = _Stranger(upload.root)
+    scored = track.sources.sha256.get(entry.key, {}) if track.sources else {}
     for name in accepted:
         path = found.get(name)
         if path is None:
@@ -232,8 +232,9 @@ def _of_entry(
             continue
         plain = path.suffix.lower() in SHOWN_BY_BROWSERS
         yield Original(
-            (track.number, entry.number, name), path, f"{entry.number}/{numbers[name]}", stranger.small,
-            stranger.bytes_of if plain else stranger.whole, browsable=plain, lasting=upload.root.is_relative_to(place),
+            (track.number, entry.number, name), path, f"{entry.number}/{numbers[name]}", f"{entry.name}: {name}",
+            stranger.small, stranger.bytes_of, None if plain else stranger.whole,
+            sha256=scored.get(name, ""), lasting=upload.root.is_relative_to(place),
         )  # fmt: skip
 
 

@@ -283,9 +283,10 @@ def _restored(
     part: ShardPart | None,
 ) -> Summary:
     from ntire.runner.runner import run as run_method
-    from ntire.runner.shards import restore_part
+    from ntire.runner.shards import refuse_unmerged, restore_part
 
     if part is None:
+        refuse_unmerged(out, fresh=prepared.options.fresh)
         return run_method(prepared, inputs, out, track, report, find)
     return restore_part(prepared, inputs, out, part, track, command_without("--shard"), report, find)
 

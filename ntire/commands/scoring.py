@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -120,7 +119,7 @@ class Board:
             writable_folder(place)
             files[place / SCORES] = scores_text((), {}, line.track.metrics, broken_rules(line.problems))
         if self.sources is not None:
-            files[target / SOURCES] = printable_json(self.sources.seen_from(target).model_dump(mode="json")) + "\n"
+            files[target / SOURCES] = printable_json(self.sources.seen_from(target).model_dump()) + "\n"
         write_together({**files, **leaderboard_files(target, self.lines, name)})
         return target
 
@@ -160,11 +159,11 @@ def score(
     An entry is a folder or an archive, with a `submission.toml` or a challenge's `readme.txt`, or nothing but pictures;
     where nothing names a track, these are compared by `metrics` alone, by default psnr and ssim. References that are not
     named are looked for in `$NTIRE_DATA/<track>/`. With `metrics` only these are computed, and there is no total. What
-    `check` refuses is listed with its codes, not ranked. Verdicts of `verify` are looked for in the folder `verdicts`, then
-    beside the entries; with the organiser's `key`, a file, only those count that it signed. What a verdict found the code
-    to cost counts instead of claims; with `measure`, the code of other entries that break no rule is counted and timed in a
-    sandbox, too. With an `engine` (local, or ray at `address`), `workers` here or on each node look at the images. `report`
-    gets the numbers of images done and of all. Nothing is written: see `Board.write`. UserError says all that is missing.
+    `check` refuses is listed with its codes, not ranked. Verdicts of `verify` are looked for in the folder `verdicts` and
+    beside the entries; the newest counts that speaks of an entry as it is, and with the organiser's `key`, a file, only those
+    that it signed. What a verdict found the code to cost counts instead of claims; with `measure`, the code of other entries
+    that break no rule is counted and timed in a sandbox, too. With an `engine` (local, or ray at `address`), `workers` here or
+    on each node look at the images. `report` gets the numbers of images done and of all. UserError says all that is missing.
     """
     from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
@@ -192,7 +191,7 @@ def score(
         for remark in known.remarks:
             say(remark)
     pairs = tuple((one, names) for _, one, names in scored)
-    return Board(tuple(ranked(lines)), pairs, entered.results, known.observed, _sources(fields))
+    return Board(tuple(ranked(lines)), pairs, entered.results, known.observed, _sources(fields, scored))
 
 
 def _engine(
@@ -278,22 +277,26 @@ class _Field:
     images: Sequence[Expected]
 
 
-def _sources(fields: Sequence[_Field]) -> Sources:
-    """Where all that was compared lies."""
+def _sources(fields: Sequence[_Field], scored: Sequence[tuple[Scorer, Scored, tuple[str, ...]]]) -> Sources:
+    """Where all that was compared lies, and what it was."""
     from ntire.scoring.sources import ComparedImage, ScoredTrack, Sources
 
-    def text(path: Path | None) -> str | None:
-        return str(path) if path else None
+    def compared(one: Expected, of: Scorer) -> ComparedImage:
+        gt, lq = (str(path) if path else None for path in (one.gt, one.lq))
+        gt_sha256, lq_sha256 = of.compared[one.name]
+        return ComparedImage(name=one.name, subset=one.subset, gt=gt, lq=lq, gt_sha256=gt_sha256, lq_sha256=lq_sha256)
 
     return Sources(
         tracks=tuple(
             ScoredTrack(
                 rules=field.scorer.track,
-                images=tuple(
-                    ComparedImage(name=one.name, subset=one.subset, gt=text(one.gt), lq=text(one.lq))
-                    for one in field.images
-                ),
+                images=tuple(compared(one, field.scorer) for one in field.images),
                 entries={one.entry: str(one.place) for one in field.entries},
+                sha256={
+                    one.submission.entry: {row.image: row.sha256 for row in one.rows if row.sha256}
+                    for scorer, one, _ in scored
+                    if scorer is field.scorer
+                },
             )
             for field in fields
         )
@@ -401,14 +404,13 @@ class _Judge:
 
 
 def _standing(submission: Submission, given: Path | None, key: bytes | None) -> Standing:
-    """The verdict on an entry in the folder given, else in the results folders beside it or its folder."""
+    """The newest verdict that counts on an entry, in the folder given or in the results folders beside it or its folder."""
     from ntire.entry.results import place_of, places_of_entry
-    from ntire.entry.verdict import VERIFICATION, standing_of
+    from ntire.entry.verdict import VERIFICATION, newest_standing
 
-    folders = [*([given] if given else []), *places_of_entry(submission.place)]
-    places = [place_of(one, submission.entry) / VERIFICATION for one in folders]
-    found = next((place for place in places if os.path.lexists(place)), places[-1])
-    return standing_of(found, submission.root, key)
+    folders = dict.fromkeys([*([given] if given else []), *places_of_entry(submission.place)])
+    places = (place_of(one, submission.entry) / VERIFICATION for one in folders)
+    return newest_standing(places, submission.root, key)
 
 
 def leaderboard(

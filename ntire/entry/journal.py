@@ -141,11 +141,18 @@ class Journal:
 
 def refuse_second_writer(path: Path) -> None:
     """Raise UserError if another process writes a journal, before anything is prepared in vain."""
+    if is_being_written(path):
+        raise UserError(_written_by_another(path))
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether another process has a journal open for writing; False where the file system has no locks."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         try:
             lock(file.fileno())
         except BlockingIOError:
-            raise UserError(_written_by_another(path)) from None
+            return True
+    return False
 
 
 def _written_by_another(path: Path) -> str:
@@ -178,6 +185,11 @@ def read_journal(path: Path) -> list[Line]:
             "what is whole and makes the rest."
         )
     return found.lines
+
+
+def whole_lines(path: Path) -> list[Line]:
+    """The lines of a journal that are whole, for whoever makes again what the others spoke of; empty if there is none."""
+    return _read(path.read_bytes(), None).lines if path.is_file() else []
 
 
 @dataclass

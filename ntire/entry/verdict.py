@@ -5,8 +5,8 @@ organiser's key, against forgery.
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ntire.text import printable
 
 VERIFICATION = "verification.json"
 VERDICTS = ("pass", "pass with a note", "fail", "undecided")
+OUT_OF_DATE = "out of date"
 CHECKSUM, SIGNATURE = "checksum", "signature"
 MOST_BYTES = 64 << 20
 SHORTEST_KEY = 16
@@ -35,6 +36,8 @@ class Standing:
     """Why one that is there does not count."""
     measured: Measured | None = None
     """What the code was found to cost, if that was measured."""
+    date: str = field(default="", compare=False)
+    """Of the verdict, in UTC."""
 
 
 def read_key(path: Path) -> bytes:
@@ -65,7 +68,7 @@ def standing_of(file: Path, root: Path, key: bytes | None) -> Standing:
         return Standing()
     except OSError as error:
         return _none(file, f"cannot be read: {error.strerror or error}")
-    verdict = _parsed(text)
+    verdict = read_verdict(text)
     if verdict is None:
         return _none(file, "is damaged, or not what `ntire verify` writes")
     if key is not None:
@@ -83,17 +86,28 @@ def standing_of(file: Path, root: Path, key: bytes | None) -> Standing:
     except (OSError, UserError) as error:
         return _none(file, f"speaks of an entry that cannot be read: {error}")
     if verdict["content"] != current:
-        return Standing("out of date", f"the entry has changed since it was verified ({printable(str(file))})")
+        return Standing(OUT_OF_DATE, f"the entry has changed since it was verified ({printable(str(file))})")
+    return Standing(in_short(verdict), measured=measured_of(verdict.get("measured")), date=str(verdict.get("date", "")))
+
+
+def in_short(verdict: Mapping[str, Any]) -> str:
+    """A verdict's word, and on how many images where these were not all."""
     ran, of = len(verdict["images"]), verdict["of"]
-    words = f"{verdict['verdict']} ({ran} of {of})" if 0 < ran < of else str(verdict["verdict"])
-    return Standing(words, measured=measured_of(verdict.get("measured")))
+    return f"{verdict['verdict']} ({ran} of {of})" if 0 < ran < of else str(verdict["verdict"])
+
+
+def newest_standing(files: Iterable[Path], root: Path, key: bytes | None) -> Standing:
+    """Of verdicts in several places the newest that counts for the entry as it is now; else why the first does not."""
+    found = [one for file in files if (one := standing_of(file, root, key)) != Standing()]
+    counting = [one for one in found if one.words not in ("", OUT_OF_DATE)]
+    return max(counting, key=lambda one: one.date) if counting else next(iter(found), Standing())
 
 
 def _none(file: Path, why: str) -> Standing:
     return Standing(note=f"the verdict {printable(str(file))} {why}: it counts as none")
 
 
-def _parsed(text: bytes) -> dict[str, Any] | None:
+def read_verdict(text: bytes) -> dict[str, Any] | None:
     """A verdict whose checksum is right."""
     try:
         verdict = json.loads(text)

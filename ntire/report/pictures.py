@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ntire import UserError
 from ntire.environment import usable_cores
-from ntire.files import write_atomically
+from ntire.files import sha256_of, write_atomically
 
 SHOWN_BY_BROWSERS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".avif", ".bmp"})
 Full = Literal["link", "copy", "none"]
@@ -34,12 +34,16 @@ class Original:
     path: Path
     name: str
     """Of its files in the report, without suffix: numbers only."""
+    called: str
+    """In remarks."""
     small: Callable[[Path, int], Small]
     """Reads it as one may read a picture of its origin. Raises UserError."""
-    whole: Callable[[Path], bytes]
-    """Its bytes as a browser shows them: of the file itself, or of a PNG of 8 bits. Raises UserError or OSError."""
-    browsable: bool = True
-    """Whether a browser shows the file as it is."""
+    read: Callable[[Path], bytes]
+    """Its bytes, read in the same way. Raises UserError or OSError."""
+    whole: Callable[[Path], bytes] | None = None
+    """A PNG of 8 bits for a browser; None where that shows the file as it is."""
+    sha256: str = ""
+    """Of the picture that was scored; empty where that is not known."""
     lasting: bool = True
     """Whether it stays where it is; not what was unpacked for the time being."""
 
@@ -81,7 +85,7 @@ def make_pictures(
         except UserError as error:
             return original, str(error)
         except OSError as error:
-            return original, f"{original.path}: {error.strerror or error}"
+            return original, f"{original.called}: {error.strerror or error}"
 
     listed = list(originals)
     if making.out is not None:
@@ -98,6 +102,8 @@ def make_pictures(
 
 
 def _shown(original: Original, making: Making) -> ShownPicture:
+    if original.sha256 and sha256_of(original.read(original.path)) != original.sha256:
+        raise UserError(f"{original.called}: has changed since it was scored, and is left out. Score again.")
     pixels, size = original.small(original.path, making.side)
     encoded = _webp(pixels, making.quality)
     if making.out is None:
@@ -111,10 +117,11 @@ def _shown(original: Original, making: Making) -> ShownPicture:
 def _full(original: Original, making: Making, out: Path) -> str | None:
     if making.full == "none":
         return None
-    if original.browsable and making.full == "link" and original.lasting:
-        return quote(Path(os.path.relpath(original.path.resolve(), out.resolve())).as_posix())
-    place = f"full/{original.name}{original.path.suffix.lower() if original.browsable else '.png'}"
-    write_atomically(out / place, original.whole(original.path))
+    if original.whole is None and making.full == "link" and original.lasting:
+        relative = Path(os.path.relpath(original.path.resolve(), out.resolve()))
+        return quote(os.fsencode(relative.as_posix()))
+    place = f"full/{original.name}{original.path.suffix.lower() if original.whole is None else '.png'}"
+    write_atomically(out / place, (original.whole or original.read)(original.path))
     return place
 
 

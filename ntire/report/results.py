@@ -10,6 +10,7 @@ from typing import Any
 
 from ntire import UserError
 from ntire.entry.results import place_of
+from ntire.entry.verdict import in_short, read_verdict
 from ntire.scoring.metrics import METRICS
 from ntire.scoring.sources import ScoredTrack, read_sources
 from ntire.scoring.spreadsheet import read_table
@@ -159,14 +160,11 @@ def _entry(folder: Path, line: Mapping[str, Any], number: int, rules: Track) -> 
             if row.get("status") not in (OF_SET, BROKEN):
                 one = _image(row, rules.metrics)
                 images[one.name] = one
-    verdict: Mapping[str, Any] = {}
     path = place / "verification.json"
-    if line.get("reproduced") and _inside(path, folder) and path.is_file():
-        try:
-            verdict = _printable(json.loads(path.read_bytes()))
-        except ValueError:
-            verdict = {}
-    return ShownEntry(number, _printable(line), key, images, verdict if isinstance(verdict, dict) else {})
+    verdict = read_verdict(path.read_bytes()) if _inside(path, folder) and path.is_file() else None
+    # Another one than that of the leaderboard was written since, or lies elsewhere.
+    counted = verdict is not None and in_short(verdict) == line.get("reproduced")
+    return ShownEntry(number, _printable(line), key, images, _printable(verdict) if counted else {})
 
 
 def _inside(path: Path, folder: Path) -> bool:

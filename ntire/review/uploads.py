@@ -128,7 +128,7 @@ def _in_folder(folder: Path, track: Track | None) -> Path | NotRead:
     if is_results(folder):
         return NotRead(_shown(folder), "results of ours, no entry")
     try:
-        files, _ = survey(folder)
+        files, refused = survey(folder)
         inner = inner_folder(folder, track)
     except UserError as error:
         return NotRead(_shown(folder), str(error))
@@ -136,7 +136,8 @@ def _in_folder(folder: Path, track: Track | None) -> Path | NotRead:
         return folder
     if any((one / MANIFEST).is_file() for one in folder.iterdir() if one.is_dir()):
         return NotRead(_shown(folder), "a folder of entries: name it itself to score them")
-    if any(True for _ in _pictures(files)):
+    # Pictures that are links, or have names that no entry may have, are a row with that reason.
+    if any(True for _ in _pictures([*files, *(one.file for one in refused)])):
         return folder
     archives = [name for name in files if name.lower().endswith(ARCHIVES) and not _hidden(name)]
     if len(archives) == 1:

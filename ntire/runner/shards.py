@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ntire import UserError
-from ntire.entry.journal import Journal, differences, read_header, read_journal
+from ntire.entry.journal import Journal, differences, is_being_written, read_header, whole_lines
 from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Manifest, write_manifest
 from ntire.environment import usable_cores
-from ntire.files import read_toml, sha256_of, write_atomically
+from ntire.files import read_toml, sha256_of, sweep, writable_folder, write_atomically
 from ntire.method.face_alignment import Finder
 from ntire.runner.device_worker import Device, Input, Result, fingerprint_of
 from ntire.runner.prepare import Prepared
@@ -165,20 +165,38 @@ def restore_part(
 ) -> Summary:
     """Restore one part of `inputs`, all those of a run, as a shard of `out`; every other part may be made anywhere else.
 
-    `command` is what a user called, without the part. A killed one goes on where it stopped. Raises what `run` does, and
-    UserError where `out` has shards of another run.
+    `command` is what a user called, without the part. A killed one goes on where it stopped, and what `out` has of an earlier
+    merge is kept. Raises what `run` does, and UserError where `out` has shards of another run, or is the folder of one.
     """
     refuse_to_overwrite(out, inputs)
     header = header_of(prepared, track, whole=find is not None)
     names = tuple(item.name for item in inputs)
+    refuse_other_runs([out], header)  # now, as `merge` would refuse what N machines have made
     write_plan(out, RunPlan(header, names, tuple(command), part.of), fresh=prepared.options.fresh)
     own = part.taken(inputs)
     if not own:
         return Summary(out / SHARDS, (), 0, 0.0)
     prints = fingerprints(own, prepared.method.track)
     forget_outdated(out, prints)
-    key = key_of(header, prints)
-    return restore_shard(prepared, own, out / SHARDS, key, track, header, report, find)
+    merged = {} if prepared.options.fresh else _merged(out, prints)
+    for result in merged.values():
+        report(result, False)
+    prints = {name: found for name, found in prints.items() if name not in merged}
+    if not prints:
+        return Summary(out, tuple(merged.values()), 0, 0.0)
+    todo = [item for item in own if item.name in prints]
+    made = restore_shard(prepared, todo, out / SHARDS, key_of(header, prints), track, header, report, find)
+    of = {result.image: result for result in (*merged.values(), *made.results)}
+    return replace(made, results=tuple(of[item.name] for item in own))
+
+
+def _merged(out: Path, prints: Mapping[str, str]) -> dict[str, Result]:
+    """What an earlier merge has put into `out` of these inputs, fingerprints by name, and is still there."""
+    return {
+        one.line["image"]: Result(**{**one.line, "notes": tuple(one.line["notes"])})
+        for one in (FoundLine(line, out) for line in whole_lines(out / JOURNAL))
+        if prints.get(one.line["image"]) == one.line["input_sha256"] and one.is_whole()
+    }
 
 
 def publish(work: Path, final: Path) -> None:
@@ -217,12 +235,21 @@ def published(out: Path) -> list[Path]:
 
 
 def found_in(out: Path, header: Mapping[str, Any]) -> dict[str, list[FoundLine]]:
-    """What shards and the journal of `out` say of each image, the shards first.
+    """What shards and the journal of `out` say of each image, the shards first; damaged lines count as not there.
 
     Raises UserError that names all shards of other runs than that of `header`, and what differs.
     """
-    problems, found = [], dict[str, list[FoundLine]]()
-    for folder in [*published(out), out]:
+    found = dict[str, list[FoundLine]]()
+    for folder in refuse_other_runs([*published(out), out], header):
+        for line in whole_lines(folder / JOURNAL):
+            found.setdefault(line["image"], []).append(FoundLine(line, folder))
+    return found
+
+
+def refuse_other_runs(folders: Sequence[Path], header: Mapping[str, Any]) -> list[Path]:
+    """Those of `folders` that have a journal; raises UserError that names all of other runs, and what differs."""
+    problems, own = [], []
+    for folder in folders:
         there = read_header(folder / JOURNAL)
         if there is None:
             continue
@@ -230,18 +257,16 @@ def found_in(out: Path, header: Mapping[str, Any]) -> dict[str, list[FoundLine]]
         changed = differences(there, header)
         if changed:
             problems.append(f"{folder}: of another run:\n  " + "\n  ".join(changed))
-            continue
-        for line in read_journal(folder / JOURNAL):
-            found.setdefault(line["image"], []).append(FoundLine(line, folder))
+        own.append(folder)
     if problems:
         raise UserError("\n".join(problems) + "\nRemove what does not belong here, or choose another folder with -o.")
-    return found
+    return own
 
 
 def forget_outdated(out: Path, prints: Mapping[str, str]) -> None:
     """Remove shards of inputs that are others now: those in `prints`, fingerprints by name."""
     for folder in published(out):
-        lines = read_journal(folder / JOURNAL)
+        lines = whole_lines(folder / JOURNAL)
         if any(prints.get(line["image"], line["input_sha256"] or "") != (line["input_sha256"] or "") for line in lines):
             shutil.rmtree(folder)
 
@@ -251,7 +276,7 @@ def merge(out: Path, *, known: Mapping[str, Result] = {}) -> Summary:
     and the memory that were measured. The shards are gone afterwards.
 
     `known` has results for images without any. Raises UserError that names shards that are missing, with the command that makes
-    them, and those of other runs; then nothing has changed.
+    them, and those of other runs or inputs; then nothing has changed.
     """
     plan = read_plan(out)
     if plan is None:
@@ -259,39 +284,87 @@ def merge(out: Path, *, known: Mapping[str, Result] = {}) -> Summary:
             f"{out}: expected shards of a run in {SHARDS}/, found none. `ntire run --shard I/N -o {out}` makes them."
         )
     found = found_in(out, plan.header)
+    _refuse_mixtures(out, plan, found)
     chosen = {name: one for name in plan.inputs if (one := _best(out, found.get(name, []), known.get(name)))}
     missing = [name for name in plan.inputs if name not in chosen and name not in known]
     if missing:
         raise UserError(_missing(out, plan, missing))
-    others = [
-        one.line
-        for several in found.values()
-        for one in several
-        if one.folder == out and one.line["image"] not in chosen
-    ]
+    # What earlier runs made of other inputs stays as well.
+    others = {name: several for name, several in found.items() if name not in plan.inputs}
+    unmerged = [one for several in others.values() if (one := _best(out, several, None)) and one.folder != out]
     lines = [_as_line(chosen[name].line if name in chosen else known[name].__dict__) for name in plan.inputs]
-    folders = published(out)
+    results = tuple(Result(**{**line, "notes": tuple(line["notes"])}) for line in lines)
+    manifest = _manifest(out, published(out))
     with Journal(out / JOURNAL, plan.header) as journal:
-        manifest = _manifest(out, folders)
-        for one in chosen.values():
+        sweep(writable_folder(out / IMAGES), below=True)
+        for one in (*chosen.values(), *unmerged):
             if one.line["status"] == "done" and one.folder != out:
                 target = out / IMAGES / one.image.relative_to(one.folder / IMAGES)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 one.image.replace(target)
-        (out / IMAGES).mkdir(exist_ok=True)
-        journal.rewrite([*(line for line in map(_as_line, others) if line["image"] not in plan.inputs), *lines])
-        if manifest is not None:
-            write_manifest(out, manifest)
-        _remove_shards(out)
-        results = tuple(Result(**{**line, "notes": tuple(line["notes"])}) for line in lines)
         for result in results:
             remove_outdated(out, result)
+        old = [one for several in others.values() for one in several if one.folder == out]
+        journal.rewrite([*(_as_line(one.line) for one in (*old, *unmerged)), *lines])
+        if manifest is not None:
+            write_manifest(out, manifest)
+        sweep(out)
+        _remove_shards(out)
         return Summary(out, results, 0, 0.0, remarks=(*journal.remarks, *_remarks(found)))
 
 
+def refuse_unfinished(out: Path) -> None:
+    """Raise UserError where a process makes a shard in `out` now: `merge` would take its folder away."""
+    for journal in sorted((out / SHARDS).glob(f"*/{JOURNAL}")):
+        if is_being_written(journal):
+            raise UserError(f"{journal.parent}: a part is being made there now. Wait for it to end, then merge.")
+
+
+def refuse_unmerged(out: Path, *, fresh: bool) -> None:
+    """Raise UserError where a run of the whole would pass over shards in `out`, and leave them in the entry.
+
+    With `fresh` they are removed, unless a process makes one now.
+    """
+    if read_plan(out) is None:
+        return
+    if not fresh:
+        raise UserError(
+            f"{out}: holds parts of a run that are not joined yet. `ntire merge {shlex.quote(str(out))}` joins them, the same "
+            "command with --engine goes on with them, and --fresh starts over."
+        )
+    refuse_unfinished(out)
+    _remove_shards(out)
+
+
+def _refuse_mixtures(out: Path, plan: RunPlan, found: Mapping[str, Sequence[FoundLine]]) -> None:
+    """Raise UserError where shards of several machines were made from inputs that are not the same."""
+    differ, strange = dict[str, set[str]](), dict[str, set[str]]()
+    for name, several in found.items():
+        made = [one for one in several if one.folder != out]
+        folders = {one.folder.name for one in made}
+        if len({one.line["input_sha256"] for one in made} - {None}) > 1:
+            differ[name] = folders
+        if plan.parts and made and name not in plan.inputs:
+            strange[name] = folders
+    problems = [
+        f"{out}: {what}: {_listed(list(these))}; in {SHARDS}/: {_listed(sorted(set().union(*these.values())))}."
+        for what, these in (
+            ("image(s) made from different inputs", differ),
+            (f"image(s) that are none of the {len(plan.inputs)} of this run", strange),
+        )
+        if these
+    ]
+    if problems:
+        raise UserError(
+            "\n".join(problems)
+            + "\nThe inputs were not the same on all machines, or changed. Remove the shards of the wrong "
+            "ones there, and make their parts again."
+        )
+
+
 def _remove_shards(out: Path) -> None:
-    """All but the logs of shards that failed."""
-    for path in (out / SHARDS).iterdir():
+    """All but the logs of shards that failed; the plan last, as without it nobody goes on with this."""
+    for path in sorted((out / SHARDS).iterdir(), key=lambda path: path.name == PLAN):
         if path.is_dir():
             shutil.rmtree(path)
         elif path.suffix != ".log":
@@ -352,8 +425,10 @@ def _missing(out: Path, plan: RunPlan, missing: Sequence[str]) -> str:
 def _remarks(found: Mapping[str, Sequence[FoundLine]]) -> Iterator[str]:
     """Images that were made twice with different bytes: their method is not deterministic."""
     for name, several in found.items():
-        made = {one.line["output_sha256"] for one in several if one.line["status"] == "done"}
-        if len(made) > 1:
+        made = {
+            (one.line["input_sha256"], one.line["output_sha256"]) for one in several if one.line["status"] == "done"
+        }
+        if len(made) > len({of for of, _ in made}):
             yield f"{name}: made {len(made)} times with different bytes: its method is not deterministic; one was taken"
 
 

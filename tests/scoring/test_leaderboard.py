@@ -224,8 +224,8 @@ BUDGETED = Track(
             Claims(params_m=1.0000001, macs_g=9.9, at=(1024, 1024)),
             ("budget params_m: 1.0000001, 1 allowed, 0.000% over",),
         ),
-        (Claims(params_m=0.5), ("budget macs_g: not stated, 20 allowed",)),
-        (Claims(params_m=0.5, macs_g=5.0, at=(512, 512)), ("budget macs_g: not stated, 20 allowed",)),
+        (Claims(params_m=0.5), ("budget macs_g: not stated at 1024 x 1024, 20 allowed",)),
+        (Claims(params_m=0.5, macs_g=5.0, at=(512, 512)), ("budget macs_g: not stated at 1024 x 1024, 20 allowed",)),
         (Claims(params_m=1.5, macs_g=20.0, at=(1024, 1024)), ("budget params_m: 1.5, 1 allowed, 50.000% over",)),
     ],
 )

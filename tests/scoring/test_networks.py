@@ -124,10 +124,21 @@ def test_maniqa_is_right_after_an_exception(instrument):
     assert np.array_equal(loaded.observe([view])[0], before)
 
 
-@pytest.mark.parametrize("picture", [np.full((192, 192, 3), 128, np.uint8), scene(95, 300)])
-def test_niqe_of_a_picture_without_texture_or_too_small_is_no_number(instrument, picture):
-    with pytest.raises(MetricError, match="NIQE"):
-        instrument("niqe").observe([View(picture)])
+def test_niqe_of_a_picture_without_texture_is_no_number(instrument):
+    with pytest.raises(MetricError, match="NIQE finds no texture"):
+        instrument("niqe").observe([View(np.full((192, 192, 3), 128, np.uint8))])
+
+
+@pytest.mark.parametrize(("name", "least"), [("niqe", 96), ("clipiqa", 31), ("lpips", 31), ("dists", 1), ("musiq", 1)])
+def test_a_picture_too_small_for_a_network_is_no_number_and_no_crash(instrument, name, least):
+    picture = np.random.default_rng(0).integers(0, 256, (300, least, 3), dtype=np.uint8)
+    reference = picture[::-1].copy() if name in ("lpips", "dists") else None
+    (value,) = instrument(name).observe([View(picture, reference)])[0]
+    assert math.isfinite(value)
+    if least > 1:
+        smaller = None if reference is None else reference[:, 1:]
+        with pytest.raises(MetricError, match=f"at least {least} x {least} pixels, the image has 300 x {least - 1}"):
+            instrument(name).observe([View(picture[:, 1:], smaller)])
 
 
 @pytest.mark.parametrize("size", [(97, 400), (500, 310), (768, 1152)])

@@ -8,14 +8,18 @@ import os
 import pickle
 import platform
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
 from ntire.environment import usable_cores
 from ntire.runner.engines.engine import Engine, Task, Worker, WorkerAnswer
+from ntire.sandbox.scratch import sweep
 
 CORES_EACH = 4
 """Processors for a worker without a GPU."""
@@ -85,9 +89,12 @@ class Local(Engine):
         return answers
 
     def close(self) -> None:
-        """End the processes, whatever they do."""
-        for running in list(self._processes.values()):
+        """End the processes, whatever they do, and remove what they had for a while."""
+        killed = list(self._processes.values())
+        for running in killed:
             self._end(running)
+        if killed:
+            sweep(Path(tempfile.gettempdir()), young=0)
 
     def _begin(self, worker: Worker) -> _Process:
         context = multiprocessing.get_context("spawn")
@@ -98,7 +105,13 @@ class Local(Engine):
         process = context.Process(
             target=_serve, args=(theirs, worker.name, worker.device, environment), name=worker.name, daemon=True
         )
-        process.start()
+        # A terminal sends Ctrl-C to all; the worker ignores it, but not before it has begun.
+        resource_tracker.ensure_running()  # which would let the signal through
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._processes[worker.name] = _Process(worker, process, ours)
         return self._processes[worker.name]
@@ -119,6 +132,7 @@ def _serve(pipe: Connection, name: str, device: str, environment: dict[str, str]
     from ntire.runner.engines.worker_process import Doer
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(environment)
     doer = Doer(name, device)

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import io
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from ntire import UserError
 from ntire.runner.engines.engine import Desk, State, Task, WorkerAnswer
+from ntire.sandbox.scratch import scratch_folder
 
 LOG_TAIL = 20_000
 """Characters of what a task printed that are kept."""
@@ -34,10 +34,8 @@ class Doer:
         began = time.perf_counter()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             try:
-                with tempfile.TemporaryDirectory(prefix="ntire-task-") as folder:
-                    desk = Desk(
-                        self.name, self.device, Path(folder) / "scratch", sent=_laid_out(Path(folder), sent or {})
-                    )
+                with scratch_folder() as folder:
+                    desk = Desk(self.name, self.device, folder / "scratch", sent=_laid_out(folder, sent or {}))
                     desk.scratch.mkdir()
                     try:
                         desk.state = self._prepared(task.state, desk)

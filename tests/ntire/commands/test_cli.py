@@ -1,5 +1,8 @@
 import csv
+import os
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -509,3 +512,14 @@ def test_noise_is_added_to_the_subsets_whose_inputs_are_clean(tmp_path):
     assert len(said) == 3
     assert "1 picture(s) cut about their centre to a multiple of 16" in said[2]
     assert "noisy-25: noise of sigma 25 added to 1" in said[0]
+
+
+def test_a_terminal_of_another_encoding_gets_codes_for_letters_that_it_lacks():
+    """The arrows of a leaderboard ended in a traceback and exit code 3, with the tables written."""
+    command = [sys.executable, "-m", "ntire", "leaderboard", "--published", "--track", "denoise"]
+    ran = subprocess.run(
+        command, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, capture_output=True, text=True, encoding="latin-1",
+        check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "psnr \\u2191" in ran.stdout

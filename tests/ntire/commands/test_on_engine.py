@@ -15,11 +15,15 @@ from ntire.commands.running import run_all
 from ntire.entry.baseline import is_baseline
 from ntire.entry.journal import Journal, read_header
 from ntire.entry.manifest import open_submission
+from ntire.method import catalogue
 from ntire.runner.engines import engine as engine_module
-from ntire.runner.shards import SHARDS, published
+from ntire.runner.prepare import Options, prepare
+from ntire.runner.runner import find_inputs, header_of
+from ntire.runner.shards import SHARDS, RunPlan, fingerprints, key_of, published, restore_shard, write_plan
 from ntire.sandbox.child import why_not
 from tests.made import scene, write_png
 
+TRACK = "raim-2025-srgb"
 MEASURED = ("seconds", "peak_memory_mb", "check")
 
 
@@ -84,6 +88,45 @@ def test_what_is_finished_is_not_made_again(plugin, many, tmp_path):
     (out / "images" / "6.png").unlink()
     assert on_processes([folder], many, out)[0].computed == 2
     assert calls(folder) == 11
+
+
+@pytest.mark.parametrize("kills", [False, True])
+def test_an_image_of_an_earlier_input_does_not_stand_for_one_that_fails_now(plugin, many, tmp_path, monkeypatch, kills):
+    monkeypatch.setattr(engine_module, "TRIES", 1)
+    folder = plugin("if lq.min() > 0.9: __import__('os').kill(__import__('os').getpid(), 9)")
+    out = tmp_path / "out"
+    run(folder, "srgb", many, out, device="cpu")
+    if kills:
+        write_png(many / "4.png", scene(seed=4) * 0 + 255)
+    else:
+        (many / "4.png").write_bytes(b"no picture")
+    [summary] = on_processes([folder], many, out)
+    assert [one.image for one in summary.failed] == ["4"]
+    assert not (out / "images" / "4.png").exists()
+
+
+def test_parts_of_another_run_are_left_as_they_are(ntire, plugin, many, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    words = ("run", "--team", folder, "--track", "srgb", many, "-o", out)
+    assert ntire(*words, "--shard", "1/2").code == 0
+    write_png(many / "0.png", scene(seed=77))
+    with pytest.raises(UserError, match="of another run:\n  bits: 8 there, 16 now"):
+        on_processes([folder], many, out, bits=16)
+    write_png(many / "0.png", scene(seed=0))
+    assert ntire(*words, "--shard", "2/2").code == 0
+    assert ntire("merge", out).code == 0
+
+
+def test_an_engine_keeps_what_it_had_finished_of_other_inputs(plugin, many, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    prepared = prepare(catalogue.load(folder), Options())
+    found = find_inputs([many], "srgb")
+    header = header_of(prepared, TRACK)
+    prints = fingerprints(found, "srgb")
+    restore_shard(prepared, found, out / SHARDS, key_of(header, prints), TRACK, header)
+    write_plan(out, RunPlan(header, tuple(prints)))
+    assert on_processes([folder], many, out, limit=2)[0].computed == 0
+    assert on_processes([folder], many, out)[0].computed == 0
 
 
 def test_a_picture_that_kills_its_worker_fails_alone(plugin, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from ntire import UserError
 from ntire.entry.manifest import content_of
 from ntire.entry.results import entry_name, place_of, results_folder, results_of_entry
-from ntire.entry.verdict import Standing, read_key, sealed, standing_of
+from ntire.entry.verdict import Standing, newest_standing, read_key, sealed, standing_of
 
 KEY = b"k" * 32
 MANIFEST = 'team = "Team"\ntrack = "demo-srgb"\ndate = 2026-01-01\n[claims]\nparams_m = 1.0\n'
@@ -84,6 +84,24 @@ def test_a_flipped_bit_is_noticed_and_never_changes_a_verdict(tmp_path, entry):
 def test_what_is_no_verdict_is_named(tmp_path, entry, text):
     (tmp_path / "verification.json").write_text(text)
     assert "is damaged, or not what" in standing_of(tmp_path / "verification.json", entry, None).note
+
+
+def test_of_verdicts_in_several_places_the_newest_that_counts_is_taken(tmp_path, entry):
+    """Where results go depends on the folder that `verify` was called in: a first look must not outlive the whole one."""
+    places = [tmp_path / name for name in ("beside", "own", "none")]
+    for place in places[:2]:
+        place.mkdir()
+    files = [place / "verification.json" for place in places]
+    written(places[0], entry, verdict="pass", of=6, date="2026-11-01T00:00:00+00:00")
+    written(places[1], entry, verdict="fail", date="2026-11-02T00:00:00+00:00")
+    assert newest_standing(files, entry, None).words == newest_standing(files[::-1], entry, None).words == "fail"
+    (entry / "images" / "a.png").write_text("changed")
+    assert newest_standing(files, entry, None).words == "out of date"
+    written(places[0], entry, verdict="pass", date="2026-11-01T00:00:00+00:00")
+    assert newest_standing(files, entry, None) == Standing("pass")
+    files[0].write_text("{}")
+    assert newest_standing(files[:1], entry, None).note
+    assert newest_standing(files[2:], entry, None) == Standing()
 
 
 def test_a_short_or_missing_key_is_refused(tmp_path):

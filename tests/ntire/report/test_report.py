@@ -1,9 +1,11 @@
 """`ntire report` in a browser: it sorts, zooms, slides, says why entries are not valid, escapes names, asks no network."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from PIL import Image
 import ntire
 from ntire import UserError
 from ntire.commands.reporting import report
+from ntire.entry.verdict import sealed
+from ntire.report.results import read_results
 from tests.made import scene, write_png
 
 RULES = """
@@ -233,6 +237,60 @@ def test_results_without_their_sources_are_tables_alone(opened, results, tmp_pat
     assert column(page, 1)[:3] == ["1", "2", "3"]
     assert "no sources.json" in page.locator("details.remarks").text_content()
     quiet(opened)
+
+
+def test_details_of_a_verdict_are_those_of_the_one_that_the_leaderboard_shows(results, tmp_path):
+    moved = shutil.copytree(results, tmp_path / "moved")
+    lines = json.loads((moved / "leaderboard.json").read_text())
+    next(line for line in lines if line["entry"] == "good")["reproduced"] = "pass (1 of 4)"
+    (moved / "leaderboard.json").write_text(json.dumps(lines))
+    verdict = {"verdict": "pass", "images": [{"image": "a"}], "of": 4, "content": "x", "probes": [{"name": "cut"}]}
+
+    def shown(**more):
+        (moved / "good" / "verification.json").write_text(json.dumps(sealed({**verdict, **more}, None)))
+        return next(one for track in read_results(moved) for one in track.entries if one.key == "good").verdict
+
+    assert shown()["probes"] == [{"name": "cut"}]
+    assert shown(verdict="fail", images=[{"image": "a"}] * 4) == {}
+
+
+def test_pictures_that_have_changed_since_they_were_scored_are_not_shown_beside_the_old_scores(results, tmp_path):
+    moved = shutil.copytree(results.parent, tmp_path / "field")
+    for path in ("uploads/good/images/street/a.png", "gt/street/b.png"):
+        write_png(moved / path, scene(seed=9))
+    with zipfile.ZipFile(moved / "uploads" / "zipped.zip", "w") as made:
+        for path in sorted((moved / "zipped").rglob("*")):
+            if path.suffix != ".png" or path.stem != "c":
+                made.write(path, path.relative_to(moved / "zipped"))
+        made.write(moved / "uploads/good/images/street/a.png", "images/indoor/c.png")
+    said = []
+    pages = report(moved / results.name, tmp_path / "report", full="copy", say=said.append).parent
+    assert all("has changed since it was scored" in one for one in said)
+    truth = str(moved / "gt/street/b.png")
+    assert sorted(one.partition(": has")[0] for one in said) == sorted([truth, "good: street/a", "zipped: indoor/c"])
+    shown = {
+        (name, one["label"]): one.get("src")
+        for number, name in enumerate(sorted(NAMES), 1)
+        for one in json.loads(
+            (pages / f"picture-1-{number}.html").read_text().split('application/json">')[1].split("</script>")[0]
+        )["pictures"]
+    }
+    gone = {("street/a", "good"), ("indoor/c", "zipped"), ("street/a", "torn")}
+    assert {key for key, src in shown.items() if src is None} == gone
+    assert {name for name in NAMES if ("truth" in {label for one, label in shown if one == name})} == {*NAMES} - {
+        "street/b"
+    }
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "équipe"])
+def test_names_that_are_not_utf_8_are_found_again(results, tmp_path, name):
+    moved = shutil.copytree(results.parent, tmp_path / "field")
+    (moved / "uploads" / "good").rename(moved / "uploads" / name)
+    given = {"gt": moved / "gt", "lq": moved / "lq"}
+    board = ntire.score(moved / "uploads" / name, moved / "field.toml", **given, device="cpu", cache=False)
+    pages = report(board.write(tmp_path / "again"), tmp_path / "report", limit=1).parent
+    text = (pages / "picture-1-1.html").read_text()
+    assert f"uploads/{quote(os.fsencode(name))}/images/" in text
 
 
 def test_mistakes_are_told(results, tmp_path):

@@ -107,6 +107,21 @@ def test_every_child_is_a_row_or_is_named_with_the_reason(ntire, uploads, gt):
     assert (again[0]["team"], again[0]["total"]) == ("Größe 超", pytest.approx(lines["flat"]["total"]))
 
 
+def test_a_folder_of_pictures_that_no_entry_may_have_is_a_row_with_the_reason(ntire, tmp_path):
+    """Links, and accents as macOS writes them: there are pictures, so "no picture in it" was not true."""
+    place, name = tmp_path / "uploads", "\u00e9"
+    write_png(tmp_path / "gt" / f"{name}.png", scene())
+    write_png(place / "good" / f"{name}.png", scene() ^ 1)
+    write_png(place / "apart" / "e\u0301.png", scene() ^ 1)
+    (place / "linked").mkdir()
+    (place / "linked" / f"{name}.png").symlink_to(place / "good" / f"{name}.png")
+    ran = ntire("score", place, "--track", "demo-srgb", "--gt", tmp_path / "gt", "--json")
+    told = {line["entry"]: " ".join(line["problems"]) for line in ran.json()}
+    assert told.keys() == {"good", "apart", "linked"}
+    assert "E103 not a regular file" in told["linked"]
+    assert "E102 unsafe name" in told["apart"]
+
+
 def test_pictures_alone_are_compared_without_a_track(ntire, uploads, gt):
     shutil.copytree(uploads / "plain", "photos-restored")
     from PIL import Image

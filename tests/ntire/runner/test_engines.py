@@ -1,5 +1,7 @@
 import math
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,34 @@ def test_a_task_that_no_machine_can_do_says_what_each_lacks(local):
     [result] = local.run([Task("k", engine_tasks.with_state, state=state)])
     assert "no machine can do it" in result.problem
     assert "weights are missing" in result.problem
+
+
+def test_workers_that_are_ended_leave_no_folder_behind(tmp_path, monkeypatch):
+    began, scratch = tmp_path / "began", tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    with open_engine("local", workers=1, device="cpu") as engine:
+        engine._add([Task("slow", engine_tasks.slow_once, (began,))])
+        engine._hand_out()
+        while not began.exists():
+            engine.wait(0.05)
+        assert len(list(scratch.iterdir())) == 1
+    assert list(scratch.iterdir()) == []
+
+
+def test_ctrl_c_of_a_terminal_is_left_to_the_program_from_the_first_moment(tmp_path):
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, lambda *given: None); sys.path.append(sys.argv[1])\n"
+        "from ntire.runner.engines import Task, open_engine; import engine_tasks\n"
+        "with open_engine('local', workers=1, device='cpu') as engine:\n"
+        "    run = engine.run([Task('1', engine_tasks.double, (1,))])\n"
+        "    engine.tick = lambda: os.killpg(0, signal.SIGINT)\n"
+        "    print([one.value for one in run])"
+    )
+    words = [sys.executable, "-c", code, str(Path(engine_tasks.__file__).parent)]
+    ran = subprocess.run(words, capture_output=True, text=True, start_new_session=True, timeout=120)
+    assert (ran.stdout.strip(), ran.stderr) == ("[2]", "")
 
 
 def test_what_cannot_be_pickled_is_the_task_s_problem(local):

@@ -129,6 +129,17 @@ def test_only_what_changed_is_done_again(plugin, pictures, tmp_path):
     assert restored_by(folder, pictures, out, fresh=True)[1] == 11
 
 
+def test_an_image_stays_while_its_input_is_out_of_reach(plugin, pictures, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    restored_by(folder, pictures, out)
+    found = find_inputs([pictures], "srgb")
+    (pictures / "a.png").rename(tmp_path / "a.png")
+    summary = run(prepare(catalogue.load(folder), Options()), found, out, "raim-2025-srgb")
+    assert [one.image for one in summary.failed] == ["a"]
+    (tmp_path / "a.png").rename(pictures / "a.png")
+    assert restored_by(folder, pictures, out)[0].computed == 0
+
+
 def test_other_settings_in_the_same_folder_are_refused(plugin, pictures, tmp_path):
     folder = plugin()
     restored_by(folder, pictures, tmp_path / "out")

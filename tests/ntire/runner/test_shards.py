@@ -1,10 +1,11 @@
 import json
+import os
 import shutil
 
 import pytest
 
 from ntire import UserError
-from ntire.entry.journal import read_header, read_journal
+from ntire.entry.journal import Journal, read_header, read_journal
 from ntire.entry.manifest import open_submission
 from ntire.method import catalogue
 from ntire.runner.prepare import Options, prepare
@@ -214,3 +215,125 @@ def test_the_command_line_makes_parts_and_joins_them(ntire, plugin, five, tmp_pa
     assert merged.code == 0
     assert len(merged.json()[0]["images"]) == 5
     assert read_header(out / "journal.jsonl")["team"] == "Plus"
+
+
+def test_an_input_that_changed_is_not_told_as_a_method_that_is_not_deterministic(plugin, five, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    part(folder, five, out, "1/1")
+    merge(out)
+    write_png(five / "b.png", scene(seed=77))
+    assert part(folder, five, out, "1/1").computed == 1
+    assert merge(out).remarks == ()
+
+
+def test_parts_made_from_different_inputs_are_refused(plugin, five, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    for text in ("1/2", "2/2"):
+        part(folder, five, out, text)
+    write_png(five / "a.png", scene(seed=77))
+    part(folder, five, tmp_path / "other", "1/2")
+    other = published(tmp_path / "other")[0]
+    other.rename(out / SHARDS / other.name)
+    with pytest.raises(UserError, match=f"made from different inputs: a; in shards/: .*{other.name}"):
+        merge(out)
+    assert len(published(out)) == 3
+
+
+def test_a_part_of_more_inputs_than_the_run_has_is_refused_and_not_lost(plugin, five, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    part(folder, five, out, "1/2")
+    write_png(five / "f.png", scene(seed=9))
+    part(folder, five, tmp_path / "other", "2/2")
+    other = published(tmp_path / "other")[0]
+    other.rename(out / SHARDS / other.name)
+    with pytest.raises(UserError, match=f"none of the 5 of this run: f; in shards/: {other.name}"):
+        merge(out)
+
+
+@pytest.mark.parametrize("operation", ["rename", "replace", "unlink", "rmdir", "mkdir", "open"])
+def test_a_merge_that_was_killed_anywhere_goes_on_and_leaves_nothing(plugin, five, tmp_path, operation):
+    folder, whole = plugin(), tmp_path / "whole"
+    for text in ("1/2", "2/2"):
+        part(folder, five, whole, text)
+    done = False
+    for at in range(1, 100):
+        out = tmp_path / "killed" / str(at) / "out"
+        shutil.copytree(whole, out)
+        if done := _merge_killed_at(operation, at, out):
+            break
+        if (out / SHARDS / "plan.json").exists():
+            assert len(merge(out).results) == 5
+        assert sorted(one.name for one in out.iterdir() if one.name != SHARDS) == [
+            "images", "journal.jsonl", "submission.toml"
+        ]  # fmt: skip
+        assert not published(out)
+        assert len(list((out / "images").rglob("*.png"))) == 5
+    assert done
+
+
+def _merge_killed_at(operation, at, out):
+    """Merge in a child that dies at its `at`-th call of `os.<operation>`; whether it came to its end."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    calls, honest = iter(range(1, 1000)), getattr(os, operation)
+    setattr(os, operation, lambda *given, **named: os._exit(9) if next(calls) == at else honest(*given, **named))
+    merge(out)
+    os._exit(0)
+
+
+def test_a_damaged_line_counts_as_missing_and_the_same_part_makes_it_again(plugin, five, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    part(folder, five, out, "1/1")
+    journal = published(out)[0] / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'"image": "b"', b'"image": "x"'))
+    with pytest.raises(UserError, match=r"1 of 5 image\(s\) are missing: b\."):
+        merge(out)
+    assert part(folder, five, out, "1/1").computed == 1
+    assert len(merge(out).results) == 5
+
+
+def test_a_part_after_a_merge_makes_what_had_failed_alone(plugin, five, tmp_path):
+    folder, out = (
+        plugin('if not self.calls.with_name("well").exists() and self.calls.exists(): raise ValueError("not today")'),
+        tmp_path / "out",
+    )
+    part(folder, five, out, "1/1")
+    assert len(merge(out).failed) == 4
+    (folder / "well").touch()
+    again = part(folder, five, out, "1/1")
+    assert (again.computed, [one.image for one in again.results]) == (4, ["a", "b", "below/c", "d", "e"])
+    assert merge(out).failed == []
+
+
+def test_a_part_in_the_folder_of_another_run_is_refused_before_it_is_made(plugin, five, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    run(ready(folder), find_inputs([five], "srgb"), out, TRACK)
+    with pytest.raises(UserError, match="of another run:\n  tile: 'auto' there, 32 now"):
+        part(folder, five, out, "1/2", tile=32)
+    assert not (out / SHARDS).exists()
+
+
+def test_a_part_that_is_being_made_is_not_merged_away(ntire, plugin, five, tmp_path):
+    out = tmp_path / "out"
+    part(plugin(), five, out, "1/1")
+    shard = published(out)[0]
+    with Journal(shard / "journal.jsonl", _header(shard)):
+        merged = ntire("merge", out)
+        assert merged.code == 2
+        assert f"{shard.name}: a part is being made there now" in merged.err.replace("\n", " ")
+    assert ntire("merge", out).code == 0
+
+
+def _header(shard):
+    return {key: value for key, value in read_header(shard / "journal.jsonl").items() if key != "format"}
+
+
+def test_a_run_of_the_whole_does_not_pass_over_parts(ntire, plugin, five, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    words = ("run", "--team", folder, "--track", "srgb", five, "-o", out)
+    assert ntire(*words, "--shard", "1/2").code == 0
+    refused = ntire(*words)
+    assert (refused.code, "ntire merge" in refused.err) == (2, True)
+    assert ntire(*words, "--fresh").code == 0
+    assert sorted(one.name for one in out.iterdir()) == ["images", "journal.jsonl", "submission.toml"]
