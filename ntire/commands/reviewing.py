@@ -92,7 +92,7 @@ def verify(
     import secrets
 
     from ntire.commands.foreign_code import warn_of_weak_limits
-    from ntire.entry.results import entry_name, place_of, results_of_entry
+    from ntire.entry.results import place_of_verdict
     from ntire.entry.verdict import read_key
     from ntire.environment import choose_device
     from ntire.review.verify import VerifyOptions
@@ -115,7 +115,7 @@ def verify(
     inputs_of = _inputs_of(lq)
     rules = load_track(str(track)) if track else None
     scores = partial(_score_both, rules=rules, given=references, device=options.device, say=say)
-    place = place_of(Path(out) if out else results_of_entry(entry), entry_name(entry))
+    place = place_of_verdict(entry, Path(out) if out else None)
     outside_of([entry] if entry.is_dir() else [], place)
     run_on, truth_of = partial(_given_to_code, inputs_of), lambda rules: references_of(rules, references).gt
     return verify_entry(entry, rules, inputs_of, run_on, options, scores, place, truth_of, secret)
@@ -295,6 +295,7 @@ def verify_command(
         verify, track=_absolute(track), sample=sample, lq=_absolute(lq), gt=_absolute(gt), landmarks=_absolute(landmarks),
         seed=seed, sandbox=sandbox, time_limit=time_limit, memory_gib=memory, strict=strict, measure=measure,
     )  # fmt: skip
+    _refuse_places(entries, folder)
     if engine is None:
         found = [how(entry, device=device, out=folder, key=key, say=say) for entry in entries]
     else:
@@ -321,7 +322,7 @@ def _verified_on(
     key: Path | None,
 ) -> list[Verification]:
     """Verify on the engine, at the address, with the workers and on the device of `where`."""
-    from ntire.commands.verifying_many import place_of_verdict, verify_on
+    from ntire.commands.verifying_many import verify_on
     from ntire.entry.verdict import read_key
     from ntire.runner.engines import open_engine
 
@@ -329,11 +330,25 @@ def _verified_on(
     if device not in ("auto", "cpu"):
         raise UserError(f"--device {device}: with --engine workers take the GPUs that are there. Use auto, or cpu.")
     secret = read_key(key) if key is not None else None
-    for entry in entries:
-        _refuse_missing(entry)
-        outside_of([entry] if entry.is_dir() else [], place_of_verdict(entry, folder))
     with open_engine(name, address=address, workers=workers, device=device, say=say) as engine:
         return verify_on(engine, entries, how, sandbox, folder, secret, say)
+
+
+def _refuse_places(entries: Sequence[Path], folder: Path | None) -> None:
+    """Raise UserError for an entry that is not there, and where verdicts would go into an entry or over one another."""
+    from ntire.entry.results import place_of_verdict
+
+    places: dict[Path, Path] = {}
+    for entry in entries:
+        _refuse_missing(entry)
+        place = place_of_verdict(entry, folder).absolute()
+        outside_of([entry] if entry.is_dir() else [], place)
+        other = places.setdefault(place, entry)
+        if other is not entry:
+            raise UserError(
+                f"{other} and {entry}: the verdicts of both would be {place}. Rename one of them, or verify one after the "
+                "other with folders of their own (-o)."
+            )
 
 
 def _absolute(path: str | Path | None) -> Path | str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ntire import UserError
-from ntire.entry.results import entry_name, place_of, results_of_entry
+from ntire.entry.results import entry_name, place_of_verdict
 from ntire.runner.engines import Desk, Engine, State, Task, TaskFile
 from ntire.scoring.cache import key_of
 
@@ -59,11 +59,6 @@ def verify_on(
     if failed:
         raise UserError("\n".join(failed), exit_code=3)
     return [found[entry] for entry in entries]
-
-
-def place_of_verdict(entry: Path, out: Path | None) -> Path:
-    """The folder that `verification.json` goes into."""
-    return place_of(out if out is not None else results_of_entry(entry), entry_name(entry))
 
 
 def written(there: VerifiedThere, place: Path, key: bytes | None) -> Verification:

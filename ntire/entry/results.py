@@ -51,6 +51,11 @@ def place_of(results: Path, entry: str) -> Path:
     return results / (f"{entry}_" if entry.startswith(OWN) else entry)
 
 
+def place_of_verdict(entry: Path, out: Path | None) -> Path:
+    """The folder that the `verification.json` of an entry goes into: below `out`, or among its results."""
+    return place_of(out if out is not None else results_of_entry(entry), entry_name(entry))
+
+
 def _named(path: Path) -> Path:
     """An absolute path without `.` and `..`; a link stays a link, as an entry belongs to the folder that its name is in."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow it

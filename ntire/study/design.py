@@ -27,7 +27,7 @@ under a number; my name, if I give one, is seen by the organisers only and is in
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Criterion(_Part):
@@ -138,6 +138,14 @@ class Marks(_Part):
     column: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "user_study"
     lowest: float = 0.0
     highest: float = 20.0
+
+    @model_validator(mode="after")
+    def _tells_them_apart(self) -> Self:
+        if self.column in ("entry", "team"):
+            raise ValueError(f"expected a column of its own for the mark, found {self.column}, which names the entries")
+        if self.lowest >= self.highest:
+            raise ValueError(f"expected lowest below highest, found {self.lowest:g} and {self.highest:g}")
+        return self
 
 
 class Design(_Part):

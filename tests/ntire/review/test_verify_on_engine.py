@@ -40,6 +40,18 @@ def test_entries_are_verified_side_by_side_and_verdicts_are_signed_here(ntire, t
     assert "sandbox bubblewrap" in ran.err
 
 
+@pytest.mark.parametrize("more", [(), ("--engine", "local")])
+def test_no_verdict_takes_the_place_of_another_and_all_entries_are_looked_for_first(ntire, tmp_path, more):
+    for place in ("a", "b"):
+        (tmp_path / place / "x").mkdir(parents=True)
+    out = tmp_path / "out"
+    same = ntire("verify", tmp_path / "a" / "x", tmp_path / "b" / "x", "-o", out, *more)
+    assert (same.code, "the verdicts of both would be" in " ".join(same.err.split())) == (2, True)
+    missing = ntire("verify", tmp_path / "a" / "x", tmp_path / "none.zip", "-o", out, *more)
+    assert (missing.code, "none.zip: expected a folder" in " ".join(missing.err.split())) == (2, True)
+    assert not out.exists()
+
+
 def test_an_engine_takes_no_single_gpu(ntire):
     ran = ntire("verify", EXAMPLE / "median", "--engine", "local", "--device", "cuda:1")
     assert (ran.code, "--device cuda:1: with --engine" in ran.err) == (2, True)

@@ -6,8 +6,10 @@ from collections import Counter
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
+from pydantic import ValidationError
 
 from ntire.study.deck import blocks_of, card, hand
+from ntire.study.design import Marks
 from ntire.study.power import powers, sketch
 from ntire.study.simulation import Behaviour
 
@@ -31,6 +33,19 @@ def test_after_any_number_of_observers_every_pair_was_seen_equally_often(entries
     assert spread(of_regions, [(region, *pair) for region in range(regions) for pair in pairs]) <= 1
     sides = Counter(one.shown for one in seen)
     assert all(abs(sides[a, b] - sides[b, a]) <= 1 for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    ("marks", "told"),
+    [
+        ({"highest": -5.0}, "expected lowest below highest, found 0 and -5"),
+        ({"highest": float("inf")}, "finite number"),
+        ({"column": "entry"}, "expected a column of its own"),
+    ],
+)
+def test_marks_that_would_turn_the_order_or_say_nothing_are_refused(marks, told):
+    with pytest.raises(ValidationError, match=told):
+        Marks(**marks)
 
 
 @settings(max_examples=25)
