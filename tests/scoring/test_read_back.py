@@ -138,6 +138,7 @@ def test_a_scores_file_with_mistakes_tells_all_of_them(tmp_path):
     [
         (PLAIN, "team,psnr,ssim", "A,30,91.5", "ssim: expected -1 to 1, found '91.5'"),
         (PLAIN, "team,psnr,ssim", "A,-30,0.9", "psnr: expected a number from 0 up, found '-30'"),
+        (PLAIN, "team,psnr,ssim", "A,3_1,0.9", "psnr: expected a number, found '3_1'"),
         (PLAIN, "team,psnr,ssim", "A,-nan,0.9", "psnr: expected a number from 0 up, found '-nan'"),
         (GATED, "team,niqe,adaface,failed_images", "A,4,80,0", "adaface: expected -1 to 1, found '80'"),
         (GATED, "team,niqe,failed_images", "A,4,0.9", "failed_images: expected a whole number, found '0.9'"),
