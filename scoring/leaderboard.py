@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -226,14 +227,19 @@ def wanted_costs(track: Track) -> list[Name]:
     return [name for name in NAMES if any(term.cost == name for term in track.cost_terms)]
 
 
-def reference_of(lines: Sequence[Line]) -> Line | None:
-    """The entry of one track that its costs are held against: by its name, else by its team's."""
+def _called_reference(lines: Sequence[Line]) -> list[Line]:
+    """The entries of one track that are called as its reference: by their names, else by their teams'."""
     name = lines[0].track.reference.casefold()
-    for key in ("entry", "team"):
-        for line in lines:
-            if name and getattr(line, key).casefold() == name:
-                return line
-    return None
+    by_entry = [line for line in lines if name and line.entry.casefold() == name]
+    return by_entry or [line for line in lines if name and line.team.casefold() == name]
+
+
+def reference_of(lines: Sequence[Line]) -> Line | None:
+    """The entry of one track that its costs are held against; None where none or, as anybody may take a team's name, several
+    are called so.
+    """
+    found = _called_reference(lines)
+    return found[0] if len(found) == 1 else None
 
 
 def why_no_reference(lines: Sequence[Line]) -> str:
@@ -243,7 +249,14 @@ def why_no_reference(lines: Sequence[Line]) -> str:
         return ""
     found = reference_of(lines)
     if found is None:
-        there = ", ".join(line.entry for line in lines[:8]) + (", ..." if len(lines) > 8 else "")
+        several = _called_reference(lines)
+        there = ", ".join(line.entry for line in (several or lines)[:8]) + (
+            ", ..." if len(several or lines) > 8 else ""
+        )
+        if several:
+            return (
+                f"expected one reference entry {track.reference} of track {track.name}, found {len(several)}: {there}"
+            )
         return f"expected the reference entry {track.reference} of track {track.name}, found only {there}"
     missing = lacking_of_reference(track.cost_terms, found.known_costs)
     return f"the reference entry {found.entry} has no {', '.join(missing)} above 0" if missing else ""
@@ -372,10 +385,12 @@ def problems_of(line: Line, bad: Sequence[Row]) -> tuple[str, ...]:
 
 def _notes(rows: Sequence[Row], as_published: bool) -> tuple[str, ...]:
     unexpected = sum(row.status == "unexpected" for row in rows)
-    same = sum(math.isinf(row.values.get("psnr", 0.0)) for row in rows)
+    same = Counter(name for row in rows for name, value in row.values.items() if math.isinf(value))
     copies = sum(row.values.get("adaface", 0.0) > 0.999999 for row in rows)
     found = ["means as the organisers' program takes them"] if as_published else []
     found += [f"{unexpected} unexpected image(s), not counted"] if unexpected else []
-    found += [f"{same} image(s) equal to the ground truth"] if same else []
+    found += [
+        f"{count} image(s) equal to the ground truth{f' in {name}' * (name != 'psnr')}" for name, count in same.items()
+    ]
     found += [f"{copies} image(s) with the very face of the input"] if copies else []
     return tuple(found)

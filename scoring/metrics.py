@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ class Metric:
     source: str
     load: Callable[[str, Paths], Instrument]
     """Builds it on a device."""
+    within: tuple[float, float] = (0.0, math.inf)
+    """Between which values it lies by definition."""
     over: Literal["image", "set"] = "image"
     weights: tuple[Weights, ...] = ()
     packages: tuple[str, ...] = ("numpy", "opencv-python-headless")
@@ -260,7 +263,7 @@ _DECLARED = (
         "pyiqa psnr on ycbcr, as in the RAIM program",
         _psnr("ycbcr", 1e-8),
     ),
-    Metric("ssim", "gt", True, f"{_WANG}; full-range Y (YIQ), rounded", "pyiqa ssim", _ssim("yiq")),
+    Metric("ssim", "gt", True, f"{_WANG}; full-range Y (YIQ), rounded", "pyiqa ssim", _ssim("yiq"), (-1, 1)),
     Metric(
         "ssim-y",
         "gt",
@@ -268,8 +271,9 @@ _DECLARED = (
         f"{_WANG}; BT.601 Y (16 to 235), rounded",
         "pyiqa ssim on ycbcr, as in the RAIM program",
         _ssim("ycbcr"),
+        (-1, 1),
     ),
-    Metric("ssim-rgb", "gt", True, f"{_WANG}; mean over R, G, B", "pyiqa ssimc", _ssim("rgb")),
+    Metric("ssim-rgb", "gt", True, f"{_WANG}; mean over R, G, B", "pyiqa ssimc", _ssim("rgb"), (-1, 1)),
     Metric(
         "ssim-skimage",
         "gt",
@@ -277,6 +281,7 @@ _DECLARED = (
         "uniform 7 x 7 window, sample covariance, mean over R, G, B",
         "scikit-image's defaults, as in MIRAGE's tables",
         _ssim_skimage,
+        (-1, 1),
         packages=("numpy", "scikit-image"),
     ),
     Metric(
@@ -294,6 +299,7 @@ _DECLARED = (
         "uniform 11 x 11 window, sample covariance, on the same Y as psnr-y-bgr, range 255",
         "test program of Histoformer, scikit-image",
         _ssim_skimage_of("ycbcr-bgr", 11),
+        (-1, 1),
         packages=("numpy", "scikit-image"),
     ),
     Metric(
@@ -310,7 +316,7 @@ _DECLARED = (
     ),
     Metric(
         "clipiqa", "nothing", True, "CLIP RN50 without positional embedding, native size, five prompt pairs",
-        "Wang et al. 2023; pyiqa clipiqa", _clipiqa, weights=(CLIP_FILE,), packages=(*_NN, "openai-clip"),
+        "Wang et al. 2023; pyiqa clipiqa", _clipiqa, (0, 1), weights=(CLIP_FILE,), packages=(*_NN, "openai-clip"),
     ),
     Metric(
         "maniqa", "nothing", True, "KonIQ weights, 20 crops of 224 on a fixed grid (at 512 x 512, rows from 440 are not seen)",
@@ -318,11 +324,11 @@ _DECLARED = (
     ),
     Metric(
         "musiq", "nothing", True, "KonIQ weights, native size and longer side 384 and 224",
-        "Ke et al. 2021; pyiqa musiq", _musiq, weights=(MUSIQ_FILE,), packages=_NN,
+        "Ke et al. 2021; pyiqa musiq", _musiq, (-math.inf, math.inf), weights=(MUSIQ_FILE,), packages=_NN,
     ),
     Metric(
         "qalign", "nothing", True, "one-align, task quality, half precision, batch of one",
-        "Wu et al. 2023; pyiqa qalign", _qalign, weights=(QALIGN_FILE,), packages=(*_NN, "transformers"),
+        "Wu et al. 2023; pyiqa qalign", _qalign, (1, 5), weights=(QALIGN_FILE,), packages=(*_NN, "transformers"),
     ),
     Metric(
         "fid", "nothing", False,
@@ -339,7 +345,7 @@ _DECLARED = (
     ),
     Metric(
         "adaface", "lq", True, "AdaFace IR-50 MS1MV2, cosine between input and restored, landmarks from the track's table",
-        "Kim et al. 2022; evaluation program of the 2025 face challenge", _adaface,
+        "Kim et al. 2022; evaluation program of the 2025 face challenge", _adaface, (-1, 1),
         weights=(ADAFACE_FILE,), packages=("torch", "opencv-python-headless"), apart=True, of_pair=_cosine,
     ),
 )  # fmt: skip

@@ -4,6 +4,7 @@ What is empty or says N/A has no value: its row is listed with the reason, not r
 and that is said.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,9 @@ from ntire.text import meant
 
 NOTHING = ("", "-", "--", "–", "—", "n/a", "na", "nan", "none")
 """What stands in a cell that has no value, in lower case."""
+COUNTS = ("failed_images", "images", "scored")
+ROUNDED = 1e-3
+"""How far beyond its bounds a printed value may lie."""
 Say = Callable[[str], None]
 
 ENTRY = "entry.toml"
@@ -200,11 +204,30 @@ def _numbers(table: Table, row: Mapping[str, str], columns: Sequence[str]) -> tu
         cell = row.get(column, "")
         if cell.lower() in NOTHING:
             continue
-        try:
-            found[column] = table.number(cell)
-        except ValueError:
-            wrong.append(f"{column}: expected a number, found {cell!r}")
+        value, problem = _number(table, column, cell)
+        if problem:
+            wrong.append(f"{column}: expected {problem}, found {cell!r}")
+        else:
+            found[column] = value
     return found, wrong
+
+
+def _number(table: Table, column: str, cell: str) -> tuple[float, str]:
+    """A cell's number, and what was expected where it is none that the column can have: a metric lies between its bounds,
+    costs and counts are not below 0, and counts are whole.
+    """
+    metric = METRICS.get(column.partition("/")[0])
+    least, most = metric.within if metric else (0.0, math.inf)
+    try:
+        value = table.number(cell)
+    except ValueError:
+        return math.nan, "a number"
+    if (column in COUNTS or column.endswith("_failed")) and not (value >= 0 and value.is_integer()):
+        return value, "a whole number"
+    if not least - ROUNDED <= value <= most + ROUNDED:
+        up = " from 0 up" if least == 0 else ""
+        return value, f"{least:g} to {most:g}" if most < math.inf else f"a number{up}"
+    return value, ""
 
 
 def _line(row: Mapping[str, str], cells: Mapping[str, float], track: Track) -> Line:

@@ -33,6 +33,8 @@ class Table:
 
     def number(self, cell: str) -> float:
         """A cell's number. Raises ValueError for a cell that holds none."""
+        if "_" in cell:  # Python reads 3_1 as 31
+            raise ValueError(cell)
         comma = self.decimal == "," and re.fullmatch(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*", cell)
         return float(cell.replace(",", ".") if comma else cell)
 

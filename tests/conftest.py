@@ -86,7 +86,7 @@ class Plus(Method):
 
     def __init__(self):
         super().__init__()
-        self.calls = Path(__file__).with_name("calls.txt")
+        self.calls = Path(__file__).with_name("calls.log")
 
     def forward(self, lq):
         if lq.is_meta:  # the runner plans its memory

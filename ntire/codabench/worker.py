@@ -3,6 +3,7 @@
 A bundle that works here works there if the image has what this installation has.
 """
 
+import errno
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,8 @@ PARTS = (
     "scoring_program", "reference_data", "ingestion_program", "input_data", "starting_kit", "public_data", "path",
 )  # fmt: skip
 """Keys that name files of a bundle."""
+NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
+"""Errors of names that a zip may hold and a disk does not take."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,8 @@ def _ended(
     places: _Places, competition: Mapping[str, Any], exits: Mapping[str, int | None], printed: str, out: Path
 ) -> Tried:
     """What the platform makes of exit codes and files."""
+    for name in (SCORES, OLD_SCORES, DETAILS):
+        (out / name).unlink(missing_ok=True)  # of an upload that was tried before
     shutil.copytree(places.output, out, dirs_exist_ok=True)
     scores, old, reason = _scores(places.output)
     for program, code in exits.items():
@@ -244,13 +250,16 @@ def _put(unpacked: Path, task: Mapping[str, Any], key: str, place: Path) -> None
 
 def _unzip(file: Path, into: Path) -> None:
     if not file.is_file():
-        raise UserError(f"{file}: expected a zip, found no such file.")
+        raise UserError(f"{file}: expected a zip, found {'a folder' if file.is_dir() else 'no such file'}.")
     into.mkdir(parents=True, exist_ok=True)
     try:
         with zipfile.ZipFile(file) as packed:
             packed.extractall(into)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UserError(f"{file}: cannot be unpacked: {error}. The platform takes zips.", exit_code=1) from None
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NAMES:
+            raise
+        words = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{file}: cannot be unpacked: {words}. The platform takes zips.", exit_code=1) from None
 
 
 def _files_named(found: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:

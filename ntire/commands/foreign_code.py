@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from ntire import UserError
 
 if TYPE_CHECKING:
     from ntire.commands.restoring import Say
+    from ntire.entry.findings import Finding
     from ntire.runner.prepare import Options, Prepared
     from ntire.sandbox.child import Backend
 
@@ -94,6 +96,12 @@ def prepared_in_sandbox(team: str | Path, options: Options) -> Iterator[Prepared
         with submitted:
             refused = submitted.load()
             if refused is not None or submitted.facts is None:
-                why = f"{refused.code} {refused.problem}: {refused.found}. {refused.do}" if refused else "not loaded"
+                why = _in_words(refused, folder=Path(team)) if refused else "not loaded"
                 raise UserError(f"{team}: {why}", exit_code=1)
             yield described(as_method(submitted, submitted.facts, Path(team), scratch), options, submitted.held_by)
+
+
+def _in_words(refused: Finding, folder: Path) -> str:
+    """Why code was refused, with the folder's own name in place of those in the sandbox and in an entry."""
+    found = re.sub(r"/sub\b", lambda _: str(folder), refused.found).rstrip(".")
+    return f"{refused.code} {refused.problem}: {found}. {refused.do.replace('method/', f'{folder}/')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -96,6 +97,11 @@ program. What a method may declare stands in ntire's CONTRIBUTING.md.
 """
 
 
+def _as_team(folder: Path) -> str:
+    """A folder as a shell takes it for `--team`."""
+    return shlex.quote(str(folder) if folder.is_absolute() else f"./{folder}")
+
+
 def write_new_method(folder: Path, track: Kind, team: str | None) -> list[Path]:
     """Write `method.py`, `weights/net.safetensors` and `README.md`; returns their paths.
 
@@ -120,7 +126,7 @@ def write_new_method(folder: Path, track: Kind, team: str | None) -> list[Path]:
         "samples": "" if track in SAMPLES else " photos/",
         "lq": "" if track in SAMPLES else " --lq photos/",
         "what": "the built-in samples (or a folder that you name)" if track in SAMPLES else "your pictures in photos/",
-        "folder": folder if folder.is_absolute() else f"./{folder}",
+        "folder": _as_team(folder),
     }
     files: dict[str, str | bytes] = {
         "method.py": (FRAMES if track == "raw" else PICTURES).format(**known),
@@ -201,6 +207,5 @@ def new_method_command(
         return
     for path in written:
         out.print(str(path), markup=False)
-    place = folder if folder.is_absolute() else f"./{folder}"
     kind = "image-sr-x4 lr/" if model else track
-    out.print(f"try it:  ntire run --team {place} --track {kind} -o submissions/mine", markup=False)
+    out.print(f"try it:  ntire run --team {_as_team(folder)} --track {kind} -o submissions/mine", markup=False)

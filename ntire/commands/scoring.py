@@ -439,7 +439,7 @@ def leaderboard(
     lines = lines_of_all(given, rules, say)
     lines += published_lines(rules, table, say) if published else []
     if why_not := why_no_reference(lines):
-        raise UserError(f"{why_not}. Add its row: its costs are what all others are divided by.")
+        raise UserError(f"{why_not}. Its costs are what all others are divided by: give its row, and one alone.")
     if phase3 is None:
         return Board(tuple(ranked(lines)))
     from ntire.scoring.phase3 import read_marks, with_phase3

@@ -36,7 +36,7 @@ CODES = {
     "E206": Code("entry is for another track", "Correct the manifest, or check it for its own track."),
     "W207": Code("readme.txt instead of a manifest", "Tolerated."),
     "E208": Code("readme.txt lacks a line", "Write the four lines that the challenges ask for."),
-    "E301": Code("image missing", "Add it: a missing image counts as the worst, not as absent."),
+    "E301": Code("image missing", "Add it: an entry with a gap is listed, not ranked."),
     "E302": Code("unexpected file among the images", "Take it out, or give it the name of its input."),
     "E303": Code("several images for one input", "Keep one of them."),
     "E304": Code("wrong size", "Make it at the size of its input times the track's scale: nothing is resized here."),

@@ -15,6 +15,7 @@ from ntire.method.facts import Unpublished as Unpublished
 from ntire.method.weights_files import Weights
 from ntire.picture.image import as_image, clipped, read_integers
 from ntire.picture.raw import Matrix, RawFrame, balanced_rggb, demosaic, read_raw, srgb_encode
+from ntire.picture.tiling import floats_of
 
 if TYPE_CHECKING:
     from ntire.method.recipe import Recipe
@@ -197,7 +198,7 @@ def enhanced(method: Method, frame: Frame, finish: Finish) -> Tensor:
     no whole image of floats, where the method does not do it its own way.
     """
     if type(method).enhance is not Method.enhance:
-        return finish(method.enhance(as_floats(frame)))
+        return finish(floats_of("enhance", method.enhance(as_floats(frame))))
     return _enhanced(method, frame, finish)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -223,7 +224,7 @@ class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
             operators.setdefault(f"{func.namespace}::{name}", set()).update(read)
         elif name in _DISPATCHED:
             self.seen.dispatch[self.scopes.now] += _DISPATCHED[name](args, result)
-            self.seen.convolved += written if "convolution" in name else 0
+            self.seen.convolved += written if "conv" in name else 0
         elif UNCOUNTED_WORK.search(name):
             self.seen.nothing.add(name)
         return result
@@ -236,14 +237,12 @@ class _Layers(TorchFunctionMode):
         super().__init__()
         self.scopes = scopes
         self.seen = seen
-        self.inside = 0
         self.layers = {name: module for name, module in network.named_modules() if _is_layer(module)}
         self.handles: list[Any] = []
 
     def __enter__(self) -> "_Layers":
         for name, layer in self.layers.items():
-            self.handles.append(layer.register_forward_pre_hook(self._begin))
-            self.handles.append(layer.register_forward_hook(lambda *call, name=name: self._end(name, *call)))
+            self.handles.append(layer.register_forward_hook(partial(self._end, name), with_kwargs=True))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -252,12 +251,10 @@ class _Layers(TorchFunctionMode):
         for handle in self.handles:
             handle.remove()
 
-    def _begin(self, *_: object) -> None:
-        self.inside += 1
-
-    def _end(self, name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self.inside -= 1
-        positions = _positions(layer, inputs[0], output)
+    def _end(
+        self, name: str, layer: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
+    ) -> None:
+        positions = _positions(layer, args[0] if args else kwargs["input"], output)
         self.seen.modules[name] += _per_position(layer) * positions
         # A weight that is held as direction and length, or as a part learned later, is still one weight.
         self.seen.least[name] += max((one.numel() for one in layer.parameters() if one.ndim > 1), default=0) * positions
@@ -267,7 +264,7 @@ class _Layers(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         product = _CALLED.get(getattr(func, "__name__", ""))
-        if product is not None and not self.inside:
+        if product is not None and self.scopes.now not in self.layers:
             self.seen.modules[self.scopes.now] += product(_in_order(args, kwargs or {}), result)
         return result
 
@@ -342,7 +339,7 @@ def _trilinear(args: Sequence[Any], out: Tensor) -> int:
 _ADDED = ("addmm", "baddbmm", "addmv", "addbmm", "addmm_", "baddbmm_", "addmv_", "addbmm_", "_addmm_activation")
 _DISPATCHED: dict[str, Callable[[Sequence[Any], Any], int]] = {
     **dict.fromkeys(("convolution", "_convolution", "convolution_overrideable"), _convolution),
-    **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm"), _product(0)),
+    **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_scaled_mm", "_grouped_mm"), _product(0)),
     **dict.fromkeys(_ADDED, _product(1)),
     **dict.fromkeys(
         (
@@ -439,17 +436,21 @@ def _attend(args: Sequence[Any], out: Tensor) -> int:
 
 
 def _heads(args: Sequence[Any], out: Any) -> int:
-    """F.multi_head_attention_forward: query (n, b, e), key (s, b, .), value (s, b, .), e."""
+    """F.multi_head_attention_forward: query (n, b, e), key (s, b, .), value (s, b, .), e; a learned key and an empty one are
+    attended to beside the s.
+    """
     query, key, value, width = args[:4]
     batch = query.shape[1] if query.ndim == 3 else 1
     n, s = query.shape[0], key.shape[0]
-    return batch * width * (2 * n * width + s * (key.shape[-1] + value.shape[-1]) + 2 * n * s)
+    attended = s + (args[7] is not None) + bool(args[9])
+    return batch * width * (2 * n * width + s * (key.shape[-1] + value.shape[-1]) + 2 * n * attended)
 
 
 _IN_GRAPH: dict[str, Callable[[Sequence[Any], Any], int]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv_transposed),
     **dict.fromkeys(("linear", "matmul", "linalg_matmul", "mm", "bmm", "mv", "dot", "vdot", "inner"), _matmul),
+    **dict.fromkeys(("_int_mm", "_scaled_mm", "_grouped_mm"), _matmul),
     **dict.fromkeys(_ADDED, _added),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
     **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), _recurrent_cell),

@@ -200,7 +200,7 @@ def _attempt(network: Callable[[Tensor], Tensor], lq: Tensor, group: Sequence[Ti
     """The network's output for a group of tiles, or None if the memory does not suffice for it."""
     areas = [lq[None, :, row.first : row.last, column.first : column.last] for row, column in group]
     try:
-        pieces = network(torch.cat(areas) if len(areas) > 1 else areas[0])
+        pieces = floats_of("the network", network(torch.cat(areas) if len(areas) > 1 else areas[0]))
         height, width = areas[0].shape[2:]
         if pieces.shape[2:] != (scale * height, scale * width):
             found = " x ".join(map(str, pieces.shape[2:]))
@@ -215,11 +215,19 @@ def _attempt(network: Callable[[Tensor], Tensor], lq: Tensor, group: Sequence[Ti
     return None
 
 
+def floats_of(what: str, returned: object) -> Tensor:
+    """What code returned for a picture, if it is a tensor of floats; else raises ValueError that says what it is."""
+    if isinstance(returned, Tensor) and returned.is_floating_point():
+        return returned
+    found = f"a tensor of {returned.dtype}" if isinstance(returned, Tensor) else type(returned).__name__
+    raise ValueError(f"{what} returned {found}, expected a tensor of floats, 0 being black and 1 white")
+
+
 NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
 """How the host, CUDA and its libraries (CUDNN_STATUS_ALLOC_FAILED, CUBLAS_STATUS_ALLOC_FAILED, ...) say so."""
 
 
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the host, had no memory left for a tensor or for what a library needs beside."""
     if isinstance(error, torch.OutOfMemoryError):
         return True

@@ -20,7 +20,7 @@ from ntire.method.contract import enhanced
 from ntire.method.face_alignment import Finder, restore_faces
 from ntire.picture import image as images
 from ntire.picture import levels, raw
-from ntire.picture.tiling import out_of_memory
+from ntire.picture.tiling import floats_of, out_of_memory
 from ntire.runner.host_device_copy import Arriving, lane_to, pinned
 from ntire.runner.memory_plan import Planner
 from ntire.runner.pipeline import Gone, Settled
@@ -118,7 +118,7 @@ class Device:
                 return self._restored(decoded)
         except images.UnreadableImage as error:
             failed = dataclasses.replace(failed, status="unreadable", problem=str(error))
-        except Exception as error:  # noqa: BLE001 - a method may raise anything; the other images must not suffer
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a method may do anything; other images must not suffer
             failed = dataclasses.replace(failed, tile=method.tile, problem=why(error))
             if _lost(error):
                 raise Gone(failed) from DeviceLost(f"{method.device} was lost: {why(error)}")
@@ -145,7 +145,7 @@ class Device:
         _sow(method.device, seed)
         began = self.lane.mark()
         if frame is None:
-            restored = method.restore(item.path)
+            restored = floats_of("restore", method.restore(item.path))
         elif isinstance(frame, Tensor) and self.find is not None:
             restored, faces = restore_faces(images.as_image(frame), self.find, method.enhance, scale=method.scale)
             notes = (*notes, f"{faces} face(s) restored, the rest left as it is")
@@ -195,9 +195,9 @@ class Device:
         self.planner.set_up(frame)
         with torch.no_grad(), self.turns.taken(_seed_of(decoded)):
             _sow(self.method.device, _seed_of(decoded))
-            restored = (
-                self.method.restore(decoded.item.path) if frame is None else self.method.enhance(as_floats(frame))
-            )
+            method = self.method
+            restored = method.restore(decoded.item.path) if frame is None else method.enhance(as_floats(frame))
+            floats_of("restore" if frame is None else "enhance", restored)
         _checked(restored, frame, self.method.scale)
         if not bool(torch.isfinite(restored).all()):
             raise ValueError("values of the image are NaN or infinite")
@@ -277,9 +277,8 @@ def fingerprint_of(path: Path, track: str) -> str:
 
 def _checked(restored: Tensor, frame: Frame | None, scale: int) -> tuple[int, int]:
     """Height and width of what a method returned, or ValueError if that is not a picture of `scale` times the input's size."""
-    if not isinstance(restored, Tensor) or restored.ndim != 3 or restored.shape[0] != 3:
-        found = tuple(restored.shape) if isinstance(restored, Tensor) else type(restored).__name__
-        raise ValueError(f"restore must return an image (3, H, W), it returned {found}")
+    if restored.ndim != 3 or restored.shape[0] != 3:
+        raise ValueError(f"restore must return an image (3, H, W), it returned {tuple(restored.shape)}")
     size = int(restored.shape[1]), int(restored.shape[2])
     if frame is not None:
         height, width = (frame.samples if isinstance(frame, raw.RawFrame) else frame).shape[-2:]
@@ -289,14 +288,14 @@ def _checked(restored: Tensor, frame: Frame | None, scale: int) -> tuple[int, in
     return size
 
 
-def why(error: Exception) -> str:
+def why(error: BaseException) -> str:
     if out_of_memory(error):
         return f"out of memory on the device: {str(error).splitlines()[0] if str(error) else 'try a smaller --tile'}"
     first = str(error).splitlines()[0] if str(error) else ""
     return f"{type(error).__name__}: {first}"
 
 
-def _lost(error: Exception) -> bool:
+def _lost(error: BaseException) -> bool:
     """Whether a device will not answer again. Such errors of CUDA stick to the process."""
     accelerator: type[Exception] | None = getattr(torch, "AcceleratorError", None)  # since PyTorch 2.8
     if out_of_memory(error):

@@ -73,8 +73,8 @@ class Planner:
             tile = self._tile(height, width)
             batch = 1 if tile is None or method.device.type == "cpu" else self._batch(tile)
             notes: tuple[str, ...] = ()
-        except (NotImplementedError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - code may do anything with a tensor that has no values
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             tile, batch, notes = 1024, 1, (f"its memory cannot be planned ({reason}): tiles of 1024",)
         if self._ceiling is not None:
             tile = min(tile or self._ceiling, self._ceiling)
@@ -174,7 +174,7 @@ def memory_need(method: type[Method], options: Options, paths: Sequence[Path]) -
     height, width = (size + -size % method.stride for size in max(sizes, key=lambda size: size[0] * size[1]))
     try:
         needed = footprint(method, DTYPES[options.precision], height, width).bytes  # type: ignore[arg-type]  # mypy: a Module's hash
-    except (NotImplementedError, RuntimeError):
+    except (Exception, SystemExit):  # noqa: BLE001 - as in `plan`
         needed = 0  # the plan of each picture says so
     return weights + int(WORKSPACE * needed)
 

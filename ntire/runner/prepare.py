@@ -1,17 +1,18 @@
 """A method made ready to run: built, filled with its weights, put on its device."""
 
 import math
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from ntire import UserError
-from ntire.entry.manifest import WeightsUsed
+from ntire.entry.manifest import MANIFEST, WeightsUsed
 from ntire.environment import keep_freed_memory
 from ntire.files import sha256_of
 from ntire.method import DTYPES, Method, Precision
@@ -20,8 +21,10 @@ from ntire.method.own_modules import is_private
 from ntire.method.settings import configured, set_attributes
 from ntire.method.state_dict import fill, fill_from
 from ntire.method.weights_files import digest_of, locate, require, verify
+from ntire.picture.suffixes import PICTURES
 from ntire.runner.weight_offload import take_turns
 
+NOT_OF_CODE = PICTURES - {".npy"} | frozenset((".md", ".rst", ".log", ".zip", ".tar", ".gz", ".tgz", ".7z"))
 DRAWN = ("uniform_", "normal_", "kaiming_uniform_")
 """PyTorch's ways to draw parameters that its layers use and that can be told not to; transformers wraps them."""
 
@@ -115,16 +118,35 @@ class Prepared:
 
 
 def _built(method_class: type[Method]) -> Method:
-    """A method; raises UserError where a part of its network has a name that `Method` needs, such as `scale`."""
+    """A method; raises UserError where a part of its network has a name that `Method` needs, such as `scale`, and where the
+    code of a folder fails.
+    """
+    own = folder_of(method_class) if is_private(method_class.__module__) else None
     try:
-        return method_class()
-    except KeyError as error:
-        if "already exists" not in str(error):
+        method = method_class()
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, KeyError) and "already exists" in str(error):
+            raise UserError(
+                f"{method_class.team}: {error.args[0]} in every Method. Give this part of the network another name, or put the "
+                "network into a module of its own (self.net = Network())."
+            ) from error
+        if own is None:
             raise
         raise UserError(
-            f"{method_class.team}: {error.args[0]} in every Method. Give this part of the network another name, or put the "
-            "network into a module of its own (self.net = Network())."
+            f"{own}: {method_class.__name__}() fails{_line_of(own, error)}: {type(error).__name__}: {error}"
         ) from error
+    if own is not None and getattr(method, "execution", None) is None:
+        raise UserError(f"{own}: {method_class.__name__}.__init__ must call super().__init__() before all else.")
+    return method
+
+
+def _line_of(folder: Path, error: Exception) -> str:
+    """The last place in a folder's code that an exception came by, in words."""
+    places = [(Path(frame.filename).resolve(), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(file.name, line) for file, line in places if file.is_relative_to(folder.resolve())]
+    return f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
 
 
 def prepare(method_class: type[Method], options: Options) -> Prepared:
@@ -262,13 +284,25 @@ def _sha256_of_code(method: type[Method], folder: Path | None) -> str | None:
         return None
     own = folder / f"{method.__module__.rpartition('.')[2]}.py"
     alone = own.is_file() and not is_private(method.__module__)
-    return _sha256_of_files([own]) if alone else sha256_of_folder(folder)
+    return sha256_of(sha256_of(own).encode()) if alone else sha256_of_folder(folder)
 
 
 def sha256_of_folder(folder: Path) -> str:
-    """The sha256 of a method in a folder of its own, as the journal of its runs has it."""
-    return _sha256_of_files(sorted(folder.rglob("*.py")))
+    """The sha256 of a method in a folder of its own, as the journal of its runs has it: of all that its code may read there.
+
+    Settings, and weights that no class declares, change results as modules do.
+    """
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    runs = tuple(name.removesuffix(f"/{MANIFEST}") for name in files if name.endswith(f"/{MANIFEST}"))
+    # What lies beside a run under its name is made of it: its zip, sheet and scores.
+    read = sorted(name for name in files if _is_of_code(name) and not name.startswith(runs))
+    # A module may be changed twice within the clock that `digest_of` trusts.
+    digests = [sha256_of(files[name]) if name.endswith(".py") else digest_of(files[name]) for name in read]
+    return sha256_of(" ".join(f"{name} {digest}" for name, digest in zip(read, digests, strict=True)).encode())
 
 
-def _sha256_of_files(files: Sequence[Path]) -> str:
-    return sha256_of(" ".join(sha256_of(path) for path in files).encode())
+def _is_of_code(name: str) -> bool:
+    """Whether code may read a file of its folder to compute with: no hidden file, cache, picture, archive or prose."""
+    parts = name.split("/")
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+    return not hidden and PurePath(name).suffix.lower() not in NOT_OF_CODE

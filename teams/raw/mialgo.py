@@ -212,7 +212,7 @@ class MiAlgoPhase2(Method):
     cite = "raim2025"
     claimed = Cost(
         source="RAIM 2025 supplement, MiAlgo track 1 phase 2",
-        reading="no reading of the GFLOPs fits; size and unit are not stated",
+        reading="no reading of the GFLOPs fits; the unit is not stated",
         params_m=52.24,
         macs_g=5351.47 / 2,
         at=(1024, 1024),

@@ -179,6 +179,19 @@ def test_a_missing_reference_gives_no_total_and_the_reason_and_no_leaderboard(nt
     )
 
 
+def test_of_two_entries_of_the_reference_s_team_none_is_the_reference_whatever_their_order():
+    """A readme may name any team: costs of whoever came first would have moved everybody's totals."""
+    honest, other = (
+        replace(line(entry, **{**BASE, "runtime_ms": ms}), team="base") for entry, ms in (("h", 9.0), ("o", 99.0))
+    )
+    for both in ([honest, other], [other, honest]):
+        found = ranked([*both, line("Third", **BASE)])
+        assert {one.total for one in found} == {None}
+        assert "expected one reference entry Base of track t, found 2: " in found[0].notes[0]
+    # By the name of an entry, which nobody shares, there is no doubt.
+    assert ranked([honest, line("Base", **BASE)])[0].total == pytest.approx(0.5 * 9 / 10 + 5)
+
+
 def test_a_table_without_a_data_set_of_a_gate_or_a_cost_names_the_columns(ntire, tmp_path):
     (tmp_path / "t.csv").write_text("team,psnr/valid,runtime_ms,macs_g\nSPAN,27,5,9\n")
     said = " ".join(ntire("leaderboard", tmp_path / "t.csv", "--track", "esr-2026").err.split())

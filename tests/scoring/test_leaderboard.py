@@ -327,6 +327,12 @@ def test_two_rows_of_one_name_each_keep_their_rank_without_a_metric():
     assert "| twice | 1 | 1 | 1 |\n| other | 2 | 1 | 2 |\n| twice | 3 | 1 | 3 |" in text
 
 
+def test_the_truth_handed_in_is_noted_on_tracks_that_measure_luma_alone():
+    luma = TRACK.model_copy(update={"metrics": ("psnr-y",), "terms": (), "tie_break": ()})
+    one = line("x", [Row("a", "", "ok", {"psnr-y": math.inf}), Row("b", "", "ok", {"psnr-y": 30.0})], luma)
+    assert one.notes == ("1 image(s) equal to the ground truth in psnr-y",)
+
+
 def test_a_verdict_of_verification_is_shown_and_one_that_does_not_count_is_a_note():
     one = line("x", [row("a", psnr=20.0, ssim=0.5)], verdict=Standing("pass"))
     assert one.reproduced == "pass"

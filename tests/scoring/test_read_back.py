@@ -8,7 +8,7 @@ from ntire.scoring.leaderboard import line_of, ranked
 from ntire.scoring.read_back import lines_of, lines_of_all
 from ntire.scoring.score import Row, Scored
 from ntire.scoring.tables import write_leaderboard, write_scores
-from ntire.scoring.track import Track
+from ntire.scoring.track import Track, load_track
 
 PLAIN = Track(
     name="plain", title="t", inputs="srgb", metrics=("psnr", "ssim"), tie_break=("ssim",), source="s",
@@ -131,3 +131,35 @@ def test_a_scores_file_with_mistakes_tells_all_of_them(tmp_path):
         UserError, match=r"(?s)line 2: psnr: expected a number, found 'x'.*line 3: status: .*found 'fine'"
     ):
         lines_of(tmp_path / "scores.csv", PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("track", "header", "cells", "problem"),
+    [
+        (PLAIN, "team,psnr,ssim", "A,30,91.5", "ssim: expected -1 to 1, found '91.5'"),
+        (PLAIN, "team,psnr,ssim", "A,-30,0.9", "psnr: expected a number from 0 up, found '-30'"),
+        (PLAIN, "team,psnr,ssim", "A,3_1,0.9", "psnr: expected a number, found '3_1'"),
+        (PLAIN, "team,psnr,ssim", "A,-nan,0.9", "psnr: expected a number from 0 up, found '-nan'"),
+        (GATED, "team,niqe,adaface,failed_images", "A,4,80,0", "adaface: expected -1 to 1, found '80'"),
+        (GATED, "team,niqe,failed_images", "A,4,0.9", "failed_images: expected a whole number, found '0.9'"),
+        (GATED, "team,niqe,failed_images", "A,4,-2", "failed_images: expected a whole number, found '-2'"),
+        (GATED, "team,niqe,identity_failed", "A,4,inf", "identity_failed: expected a whole number, found 'inf'"),
+        (
+            load_track("esr-2026"),
+            "team,psnr_valid,psnr_test,runtime_ms,params_m,flops_g",
+            "A,27,27,-7.74,0.1,9",
+            "runtime_ms: expected a number from 0 up, found '-7.74'",
+        ),
+    ],
+)
+def test_a_number_that_its_column_cannot_have_is_a_mistake_not_a_rank(track, header, cells, problem, tmp_path):
+    (tmp_path / "t.csv").write_text(f"{header}\n{cells}\n")
+    with pytest.raises(UserError) as told:
+        lines_of(tmp_path / "t.csv", track)
+    assert str(told.value) == f"{tmp_path / 't.csv'}: line 2: {problem}"
+
+
+def test_bounds_bear_with_rounding_and_with_equal_pictures(tmp_path):
+    (tmp_path / "t.csv").write_text("team,psnr,ssim\nA,inf,1.0004\n")
+    (line,) = lines_of(tmp_path / "t.csv", PLAIN)
+    assert line.means == {"psnr": float("inf"), "ssim": 1.0004}

@@ -136,6 +136,9 @@ def test_a_worker_fails_a_bad_upload_with_every_reason_first(ntire, bundle, uplo
         content["<script>alert(1)</script>.png"] = b"x"
         return content
 
+    Path("scored").mkdir()
+    for name in ("scores.json", "scores.txt"):  # of the same upload, tried before it was changed
+        (Path("scored") / name).write_text('{"total": 30.0}')
     ran = ntire("codabench", "try", bundle, upload(spoil), "-o", "scored", "--json")
     assert ran.code == 1
     found = ran.json()
@@ -149,6 +152,20 @@ def test_a_worker_fails_a_bad_upload_with_every_reason_first(ntire, bundle, uplo
     assert "E301" in page
     assert "cones.png" in page
     assert "<script>" not in page
+
+
+def test_an_upload_that_cannot_be_unpacked_is_told_in_words(ntire, bundle, tmp_path):
+    packed = tmp_path / "torn.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("sky.png", b"a picture " * 99)
+    torn = bytearray(packed.read_bytes())
+    torn[40:44] = b"\xff" * 4
+    packed.write_bytes(torn)
+    for upload in (packed, zip_of({"a": b"x", "a/b.png": b"x"}, tmp_path / "both.zip"), tmp_path):
+        ran = ntire("codabench", "try", bundle, upload)
+        assert ran.code in (1, 2)
+        assert f"{upload}: " in ran.err.replace("\n", "")
+    assert "found a folder" in ran.err
 
 
 def ask(ntire, unpacked, tmp_path, content):

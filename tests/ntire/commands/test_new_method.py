@@ -15,8 +15,9 @@ from tests.made import write_png
 def test_what_it_writes_runs_counts_and_says_how(ntire, track, pictures):
     made = ntire("new-method", "our method", "--track", track, "--team", "1st Team")
     assert made.code == 0, made.err
-    assert "try it:  ntire run --team" in made.out
+    assert "try it:  ntire run --team './our method' --track" in made.out
     folder = Path("our method")
+    assert "ntire pack submissions/mine --code './our method'" in (folder / "README.md").read_text()
     assert {path.name for path in folder.rglob("*")} == {"method.py", "weights", "net.safetensors", "README.md"}
     if track == "raw":
         pictures = pictures.parent / "frames"
@@ -123,3 +124,21 @@ def test_the_first_five_minutes_of_the_readme_end_in_a_number_and_a_picture_with
     height, width = read_pixels(Path("contact-sheet.png")).shape[:2]
     assert min(height, width) > 500, "input, result and truth of each picture"
     assert Path("report/index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("init", "problem"),
+    [
+        ("(self, width) -> None:\n        super().__init__()", "missing 1 required positional argument: 'width'"),
+        ("(self) -> None:\n        self.width = 3", "must call super().__init__()"),
+        ("(self) -> None:\n        self.body = nn.Conv2d(3, 3, 3)", "(method.py, line"),
+    ],
+)
+@pytest.mark.parametrize("words", [["--trust"], ["--sandbox"]])
+def test_a_constructor_that_fails_is_told_without_a_traceback(ntire, pictures, init, problem, words):
+    old = "(self) -> None:\n        super().__init__()\n        self.body = nn.Conv2d(3, 3, 3, padding=1)"
+    ran = ask(ntire, lambda source: source.replace(old, init), pictures, *words)
+    assert ran.code == (2 if words == ["--trust"] else 1), ran.err
+    assert problem in ran.err
+    assert "Traceback" not in ran.err
+    assert "/sub" not in ran.err

@@ -52,7 +52,7 @@ def on_processes(teams, inputs, out, workers=1, **how):
 
 
 def calls(folder):
-    file = folder / "calls.txt"
+    file = folder / "calls.log"
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 

@@ -151,9 +151,10 @@ def tokens(lq):
         (lambda self, lq: lq.new_empty(8, 6, 3).baddbmm_(lq[0].transpose(0, 1), lq.new_empty(8, 10, 3)), 8 * 6 * 10 * 3),
         (lambda self, lq: torch.conv_tbc(tokens(lq)[:, None], lq.new_empty(3, 6, 4), lq.new_empty(4), 1), 80 * 3 * 6 * 4),
         (lambda self, lq: torch.linalg.matmul(tokens(lq), lq.new_empty(6, 7)), 80 * 6 * 7),
+        (lambda self, lq: torch._int_mm(lq.new_empty(32, 16).char(), lq.new_empty(16, 8).char()), 32 * 16 * 8),
         (lambda self, lq: deform_conv2d(lq, lq.new_empty(1, 18, 8, 10), lq.new_empty(4, 3, 3, 3), padding=1), 80 * 4 * 3 * 9),
     ],
-    ids=["bilinear", "addmm_", "baddbmm_", "conv_tbc", "linalg.matmul", "deform_conv2d"],
+    ids=["bilinear", "addmm_", "baddbmm_", "conv_tbc", "linalg.matmul", "_int_mm", "deform_conv2d"],
 )  # fmt: skip
 def test_products_under_other_names_are_counted_by_all_three(call, by_hand):
     found = break_down_built(method(nn.Identity(), call), torch.empty(*PIXELS, device="meta"))
@@ -198,6 +199,7 @@ def test_a_deformable_convolution_is_counted_with_the_layer_of_its_offsets():
     found = break_down_built(method(Deformed()), torch.empty(*PIXELS, device="meta"))
     assert found.problems == []
     assert found.dispatch == 80 * 18 * 6 * 9 + 80 * 4 * 6 * 9
+    assert found.convolved == 80 * 18 + 80 * 4
 
 
 def test_arguments_that_are_named_may_stand_in_any_order():
@@ -226,6 +228,26 @@ def test_an_einsum_counts_as_pytorch_does_it(equation, shapes, by_hand):
     """What one operand alone sums is summed first, and where nothing is contracted values are multiplied one by one."""
     built = method(nn.Identity(), lambda self, lq: torch.einsum(equation, *(lq.new_empty(shape) for shape in shapes)))
     assert counts(built, *PIXELS)[:3] == (by_hand,) * 3
+
+
+@pytest.mark.parametrize("net", [nn.Conv2d(6, 4, 3, padding=1), nn.ConvTranspose2d(6, 4, 3, padding=1)])
+def test_a_layer_may_be_called_by_the_name_of_its_input(net):
+    built = method(net, lambda self, lq: self.net(input=lq))
+    assert counts(built, *PIXELS)[:3] == (80 * 4 * 6 * 9,) * 3
+
+
+def test_what_makes_a_layers_weight_is_counted_by_itself():
+    """Spectral norm in use: its 36 x 4 matrix times a vector, and that with another, 36."""
+    net = nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 36, 1))
+    built = method(net, lambda self, lq: self.net(lq[:, :4]))
+    assert counts(built, *PIXELS)[:3] == (80 * 36 * 4 + 36 * 4 + 36,) * 3
+
+
+def test_keys_beside_those_that_are_given_are_attended_to():
+    """80 tokens attend to themselves and to a learned key, and an empty one."""
+    heads = nn.MultiheadAttention(6, 2, add_bias_kv=True, add_zero_attn=True)
+    built = method(heads, lambda self, lq: self.net(*[tokens(lq)] * 3)[0])
+    assert counts(built, *PIXELS)[:3] == (6 * (4 * 80 * 6 + 2 * 80 * 82),) * 3
 
 
 def test_a_weight_held_as_direction_and_length_is_one_weight():

@@ -10,7 +10,7 @@ import torch
 
 from ntire import UserError
 from ntire.method import catalogue
-from ntire.runner.prepare import code_sha256
+from ntire.runner.prepare import code_sha256, sha256_of_folder
 
 HEAD = """
 from ntire.method import Method
@@ -123,6 +123,24 @@ def test_a_changed_module_is_read_again_and_a_failed_import_leaves_nothing(tmp_p
     before = code_sha256(catalogue.load(folder))
     assert value(method(folder, "return lq + models.by", "import models", {"models": "by = 8.0"})) == 8.0
     assert code_sha256(catalogue.load(folder)) != before, "what a folder's modules say is part of its code"
+
+
+def test_all_that_the_code_of_a_folder_may_read_tells_its_runs_apart(tmp_path):
+    folder = tmp_path / "mine"
+    method(folder, "return lq", "")
+    seen = [sha256_of_folder(folder)]
+    for name in ("settings.json", "nets/wide.yaml", "undeclared.pth", "table.npy", "undeclared"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+        seen.append(sha256_of_folder(folder))
+    (folder / "settings.json").write_text("other")
+    seen.append(sha256_of_folder(folder))
+    assert len({*seen}) == len(seen)
+    for name in ("README.md", "runs/a/submission.toml", "runs/a/journal.jsonl", "runs/a.zip", "runs/a-results/scores.csv",
+                 "before.png", ".git/index", "__pycache__/method.pyc", "train.log"):  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    assert sha256_of_folder(folder) == seen[-1]
 
 
 def test_a_method_with_modules_of_its_own_can_be_compiled(tmp_path):

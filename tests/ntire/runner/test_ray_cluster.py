@@ -98,7 +98,7 @@ def images(out):
 
 
 def calls(folder):
-    file = folder / "calls.txt"
+    file = folder / "calls.log"
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 

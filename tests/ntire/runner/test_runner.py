@@ -29,7 +29,7 @@ def restored_by(folder, inputs, out, **options):
     chosen = Options(**options)
     method = prepare(catalogue.load(folder), chosen)
     summary = run(method, find_inputs([inputs], "srgb"), out, "raim-2025-srgb")
-    calls = folder / "calls.txt"
+    calls = folder / "calls.log"
     return summary, len(calls.read_text().splitlines()) if calls.exists() else 0
 
 
@@ -184,6 +184,9 @@ def test_one_bad_picture_does_not_hurt_the_others(plugin, pictures, tmp_path):
         ("if lq.mean() > 0.45: return lq * float('nan')", "NaN or infinite"),
         ("if lq.mean() > 0.45: return lq[..., :-1]", "returned 16 x 15 for an input of 16 x 16"),
         ("if lq.mean() > 0.45: raise torch.OutOfMemoryError('x')", "out of memory on the device"),
+        ("if lq.mean() > 0.45: return (lq * 255).to(torch.uint8)", "the network returned a tensor of torch.uint8"),
+        ("if lq.mean() > 0.45: return (lq, lq)", "the network returned tuple, expected a tensor of floats"),
+        ("if lq.mean() > 0.45: raise SystemExit(0)", "SystemExit: 0"),
     ],
 )
 def test_a_method_that_fails_on_one_picture_fails_on_one_picture(plugin, tmp_path, body, problem):
@@ -196,6 +199,33 @@ def test_a_method_that_fails_on_one_picture_fails_on_one_picture(plugin, tmp_pat
     # A failure is tried again, a success is not.
     again, _ = restored_by(plugin(body), inputs, tmp_path / "out")
     assert again.computed == 1
+
+
+def test_a_method_whose_memory_cannot_be_planned_runs_all_the_same(plugin, pictures, tmp_path):
+    folder = plugin()
+    code = (folder / "method.py").read_text()
+    wise = "if lq.is_meta:  # the runner plans its memory\n            return lq + 1"
+    (folder / "method.py").write_text(code.replace(wise, "lq = torch.from_numpy(lq.numpy() + 0)"))
+    write_png(pictures / "a.png", scene(300, 300))
+    summary, _ = restored_by(folder, pictures, tmp_path / "out")
+    assert not summary.failed
+    assert "its memory cannot be planned" in summary.results[0].notes[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("return (lq * 255).byte()", "restore returned a tensor of torch.uint8"),
+        ("return None", "restore returned NoneType"),
+        ("return lq.permute(1, 2, 0)", "restore must return an image"),
+    ],
+)
+def test_what_a_method_of_its_own_reading_returns_is_a_picture_or_told(plugin, pictures, tmp_path, body, problem):
+    folder = plugin()
+    own = f"    def restore(self, path):\n        lq = torch.zeros(3, 40, 48)\n        {body}\n"
+    (folder / "method.py").write_text((folder / "method.py").read_text() + own)
+    summary, _ = restored_by(folder, pictures, tmp_path / "out")
+    assert [problem in result.problem for result in summary.failed] == [True] * 3
 
 
 def test_the_smallest_pictures_go_through(plugin, tmp_path):
@@ -442,7 +472,7 @@ def killed_and_started_again(folder, inputs, out, kills, rng):
     last = start(*words)
     output = last.communicate(timeout=120)
     assert last.returncode == 0, output
-    return len((folder / "calls.txt").read_text().splitlines())
+    return len((folder / "calls.log").read_text().splitlines())
 
 
 def under_way():
@@ -527,7 +557,7 @@ def test_ctrl_c_twice_leaves_at_once_and_what_is_finished_stays(plugin, tmp_path
     assert process.returncode == 130, err
     assert b"What is finished stays" in err
     assert len(read_journal(out / "journal.jsonl")) == 2
-    (stuck / "calls.txt").write_text("a b c")
+    (stuck / "calls.log").write_text("a b c")
     assert restored_by(stuck, tmp_path / "in", out)[0].computed == 4
 
 

@@ -43,7 +43,7 @@ def all_but_measurements(out):
 
 
 def calls(folder):
-    file = folder / "calls.txt"
+    file = folder / "calls.log"
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
@@ -82,7 +82,7 @@ def test_a_part_that_is_finished_is_not_made_again(plugin, five, tmp_path):
 
 def test_a_part_that_was_killed_goes_on_where_it_stopped_and_is_seen_by_nobody(plugin, five, tmp_path):
     folder, out = (
-        plugin('if self.calls.exists() and not self.calls.with_name("on").exists(): raise KeyboardInterrupt'),
+        plugin('if self.calls.exists() and not self.calls.with_name(".on").exists(): raise KeyboardInterrupt'),
         tmp_path / "out",
     )
     with pytest.raises(KeyboardInterrupt):
@@ -90,7 +90,7 @@ def test_a_part_that_was_killed_goes_on_where_it_stopped_and_is_seen_by_nobody(p
     assert published(out) == []
     with pytest.raises(UserError, match="are missing"):
         merge(out)
-    (folder / "on").touch()
+    (folder / ".on").touch()
     summary = part(folder, five, out, "1/1")
     assert len(summary.results) - summary.computed == 1
     assert calls(folder) == 5
@@ -141,11 +141,11 @@ def test_parts_of_other_inputs_are_refused(plugin, five, tmp_path):
 
 def test_pictures_that_failed_are_told_and_tried_again_by_the_same_part(plugin, five, tmp_path):
     folder, out = (
-        plugin('if not self.calls.with_name("well").exists() and lq.mean() > 0: raise ValueError("not today")'),
+        plugin('if not self.calls.with_name(".well").exists() and lq.mean() > 0: raise ValueError("not today")'),
         tmp_path / "out",
     )
     assert [one.status for one in part(folder, five, out, "1/2").results] == ["failed"] * 3
-    (folder / "well").touch()
+    (folder / ".well").touch()
     part(folder, five, out, "2/2")
     assert [one.status for one in part(folder, five, out, "1/2").results] == ["done"] * 3
     assert merge(out).failed == []
@@ -153,14 +153,14 @@ def test_pictures_that_failed_are_told_and_tried_again_by_the_same_part(plugin, 
 
 def test_a_picture_that_failed_stays_a_line_and_the_next_run_tries_it(plugin, five, tmp_path):
     folder, out = (
-        plugin('if not self.calls.with_name("well").exists(): raise ValueError("not today")'),
+        plugin('if not self.calls.with_name(".well").exists(): raise ValueError("not today")'),
         tmp_path / "out",
     )
     part(folder, five, out, "1/1")
     summary = merge(out)
     assert [one.problem for one in summary.failed] == ["ValueError: not today"] * 5
     assert [line["status"] for line in read_journal(out / "journal.jsonl")] == ["failed"] * 5
-    (folder / "well").touch()
+    (folder / ".well").touch()
     assert run(ready(folder), find_inputs([five], "srgb"), out, TRACK).computed == 5
 
 
