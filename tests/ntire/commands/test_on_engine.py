@@ -130,6 +130,16 @@ def test_an_engine_keeps_what_it_had_finished_of_other_inputs(plugin, many, tmp_
     assert on_processes([folder], many, out)[0].computed == 0
 
 
+def test_what_workers_that_are_gone_have_left_makes_room_for_others(plugin, many, tmp_path):
+    out = tmp_path / "out"
+    folder = plugin(f"assert len(list(__import__('pathlib').Path({str(out / SHARDS)!r}).glob('.*'))) == 3")
+    for name in ("tried-0badcafe", "part"):
+        write_png(out / SHARDS / f".{name}" / "images" / "0.png", scene())
+    (out / SHARDS / ".seen-before").touch()
+    # There are the part of somebody else, where this run is, and the try that is made.
+    assert on_processes([folder], many / "1.png", out)[0].failed == []
+
+
 def test_a_full_disk_ends_the_run_and_the_same_command_goes_on_when_there_is_room(
     plugin, small_disk, tmp_path, monkeypatch
 ):
