@@ -168,6 +168,12 @@ def reached_shares() -> dict[str, float]:
     return found
 
 
+def counts_for(time: MeasuredTime, method: Listed, hardware: Hardware) -> bool:
+    """Whether a measured time is of that method, that kind of GPU and that precision."""
+    alike = (time.precision != "fp32") == hardware.half and _same(time.device, hardware.gpu)
+    return alike and time.method == method_key(method)
+
+
 def restoring(
     method: Listed, pixels: float, raw: bool, hardware: Hardware, measured: Iterable[MeasuredTime] = ()
 ) -> Forecast:
@@ -176,12 +182,7 @@ def restoring(
     read_ns = costs.read_raw_ns if raw else costs.read_png_ns
     cpu_s = pixels * (read_ns + costs.write_png_ns * method.scale**2) / 1e9
     for one in measured:
-        precision = "fp32" if one.precision == "fp32" else "half"
-        if (
-            one.method == method_key(method)
-            and (precision == "half") == hardware.half
-            and _same(one.device, hardware.gpu)
-        ):
+        if counts_for(one, method, hardware):
             seconds = one.ns_per_pixel * pixels / 1e9
             words = f"{one.ns_per_pixel:.4g} ns a pixel on {one.device} ({one.source})"
             return Forecast((seconds, seconds, seconds), cpu_s, "measured", words)

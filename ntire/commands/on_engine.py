@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import secrets
 import shutil
@@ -65,6 +66,16 @@ SHARDS_EACH = 3
 """Shards that each worker gets at least, where there are inputs enough, so that all end at about the same time."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class FullDisk:
+    """What a worker says of the folder of a run, which no other worker finds with more room."""
+
+    problem: OSError
+
+
 @dataclass(frozen=True)
 class Ticket:
     """What a worker needs to make a method ready: names and settings; code and weights it has itself, and they are checked."""
@@ -121,7 +132,7 @@ def make_ready(desk: Desk, ticket: Ticket) -> ReadyMethod:
 
 def restore_on_worker(
     desk: Desk, ticket: Ticket, key: str, inputs: Sequence[Input], prints: Mapping[str, str], shards: Path, token: str
-) -> dict[str, bytes]:
+) -> dict[str, bytes] | FullDisk:
     """Restore a shard: into the folder of the run where this machine sees it; else the files of the shard are returned."""
     ready: ReadyMethod = desk.state
     here = [Input(desk.here(one.path), one.name) for one in inputs]
@@ -134,12 +145,25 @@ def restore_on_worker(
         )
     shared = _sees(shards, token)
     into = shards if shared else desk.scratch
-    made = restore_shard(
-        ready.prepared, here, into, key, ticket.track, ticket.header, find=ready.find, devices=ready.devices, alone=True
-    )  # fmt: skip
+    try:
+        made = restore_shard(
+            ready.prepared, here, into, key, ticket.track, ticket.header, find=ready.find, devices=ready.devices, alone=True
+        )  # fmt: skip
+    except (UserError, OSError) as error:
+        full = _full_disk(error)
+        if shared and full is not None:
+            return FullDisk(full)
+        raise
     if shared:
         return {}
     return {str(path.relative_to(made.out)): path.read_bytes() for path in made.out.rglob("*") if path.is_file()}
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """The disk that is full, whatever was said of it since."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in FULL):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _sees(shards: Path, token: str) -> bool:
@@ -241,6 +265,8 @@ class _Run:
                 )
                 self.report(failed, True)
             return
+        if isinstance(result.value, FullDisk):
+            raise result.value.problem
         self._receive(key, result.value)
         self.each = max(result.seconds / len(inputs), 1e-6)
         for line in whole_lines(self.shards / key / JOURNAL):

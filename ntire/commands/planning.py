@@ -11,7 +11,7 @@ import typer
 
 from ntire import UserError
 from ntire.commands.options import AsJson, PrecisionName, TrackName, app, parsed_size
-from ntire.commands.screen import out, print_json, print_table
+from ntire.commands.screen import out, print_json, print_table, say
 from ntire.text import nearest
 
 if TYPE_CHECKING:
@@ -147,13 +147,18 @@ def plan_command(
     Measured times count where they are of the same kind of GPU; everything else is estimated from a report's time or from
     counted multiply-adds, and is marked so.
     """
-    from ntire.benchmark.forecast import Hardware, read_measured
+    from ntire.benchmark.forecast import Hardware, counts_for, read_measured
     from ntire.benchmark.planning import Cluster, ClusterPlan
     from ntire.scoring.track import load_track
 
     challenge = described(load_track(track), teams, pictures, parsed_size(size, "--size"), inputs, entries, metrics)
     hardware = Hardware(gpu, cores, precision != "fp32")
-    made = ClusterPlan(challenge, hardware, [read_measured(path) for path in measured or []])
+    times = [read_measured(path) for path in measured or []]
+    for one in times:
+        if not any(counts_for(one, method, hardware) for method in challenge.methods):
+            told = f"{' '.join(filter(None, one.method))} on {one.device} in {one.precision}"
+            say(f"--measured {one.source}: not used, as it is of {told}; this plan is for {gpu} in {precision}")
+    made = ClusterPlan(challenge, hardware, times)
     outcomes = [made.on(Cluster(hardware, number, gpus_per_node, network)) for number in _numbers(gpus)]
     if as_json:
         print_json(made.as_json(outcomes))

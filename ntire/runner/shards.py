@@ -99,7 +99,7 @@ def read_plan(out: Path) -> RunPlan | None:
     try:
         found = json.loads(file.read_text())
         return RunPlan(found["header"], tuple(found["inputs"]), tuple(found["command"]), found["parts"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -309,7 +309,7 @@ def merge(out: Path, *, known: Mapping[str, Result] = {}) -> Summary:
         if manifest is not None:
             write_manifest(out, manifest)
         sweep(out)
-        _remove_shards(out)
+        _remove_shards(out, results)
         return Summary(out, results, 0, 0.0, remarks=(*journal.remarks, *_remarks(found)))
 
 
@@ -362,12 +362,13 @@ def _refuse_mixtures(out: Path, plan: RunPlan, found: Mapping[str, Sequence[Foun
         )
 
 
-def _remove_shards(out: Path) -> None:
-    """All but the logs of shards that failed; the plan last, as without it nobody goes on with this."""
+def _remove_shards(out: Path, results: Sequence[Result] = ()) -> None:
+    """All but the logs that `results` name; the plan last, as without it nobody goes on with this."""
+    told = "\n".join(one.problem or "" for one in results)
     for path in sorted((out / SHARDS).iterdir(), key=lambda path: path.name == PLAN):
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.suffix != ".log":
+        elif path.suffix != ".log" or path.name not in told:
             path.unlink()
     with contextlib.suppress(OSError):
         (out / SHARDS).rmdir()

@@ -229,3 +229,25 @@ def test_a_gpu_is_known_by_its_drivers_name():
         ("cpu", "H100", False),
     ):
         assert forecast._same(device, gpu) == same
+
+
+def test_times_that_do_not_count_are_named(ntire, tmp_path):
+    words = (
+        "plan",
+        "--track",
+        "raw",
+        "--teams",
+        "MiAlgo",
+        "--pictures",
+        10,
+        "--size",
+        "100x100",
+        "--json",
+        "--measured",
+    )
+    used = ntire(*words, journal(tmp_path / "here", "NVIDIA H100 80GB HBM3"))
+    assert (used.code, used.err) == (0, "")
+    other = ntire(*words, journal(tmp_path / "there", "cpu"))
+    assert other.code == 0
+    told = "not used, as it is of MiAlgo raw phase3 on cpu in fp32; this plan is for H100 in fp32"
+    assert told in " ".join(other.err.split())

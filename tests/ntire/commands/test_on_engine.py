@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from ntire import UserError
@@ -127,6 +128,23 @@ def test_an_engine_keeps_what_it_had_finished_of_other_inputs(plugin, many, tmp_
     write_plan(out, RunPlan(header, tuple(prints)))
     assert on_processes([folder], many, out, limit=2)[0].computed == 0
     assert on_processes([folder], many, out)[0].computed == 0
+
+
+def test_a_full_disk_ends_the_run_and_the_same_command_goes_on_when_there_is_room(plugin, small_disk, tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(9):
+        write_png(tmp_path / "in" / f"{number}.png", rng.integers(0, 200, (50, 60, 3), dtype=np.uint8))
+    folder, out = plugin(), small_disk / "out"
+    with pytest.raises(UserError, match="No space left on device.*What is finished stays") as raised:
+        on_processes([folder], tmp_path / "in", out)
+    assert raised.value.exit_code == 3
+    finished = len(published(out))
+    assert 0 < finished < 9
+    assert calls(folder) <= 9
+    subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
+    [summary] = on_processes([folder], tmp_path / "in", out)
+    assert (summary.failed, 9 - summary.computed >= finished) == ([], True)
+    assert not (out / SHARDS).exists()
 
 
 def test_a_picture_that_kills_its_worker_fails_alone(plugin, tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -398,20 +397,6 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(plugin, pictures, 
     assert finished >= 1
     assert summary.computed == 3 - finished
     assert len(tree(out)) == 3
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system with room for a few pictures."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def test_a_disk_that_is_really_full_loses_nothing_that_is_finished(plugin, small_disk, tmp_path):
