@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.uint8 | np.uint16 | np.floating[Any]]
 
 FLOATS = ("float16", "float32", "float64")
+_turn = threading.RLock()
+"""Threads take turns: a method's tiles and the host's random numbers are of one picture at a time."""
 
 
 def load(
@@ -68,27 +71,48 @@ def restore(
     takes what fits into memory, None the whole picture. A method that reads files for itself gets an array as a PNG, floats
     rounded to 16 bits.
 
-    Raises UserError as `load` does, for a file that cannot be read, and for an array that is no such picture; RuntimeError
-    if the method fails.
+    Raises UserError as `load` does, for a file that cannot be read, for an array that is no such picture, and for what only
+    `load` takes beside a `method`; RuntimeError if the method fails. Threads take turns.
     """
     from ntire.runner.device_worker import Device, RandomTurns
     from ntire.runner.prepare import Options
     from ntire.sandbox.scratch import scratch_folder
 
-    if (method is None) == (team is None or track is None):
-        raise UserError("say what restores it: team=... and track=..., or method=... of ntire.load().")
     if method is None:
-        assert team is not None and track is not None  # noqa: PT018 - for the type checker
+        if team is None or track is None:
+            raise UserError("say what restores it: team=... and track=..., or method=... of ntire.load().")
         method = load(team, track, variant=variant, device=device, weights=weights)
+    else:
+        _refuse_beside(
+            method,
+            team=team,
+            track=track,
+            variant=variant,
+            device=None if device == "auto" else device,
+            weights=weights,
+        )
     kind = _kind_of(picture)
     depth: Literal[8, 16] = {"uint8": 8, "uint16": 16}.get(kind, bits)  # type: ignore[assignment]
-    worker = Device(method, Options(str(method.device), tile=tile, bits=depth), RandomTurns())
+    options = Options(str(method.device), tile=tile, bits=depth)
     with scratch_folder() as scratch:
         decoded = _decoded(picture, kind, method, scratch)
-        if kind in FLOATS:
-            restored: Array = worker.unrounded(decoded).permute(1, 2, 0).cpu().numpy().astype(kind)
-            return restored
-        return _pixels(worker, decoded)
+        with _turn:
+            worker = Device(method, options, RandomTurns())
+            if kind in FLOATS:
+                restored: Array = worker.unrounded(decoded).permute(1, 2, 0).cpu().numpy().astype(kind)
+                return restored
+            return _pixels(worker, decoded)
+
+
+def _refuse_beside(method: object, **of_load: object) -> None:
+    """Raise UserError for what was given to `restore` and would say nothing, as the method is made already."""
+    from ntire.method import Method as Contract
+
+    if not isinstance(method, Contract):
+        raise UserError(f"method: expected what ntire.load() returns, found {type(method).__name__}.")
+    given = [name for name, value in of_load.items() if value is not None]
+    if given:
+        raise UserError(f"{', '.join(given)}: say it to ntire.load(), which makes the method, or leave method out.")
 
 
 def _kind_of(picture: str | Path | Array | RawFrame) -> str:

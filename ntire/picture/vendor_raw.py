@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 BAYER = ("RGGB", "GRBG", "GBRG", "BGGR")
 OTHER_PATTERNS = {(6, 6): "Fujifilm's X-Trans (6 x 6 colours)", (4, 4): "Quad-Bayer (4 x 4 colours)"}
-QUARTER_TURNS = {0: 0, 3: 2, 5: 1, 6: 3}
-"""By LibRaw's number of how the camera was held."""
+MIRRORED_ACROSS, MIRRORED_DOWN, TRANSPOSED = 1, 2, 4
+"""Bits of LibRaw's number of how a frame is to be turned, which are done in this order."""
 EMPTY_ROWS = 8
 """Rows at the end without a sample above the black level: noise lifts some of a sensor's above it, even in the dark."""
 IN_WORDS = {
@@ -71,8 +71,7 @@ def read_vendor(path: Path) -> VendorFrame:
                 raw.unpack()
             letters, colours = _bayer(path, raw)
             _check_whole(path, raw, complaints)
-            turns = QUARTER_TURNS.get(raw.sizes.flip, 0)
-            return _frame(raw, np.rot90(raw.raw_image_visible, turns).copy(), letters, colours)
+            return _frame(raw, _upright(raw.raw_image_visible, raw.sizes.flip).copy(), letters, colours)
     except (rawpy.LibRawError, *DAMAGED) as error:
         first = error.args[0] if error.args else ""
         said = first.decode("utf-8", "replace") if isinstance(first, bytes) else str(first or error)
@@ -94,6 +93,13 @@ def _frame(raw: "rawpy.RawPy", samples: NDArray[np.uint16], letters: str, colour
     )
 
 
+def _upright(samples: NDArray[Any], flip: int) -> NDArray[Any]:
+    """(H, W) as LibRaw's `flip` has it: a view."""
+    down, across = -1 if flip & MIRRORED_DOWN else 1, -1 if flip & MIRRORED_ACROSS else 1
+    turned = samples[::down, ::across]
+    return turned.T if flip & TRANSPOSED else turned
+
+
 def _bayer(path: Path, raw: "rawpy.RawPy") -> tuple[str, NDArray[Any]]:
     """The four letters of the upright mosaic, and LibRaw's numbers of their colours."""
     import rawpy
@@ -110,7 +116,7 @@ def _bayer(path: Path, raw: "rawpy.RawPy") -> tuple[str, NDArray[Any]]:
             f"{path}: expected a Bayer sensor (2 x 2 colours), as the methods were trained on, found {found}. "
             "Develop it with a raw converter and restore the picture with --track srgb."
         )
-    colours = np.rot90(raw.raw_colors_visible, QUARTER_TURNS.get(raw.sizes.flip, 0))[:2, :2].flatten()
+    colours = _upright(raw.raw_colors_visible, raw.sizes.flip)[:2, :2].flatten()
     letters = "".join(chr(raw.color_desc[index]) for index in colours)
     if letters not in BAYER:
         letters = "of one filter everywhere, as of a monochrome sensor" if len(set(letters)) == 1 else letters

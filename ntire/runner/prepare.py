@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -22,6 +22,7 @@ from ntire.method.settings import configured, set_attributes
 from ntire.method.state_dict import fill, fill_from
 from ntire.method.weights_files import digest_of, locate, require, verify
 from ntire.picture.suffixes import PICTURES
+from ntire.runner.backends import Backend
 from ntire.runner.weight_offload import take_turns
 
 NOT_OF_CODE = PICTURES - {".npy"} | frozenset((".md", ".rst", ".log", ".zip", ".tar", ".gz", ".tgz", ".7z"))
@@ -54,8 +55,25 @@ class Options:
     cuda_graphs: bool = False
     """Whether a GPU replays the networks' kernels as one, for each size of tile."""
 
-    backend: Literal["torch", "openvino", "onnx"] = "torch"
+    backend: Backend = "torch"
     """The program that runs the networks."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError for what a type checker would refuse: other bits than 8 and 16 would make other pictures."""
+        whole = type(self.tile) is int and self.tile > 0
+        expected = {
+            "tile": (whole or self.tile in ("auto", None), "a number of pixels, auto, or None for the whole image"),
+            "bits": (self.bits in (8, 16), "8 or 16"),
+            "precision": (self.precision in DTYPES, ", ".join(DTYPES)),
+            "backend": (self.backend in get_args(Backend), ", ".join(get_args(Backend))),
+        }
+        wrong = [
+            f"{name}: expected {words}, found {getattr(self, name)!r}."
+            for name, (right, words) in expected.items()
+            if not right
+        ]
+        if wrong:
+            raise UserError("\n".join(wrong))
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ def read_plan(out: Path) -> RunPlan | None:
     try:
         found = json.loads(file.read_text())
         return RunPlan(found["header"], tuple(found["inputs"]), tuple(found["command"]), found["parts"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -134,9 +135,39 @@ def test_what_is_no_picture_is_told(picture, found):
 
 
 def test_it_must_be_said_what_restores_a_picture():
-    for given in ({}, {"team": "Copy"}, {"team": "Copy", "track": "srgb", "method": object()}):
+    for given in ({}, {"team": "Copy"}, {"track": "srgb"}):
         with pytest.raises(UserError, match="say what restores it"):
             ntire.restore(scene(), **given)
+    with pytest.raises(UserError, match=r"expected what ntire.load\(\) returns, found str"):
+        ntire.restore(scene(), method="Copy")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"team": "Copy"}, {"track": "srgb"}, {"variant": "phase3"}, {"device": "cpu"}, {"weights": "a.safetensors"}],
+)
+def test_what_only_load_takes_is_never_passed_over(given):
+    with pytest.raises(UserError, match=f"{next(iter(given))}: say it to ntire.load"):
+        ntire.restore(scene(), method=ntire.load("Copy", "srgb", device="cpu"), **given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"bits": 12}, {"tile": 0}, {"tile": -1}, {"tile": "off"}, {"tile": 2.5}, {"precision": "fp64"}, {"backend": "tf"}],
+)
+def test_options_that_there_are_not_make_no_picture(given, tmp_path):
+    with pytest.raises(UserError, match=f"{next(iter(given))}: expected .*, found {next(iter(given.values()))!r}"):
+        ntire.run("Copy", "srgb", tmp_path, tmp_path / "out", **given)
+
+
+def test_threads_get_the_pictures_that_one_after_the_other_gives(plugin):
+    folder = plugin("time.sleep(0.01); lq = lq + 0.1 * torch.randn_like(lq)")
+    method = ntire.load(folder, "srgb", trust=True, device="cpu")
+    pictures = [scene(40, 48, seed=seed) for seed in range(8)]
+    expected = [ntire.restore(picture, method=method) for picture in pictures]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda picture: ntire.restore(picture, method=method), pictures))
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_scores_are_tables_that_can_be_computed_with_and_written(tmp_path):

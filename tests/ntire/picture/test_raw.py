@@ -9,6 +9,7 @@ import torch
 
 from ntire import UserError
 from ntire.picture.degradations import CAMERAS_FROM_XYZ, RawDegradation, mosaic_of
+from ntire.picture.header import upright
 from ntire.picture.image import UnreadableImage, as_image, encode_png
 from ntire.picture.raw import (
     RawFrame,
@@ -226,13 +227,14 @@ def test_the_real_night_frame_is_a_mosaic_of_1024_by_1024(data):
     assert torch.allclose(pack(frame.mosaic), torch.from_numpy(planes.astype(np.float32) / 4095).permute(2, 0, 1))
 
 
-def dng(mosaic, matrix=None, white=1023, pattern=(0, 1, 1, 2), rows=None):
+def dng(mosaic, matrix=None, white=1023, pattern=(0, 1, 1, 2), rows=None, orientation=1):
     """A DNG as a small camera would write it: black level 64, uncompressed strips of `rows`."""
 
     def rationals(values):
         return [part for value in values for part in (round(value * 10000), 10000)]
 
     tags = [
+        (274, 3, 1, orientation, True),
         (50706, 1, 4, (1, 4, 0, 0), True),
         (50708, 2, 0, "Test Camera", True),
         (271, 2, 0, "Test", True),
@@ -262,6 +264,16 @@ def test_a_dng_that_brings_its_own_matrix_is_rendered_with_it(tmp_path):
     assert frame.white_balance == pytest.approx((2.0, 1.0, 1 / 0.6), rel=1e-3)
     (tmp_path / "b.dng").write_bytes(dng(MOSAIC))
     assert "no colour matrix" in read_raw(tmp_path / "b.dng").notes
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_frame_is_turned_and_mirrored_as_a_picture_is(tmp_path, orientation):
+    mosaic = MOSAIC[:-1]  # mirrored, an odd side keeps its colours and an even one does not
+    (tmp_path / "a.dng").write_bytes(dng(mosaic, orientation=orientation))
+    frame = read_raw(tmp_path / "a.dng")
+    assert np.array_equal(frame.samples[0].numpy(), upright(mosaic[..., None], orientation)[..., 0])
+    letters = np.tile(np.array([["R", "G"], ["G", "B"]]), (32, 48))[:-1, :, None]
+    assert frame.cfa == "".join(upright(letters, orientation)[:2, :2].ravel())
 
 
 @pytest.mark.parametrize("rows", [None, 8])
