@@ -43,6 +43,7 @@ from ntire.runner.shards import (
     RunPlan,
     fingerprints,
     forget_outdated,
+    forget_tries,
     found_in,
     key_of,
     merge,
@@ -199,10 +200,11 @@ class _Run:
     def begin(self) -> None:
         """Keep what is finished, and say where the folder is that workers look for."""
         forget_outdated(self.job.out, self.prints)
+        forget_tries(self.job.out)
         found = found_in(self.job.out, self.ticket.header)
+        for left in (*self.shards.glob("*.log"), *self.shards.glob(".seen-*")):
+            left.unlink()
         (self.shards / f".seen-{self.token}").write_text(self.token)
-        for log in self.shards.glob("*.log"):
-            log.unlink()
         for item in self.job.inputs:
             there = [one for one in found.get(item.name, []) if one.line["input_sha256"] == self.prints[item.name]]
             whole = next((one for one in there if one.is_whole()), None)

@@ -207,7 +207,7 @@ def _of_entry(
 ) -> Iterator[Original]:
     """The pictures of an entry that `score` accepted."""
     from ntire.report.pictures import SHOWN_BY_BROWSERS, Original
-    from ntire.review.uploads import folder_of_images, open_upload
+    from ntire.review.uploads import folders_of_images, open_upload
     from ntire.scoring.references import by_stem, pictures_below
 
     accepted = [name for name in numbers if name in entry.images and entry.images[name].status in DECODED]
@@ -217,7 +217,7 @@ def _of_entry(
         upload = open_upload(place, scratch, track.rules)
         if upload.root is None:
             raise UserError(f"{place}: cannot be unpacked any more.")
-        images = upload.root / folder_of_images(upload.root, set(track.images))
+        images = upload.root / folders_of_images(upload.root, set(track.images), track.rules)[0]
         below = pictures_below(images, links=False)
     except UserError as error:
         remarks.append(f"{entry.name}: without pictures: {error}")

@@ -183,7 +183,7 @@ def score(
             uploads_at(paths_of(entries), scratch, wanted, references, say), wanted, references, metrics, entrance, say
         )
         where = _Where(choose_device(device), known, stack.enter_context(start()))
-        fields = _fields(entered.by_track, references, metrics, where, detector, say)
+        fields = _fields(entered.by_track, references, metrics, where, detector, entrance, say)
         scored = _scored(fields, entrance, where.engine, report)
         places = Path(verdicts) if verdicts else None
         judge = _Judge(entrance, places, secret, references, where.device, measure, as_published, say)
@@ -333,27 +333,34 @@ def _fields(
     metrics: Sequence[str],
     where: _Where,
     detector: DetectorName,
+    entrance: Entrance,
     say: Say,
 ) -> list[_Field]:
     """What is to be scored. What is missing for any track is told before the first image."""
     _refuse(by_track, references, metrics)
     scorers = [where.scorer(track, chosen_metrics(track, metrics)) for track, _ in by_track]
     return [
-        _field(scorer, entries, expected_of(scorer, references, say, detector), say)
+        _field(scorer, entries, expected_of(scorer, references, say, detector), entrance, say)
         for scorer, (_, entries) in zip(scorers, by_track, strict=True)
     ]
 
 
-def _field(scorer: Scorer, entries: Sequence[Submission], images: Sequence[Expected], say: Say) -> _Field:
+def _field(
+    scorer: Scorer, entries: Sequence[Submission], images: Sequence[Expected], entrance: Entrance, say: Say
+) -> _Field:
     """Entries of a track with their folders of images, which uploads without a manifest do not name."""
+    from ntire.entry.findings import Finding
     from ntire.entry.manifest import IMAGES
-    from ntire.review.uploads import with_images_found
+    from ntire.review.uploads import folders_of_images
 
-    names = {one.name for one in images}
-    found = [with_images_found(one, names) for one in entries]
-    for one in found:
-        if one.pictures not in (IMAGES, ""):
-            say(f"{one.entry}: its images are those in {one.pictures}/")
+    names, found = {one.name for one in images}, []
+    for one in entries:
+        folder, *others = folders_of_images(one.root, names, scorer.track)
+        found.append(replace(one, pictures=folder))
+        if folder not in (IMAGES, ""):
+            say(f"{one.entry}: its images are those in {folder}/")
+        also = [Finding("E303", f"{other}/", "one image for each input", f"as many in {folder}/") for other in others]
+        entrance.add(one.root, also)
     return _Field(scorer, found, images)
 
 

@@ -84,11 +84,11 @@ def _column(upload: Upload) -> Column:
     """An entry's pictures, decoded where strangers' are."""
     from ntire.picture.contact_sheet import Column
     from ntire.picture.folder import walk
-    from ntire.review.uploads import folder_of_images
+    from ntire.review.uploads import folders_of_images
 
     root = upload.root
     assert root is not None
-    found = walk(root / folder_of_images(root, ()), links=False).pictures
+    found = walk(root / folders_of_images(root, ())[0], links=False).pictures
 
     def read(path: Path) -> Preview:
         from ntire.files import read_regular

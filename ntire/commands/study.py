@@ -133,7 +133,8 @@ def _restorations(given: Sequence[Path], rules: Track, lq: Path, scratch: Path) 
             say(f"not shown: {one.path}: {'; '.join(entrance.refused_at(one))}")
         ((_, submissions),) = entered.by_track
         names = {one.name for one in walk(lq).pictures}
-        found = [with_images_found(one, names) for one in submissions]
+        names = {name.rpartition("/")[2] for name in names} if rules.pair_by == "stem" else names
+        found = [with_images_found(one, names, rules) for one in submissions]
         if len(found) < 2:
             raise UserError(f"expected two entries of track {rules.name} or more, found {found[0].entry} alone.")
         return [

@@ -4,7 +4,7 @@ An upload is a folder or an archive, with a `submission.toml`, a challenge's `re
 folder more, in folders of subsets, or as the only archive in its folder. What systems leave behind is passed over.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -85,25 +85,36 @@ def find_uploads(place: Path, scratch: Path, track: Track | None = None, subsets
     return Uploads(tuple(entries), tuple(others))
 
 
-def with_images_found(submission: Submission, expected: Collection[str]) -> Submission:
-    """The same entry with the folder of its images; `expected` are names as `folder_of_images` takes them."""
-    return replace(submission, pictures=folder_of_images(submission.root, expected))
+def with_images_found(submission: Submission, expected: Collection[str], track: Track) -> Submission:
+    """The same entry with the folder of its images; `expected` are names as `folders_of_images` takes them."""
+    return replace(submission, pictures=folders_of_images(submission.root, expected, track)[0])
 
 
-def folder_of_images(root: Path, expected: Collection[str]) -> str:
-    """The folder of an entry, relative to it, that the names of the expected images begin in; `images` with a manifest.
+def folders_of_images(root: Path, expected: Collection[str], track: Track | None = None) -> list[str]:
+    """The folder of an entry, relative to it, in which most of the expected images lie; `images` with a manifest.
 
-    `expected` are names relative to that folder, without suffixes.
+    After it others that hold as many, in which case it is unknown which are meant. `expected` are names without suffixes:
+    relative to that folder or, on a track that pairs by file name, without folders.
     """
     if (root / MANIFEST).is_file():
-        return IMAGES
-    votes: Counter[str] = Counter()
+        return [IMAGES]
+    by_name = track is not None and track.pair_by == "stem"
+    there: defaultdict[str, set[str]] = defaultdict(set)
     for name in _pictures(survey(root)[0]):
         parts = PurePosixPath(name).with_suffix("").parts
-        votes.update("/".join(parts[:depth]) for depth in range(len(parts)) if "/".join(parts[depth:]) in expected)
-    # The folder with most of them; of two with equally many, the one that is less deep.
-    best = min(votes, key=lambda folder: (-votes[folder], folder.count("/") + bool(folder), folder), default=None)
-    return best if best is not None else IMAGES if (root / IMAGES).is_dir() else ""
+        for depth in range(len(parts)):
+            image = parts[-1] if by_name else "/".join(parts[depth:])
+            if image in expected:
+                there["/".join(parts[:depth])].add(image)
+    most = max(map(len, there.values()), default=0)
+    best = [folder for folder, images in there.items() if len(images) == most]
+    # Of a folder and one in it with the same images the inner one, beside which other pictures may lie.
+    inner = [
+        one for one in best if not any(other != one and (one == "" or other.startswith(f"{one}/")) for other in best)
+    ]
+    if IMAGES in inner:
+        return [IMAGES]
+    return sorted(inner, key=lambda one: (one.count("/"), one)) or [IMAGES if (root / IMAGES).is_dir() else ""]
 
 
 def _is_one(folder: Path, subsets: Collection[str]) -> bool:

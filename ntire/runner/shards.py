@@ -29,6 +29,8 @@ from ntire.runner.runner import Summary, header_of, refuse_to_overwrite, remove_
 
 SHARDS = "shards"
 PLAN = "plan.json"
+ALONE = "-"
+"""In the names of tries that nobody goes on with."""
 FORMAT = 1
 """Of the plan, and of the names of shards."""
 
@@ -145,12 +147,19 @@ def restore_shard(
     """
     final = into / key
     into.mkdir(parents=True, exist_ok=True)
-    work = into / (f".{key}-{secrets.token_hex(4)}" if alone else f".{key}")
+    work = into / (f".{key}{ALONE}{secrets.token_hex(4)}" if alone else f".{key}")
     there = final.is_dir()
     summary = run(prepared, inputs, final if there else work, track, report, find, header=header, devices=devices)
     if not there:
         publish(work, final)
     return replace(summary, out=final)
+
+
+def forget_tries(out: Path) -> None:
+    """Remove what workers that are gone have left of shards that they were at alone: nobody goes on with it."""
+    for folder in (out / SHARDS).glob(f".*{ALONE}*"):
+        if folder.is_dir() and not is_being_written(folder / JOURNAL):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def restore_part(

@@ -122,6 +122,42 @@ def test_a_folder_of_pictures_that_no_entry_may_have_is_a_row_with_the_reason(nt
     assert "E102 unsafe name" in told["apart"]
 
 
+def test_images_in_folders_of_subsets_are_all_found_where_file_names_pair(ntire, tmp_path):
+    """The challenges of faces: only the largest folder of an upload without a manifest was looked into."""
+    (tmp_path / "t.toml").write_text(
+        'name = "t"\ntitle = "t"\ninputs = "srgb"\npair_by = "stem"\nmetrics = ["psnr"]\nsource = "s"\n'
+        'subsets = { A = 2, B = 1 }\nterms = [{ metric = "psnr", scale = 1.0 }]\n'
+    )
+    for seed, name in enumerate(("A/1", "A/2", "B/3")):
+        write_png(tmp_path / "gt" / f"{name}.png", scene(seed=seed))
+        for team, where in {
+            "subsets": name,
+            "more": f"results/{name}",
+            "below": f"images/{name}",
+            "flat": name[2:],
+        }.items():
+            write_png(tmp_path / "uploads" / team / f"{where}.png", scene(seed=seed) ^ 1)
+    write_png(tmp_path / "uploads" / "more" / "figures" / "overview.png", scene(seed=5))
+    ran = ntire("score", tmp_path / "uploads", "--track", tmp_path / "t.toml", "--gt", tmp_path / "gt", "--json")
+    assert {line["entry"]: (line["rank"], line["scored"]) for line in ran.json()} == dict.fromkeys(
+        ("below", "flat", "more", "subsets"), (1, 3)
+    )
+
+
+def test_of_two_whole_sets_of_images_none_is_chosen(ntire, tmp_path, gt):
+    """Two runs of one team, or two teams beside a stray picture: the first by name was ranked and the other not named."""
+    for change, name in enumerate(("final", "first"), 1):
+        for seed, picture in enumerate("ab"):
+            write_png(tmp_path / "uploads" / "two" / name / f"{picture}.png", scene(seed=seed) ^ change)
+    shutil.copytree(tmp_path / "uploads" / "two", tmp_path / "uploads" / "named")
+    (tmp_path / "uploads" / "named" / "final").rename(tmp_path / "uploads" / "named" / "images")
+    ran = ntire("score", tmp_path / "uploads", "--track", "demo-srgb", "--gt", gt, "--json")
+    lines = {line["entry"]: line for line in ran.json()}
+    assert lines["two"]["rank"] is None
+    assert lines["two"]["problems"] == ["E303 several images for one input (first/)"]
+    assert lines["named"]["rank"] == 1
+
+
 def test_pictures_alone_are_compared_without_a_track(ntire, uploads, gt):
     shutil.copytree(uploads / "plain", "photos-restored")
     from PIL import Image
