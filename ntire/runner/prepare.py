@@ -99,7 +99,10 @@ class Options:
     @property
     def inexact_options(self) -> dict[str, str]:
         """The same words, and how the command line has them."""
-        names = {self.precision: f"--precision {self.precision}", self.backend: f"--backend {self.backend}"}
+        names: dict[str, str] = {
+            self.precision: f"--precision {self.precision}",
+            self.backend: f"--backend {self.backend}",
+        }
         return {word: names.get(word, f"--{word}") for word in self.inexact}
 
 
