@@ -154,6 +154,7 @@ def _lines_of_teams(table: Table, track: Track, say: Say) -> list[Line]:
         cells, wrong = _numbers(
             table, row, [*track.known_metrics, *by_subset, *figures, *_failures(track), "images", "scored"]
         )
+        wrong += [] if row.get("entry") or row["team"] else ["team: expected a name, found an empty cell"]
         problems += [f"line {number}: {one}" for one in wrong]
         lines.append(_line(row, cells, track))
     if problems:

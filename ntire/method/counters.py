@@ -32,7 +32,7 @@ OF_PYTORCH = ("aten", "prim", "prims", "profiler")
 """Namespaces of operators that are known; what any other does inside cannot be seen."""
 OF_OTHERS = ("torchvision::deform_conv2d",)
 """Operators of other namespaces that are known, too."""
-UNCOUNTED_WORK = re.compile(r"fft|stft|linalg|cdist|_euclidean_dist")
+UNCOUNTED_WORK = re.compile(r"fft|stft|linalg_(?!vector_norm|check)|cdist|_euclidean_dist")
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -188,6 +188,8 @@ def _scopes(network: nn.Module, changed: Callable[[str], None] = lambda scope: N
     scopes = _Scopes(changed)
     handles = []
     for name, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # takes no hooks: what it does is the module's around it
+            continue
         handles.append(module.register_forward_pre_hook(lambda *_, name=name: scopes.enter(name)))
         handles.append(module.register_forward_hook(lambda *_: scopes.leave(), always_call=True))
     try:

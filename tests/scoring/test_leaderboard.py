@@ -389,6 +389,10 @@ def test_scores_ranked_from_their_files_rank_as_they_were_scored(tmp_path):
             "team,niqe,clipiqa,maniqa,musiq,qalign,fid,failed_images\nA,4,x,0.6,70,4,50,1\n",
             "line 2: clipiqa: expected a number",
         ),
+        (
+            "team,niqe,clipiqa,maniqa,musiq,qalign,fid,failed_images\n,4,0.5,0.6,70,4,50,1\n",
+            "line 2: team: expected a name",
+        ),
     ],
 )
 def test_a_table_with_mistakes_tells_them(tmp_path, text, message):

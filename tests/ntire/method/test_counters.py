@@ -236,6 +236,15 @@ def test_a_layer_may_be_called_by_the_name_of_its_input(net):
     assert counts(built, *PIXELS)[:3] == (80 * 4 * 6 * 9,) * 3
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_scripted_part_is_counted_for_the_module_around_it():
+    scripted = torch.jit.script(nn.Conv2d(6, 4, 1))
+    found = break_down_built(method(nn.Sequential(scripted, nn.Conv2d(4, 3, 1))), torch.empty(*PIXELS, device="meta"))
+    assert found.dispatch == 80 * (6 * 4 + 4 * 3)
+    (problem,) = found.problems
+    assert "net (dispatch 1,920, modules 0" in problem
+
+
 def test_what_makes_a_layers_weight_is_counted_by_itself():
     """Spectral norm in use: its 36 x 4 matrix times a vector, and that with another, 36."""
     net = nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 36, 1))
@@ -339,6 +348,17 @@ def test_ffts_count_as_nothing_and_are_named():
     found = break_down_built(built, torch.empty(*PIXELS, device="meta"))
     assert found.dispatch == 0
     assert any("fft" in name for name in found.count_as_nothing)
+
+
+def test_other_work_that_is_no_product_is_named_and_a_norm_is_not():
+    def call(self, lq):
+        square = lq[0, 0, :8, :8]
+        return torch.linalg.inv(square).sum() + torch.cdist(tokens(lq), tokens(lq)).sum() + F.normalize(lq).sum()
+
+    found = break_down_built(method(nn.Identity(), call), torch.empty(*PIXELS, device="meta"))
+    assert found.dispatch == 0
+    assert {"_euclidean_dist", "linalg_inv_ex"} <= {*found.count_as_nothing}
+    assert not any("norm" in name or "check" in name for name in found.count_as_nothing)
 
 
 HIDING = '''
