@@ -50,26 +50,46 @@ def usable_cores(system: Path = Path("/")) -> int:
 
 def _quotas(system: Path) -> Iterator[float]:
     """Processors' worth of time that each control group around this process may use, where it is limited."""
+    for folder, first in _control_groups(system, "cpu"):
+        try:
+            if first:
+                quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            else:
+                quota, period = (folder / "cpu.max").read_text().split()
+        except (OSError, ValueError):
+            continue  # the root of a tree has no such file
+        if quota.strip() not in ("max", "-1"):
+            yield int(quota) / int(period)
+
+
+def _room_in_groups(system: Path) -> Iterator[int]:
+    """Bytes of memory that each control group around this process has left, files in the cache that can go counted in."""
+    for folder, first in _control_groups(system, "memory"):
+        limit, usage = ("limit_in_bytes", "usage_in_bytes") if first else ("max", "current")
+        cached = "total_inactive_file" if first else "inactive_file"
+        try:
+            most = int((folder / f"memory.{limit}").read_text())
+            held = int((folder / f"memory.{usage}").read_text())
+            lines = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            yield most - held + int(lines.get(cached, 0))
+        except (OSError, ValueError):
+            continue  # no limit ("max"), or the root of a tree
+
+
+def _control_groups(system: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """The folders of the control groups around this process that a controller has, and whether they are of version 1."""
     try:
         lines = (system / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return
     for _, controllers, place in (line.split(":", 2) for line in lines if line.count(":") >= 2):
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         # Version 2 has one tree for all controllers; version 1 one for each, or for several, by their names.
         top = system / "sys/fs/cgroup" / controllers
         own = top / place.lstrip("/")
         for folder in (own, *(one for one in own.parents if one.is_relative_to(top))):
-            try:
-                if controllers:
-                    quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-                else:
-                    quota, period = (folder / "cpu.max").read_text().split()
-            except (OSError, ValueError):
-                continue  # the root of a tree has no such file
-            if quota.strip() not in ("max", "-1"):
-                yield int(quota) / int(period)
+            yield folder, bool(controllers)
 
 
 def processor() -> str:
@@ -136,8 +156,10 @@ def keep_freed_memory(keep: bool = True) -> None:
             mallopt(parameter, value)
 
 
-def memory_to_use(device: str) -> int:
-    """Bytes of activations that one image may take: on a GPU most of what is free; on the host at most 2 GiB."""
+def memory_to_use(device: str, system: Path = Path("/")) -> int:
+    """Bytes of activations that one image may take: on a GPU most of what is free; on the host half of what is free, in the
+    control groups around this process as well, and at most 2 GiB. `system` is where /proc and /sys are.
+    """
     import torch
 
     if torch.device(device).type == "cuda":
@@ -145,9 +167,9 @@ def memory_to_use(device: str) -> int:
         return int(free * 0.8)
     available = 2 << 30
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in (system / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 available = int(line.split()[1]) * 1024
     except OSError:
         pass
-    return min(2 << 30, available // 2)
+    return max(min(2 << 30, min([available, *_room_in_groups(system)]) // 2), 0)

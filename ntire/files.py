@@ -38,11 +38,15 @@ def new_file(path: Path) -> Iterator[BufferedWriter]:
     """A file to write that becomes `path` when the block ends without an exception: flushed, then renamed.
 
     Until then it has a random name in the same folder, made anew, so that no link is followed and no other process writes
-    into it. A lock on it says that its writer lives: `sweep` removes what a killed one has left. Raises OSError.
+    into it. A lock on it says that its writer lives: `sweep` removes what a killed one has left. Raises OSError, which names
+    `path`.
     """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        name, handle = _create(folder)
+        try:
+            name, handle = _create(folder)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file

@@ -108,7 +108,7 @@ def refuse_in_sandbox(team: str | Path, options: Options, *, whole: bool) -> Non
         "--max-memory": options.max_memory_gb is not None,
         "--set": bool(options.settings),
         "--weights (put them into weights/ beside method.py)": options.weights is not None,
-        **{f"--{word}": True for word in options.inexact},
+        **dict.fromkeys(options.inexact_options.values(), True),
     }
     if any(asked.values()):
         given = ", ".join(word for word, yes in asked.items() if yes)

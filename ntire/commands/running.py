@@ -62,10 +62,14 @@ def run_all(
     Without `engine` one after the other in this process; with one all at once, in shards, on its workers: see `open_engine`.
     `how` are the other arguments of `run`. The folders are the same either way.
     """
-    outs = [
-        None if out is None else Path(out) / _name_of(team, str(track)) if len(teams) > 1 else Path(out)
-        for team in teams
-    ]
+    names = [_name_of(team, str(track)) for team in teams] if len(teams) > 1 else []
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise UserError(
+                f"--team {teams[names.index(name)]} and --team {teams[place]}: the results of both would go into {name}/. "
+                "Name each team once; rename one of two folders."
+            )
+    outs = [None if out is None else Path(out) / name for name in names or [""]]
     if engine is None:
         return [run(team, track, inputs, target, **how) for team, target in zip(teams, outs, strict=True)]
     from ntire.commands.on_engine import run_on_engine

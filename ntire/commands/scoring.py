@@ -592,7 +592,13 @@ def score_command(
             watch=lambda working: watch_engine(bars, working),
             report=lambda done, total: bars.update(task, completed=done, total=total),
         )  # fmt: skip
+    gone = _no_longer_listed(folder or board.folder, board.lines)
     written = board.write(folder)
+    if gone:
+        say(
+            f"{written / 'leaderboard.csv'}: is no longer of {', '.join(gone[:3])}{', ...' * (len(gone) > 3)}. "
+            "Score all together to rank them together; what is known is not computed again."
+        )
     if as_json:
         print_json(lines_as_json(board.lines))
     else:
@@ -602,6 +608,18 @@ def score_command(
             out.print("only some metrics were asked for: there is no total and no rank")
     if not board.valid:
         raise typer.Exit(1)
+
+
+def _no_longer_listed(folder: Path, lines: Sequence[Line]) -> list[str]:
+    """Entries on the leaderboard in a folder that new lines, about to replace it, leave out."""
+    import json
+
+    try:
+        before = [str(one["entry"]) for one in json.loads((folder / "leaderboard.json").read_bytes())]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    now = {line.entry for line in lines}
+    return [name for name in before if name not in now]
 
 
 @app.command(

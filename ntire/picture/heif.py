@@ -44,7 +44,7 @@ def decode(name: object, data: bytes) -> Pixels:
         if samples.shape[:2] != (header.height, header.width):
             raise ValueError(f"of {header.height} x {header.width} pixels, {samples.shape[:2]} are there")
     except DAMAGED as error:
-        raise UnreadableImage(f"{name}: not a whole HEIC image: {error}. Copy the file again.") from None
+        raise UnreadableImage(f"{name}: not a whole HEIC image: {str(error).strip()}. Copy the file again.") from None
     return three_channels(to_full_range(samples, header.bits) if header.bits > 8 else samples)
 
 
@@ -59,4 +59,4 @@ def _open(name: object, data: bytes) -> Any:
             raise ValueError("there is no picture in it")
         return file
     except DAMAGED as error:
-        raise UnreadableImage(f"{name}: not a whole HEIC image: {error}. Copy the file again.") from None
+        raise UnreadableImage(f"{name}: not a whole HEIC image: {str(error).strip()}. Copy the file again.") from None

@@ -199,6 +199,7 @@ KINDS = (
     (0, b"<svg", "an SVG drawing"),
     (0, b"<!DOCTYPE html", "a web page"),
     (0, b"<html", "a web page"),
+    (4, b"ftypavif", "an AVIF image that ends early or is damaged"),
     (4, b"ftyp", "an ISO media file of a kind that is not read"),
 )
 """Where a magic number stands, the number, and what it is."""

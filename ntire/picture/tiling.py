@@ -1,9 +1,10 @@
 """Tiles with a halo: large pictures through a network piece by piece.
 
 A tile reads its own rectangle plus a halo, clipped at the border of the image, and writes only its own rectangle. For a
-local network this gives the same bits as the whole image on a CPU when (a) the halo is at least the reach, (b) tiles
-begin on the grid of the network's strides, (c) nothing is padded at inner borders. For a network with global operators
-(pooled or transposed attention) no halo suffices: neighbouring tiles are then blended over a linear ramp.
+local network this gives the whole image on a CPU, to the bit where libraries sum alike for every size, when (a) the halo is
+at least the reach, (b) tiles begin on the grid of the network's strides, (c) nothing is padded at inner borders. For a
+network with global operators (pooled or transposed attention) no halo suffices: neighbouring tiles are then blended over a
+linear ramp.
 
 Where the memory does not suffice after all, tiles are halved: what is written stays, as rectangles are never written twice.
 """

@@ -86,7 +86,7 @@ class Options:
 
     @property
     def inexact(self) -> tuple[str, ...]:
-        """What is asked for that may change pixels, in the words of the command line."""
+        """What is asked for that may change pixels, in words."""
         asked = {
             self.precision: self.precision != "fp32",
             "channels-last": self.channels_last,
@@ -95,6 +95,15 @@ class Options:
             self.backend: self.backend != "torch",
         }
         return tuple(word for word, yes in asked.items() if yes)
+
+    @property
+    def inexact_options(self) -> dict[str, str]:
+        """The same words, and how the command line has them."""
+        names: dict[str, str] = {
+            self.precision: f"--precision {self.precision}",
+            self.backend: f"--backend {self.backend}",
+        }
+        return {word: names.get(word, f"--{word}") for word in self.inexact}
 
 
 @dataclass(frozen=True)

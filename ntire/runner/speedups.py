@@ -55,7 +55,7 @@ def speed_up(method: Method, options: Options) -> None:
         method.to(memory_format=torch.channels_last)
         method.execution.memory_format = torch.channels_last
     if options.backend != "torch":
-        others = [f"--{word}" for word in options.inexact if word != options.backend]
+        others = [option for word, option in options.inexact_options.items() if word != options.backend]
         if others:
             raise UserError(f"--backend {options.backend} has ways of its own: leave out {', '.join(others)}.")
         method.execution.network = export(method, options.backend)

@@ -291,7 +291,7 @@ def _start(method: Method, recipe: Recipe, settings: Settings, aids: Aids) -> _S
     identity = _identity(method, recipe, settings)
     if saved["identity"] != identity:
         changed = [
-            f"{name} {saved['identity'].get(name)} -> {identity[name]}"
+            f"{name}: {_where_apart(str(saved['identity'].get(name)), identity[name])}"
             for name in identity
             if saved["identity"].get(name) != identity[name]
         ]
@@ -310,6 +310,13 @@ def _start(method: Method, recipe: Recipe, settings: Settings, aids: Aids) -> _S
         of_opponents[name].load_state_dict(saved["of_opponents"][name])
     state.iteration, state.seconds = saved["iteration"], saved["seconds"]
     return state
+
+
+def _where_apart(there: str, now: str) -> str:
+    """The first item of two long texts that differs: `iterations=4 there, iterations=6 now`."""
+    apart = next((place for place, (one, other) in enumerate(zip(there, now, strict=False)) if one != other), 0)
+    begin = there.rfind(" ", 0, apart) + 1
+    return " and ".join(f"{text[begin:].partition(',')[0]} {when}" for text, when in ((there, "there"), (now, "now")))
 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe, weight_decay: float) -> torch.optim.Optimizer:

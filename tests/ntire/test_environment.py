@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ntire.environment import usable_cores
+from ntire.environment import memory_to_use, usable_cores
 
 
 @pytest.fixture
@@ -57,6 +57,35 @@ def test_affinity_bounds_the_cores(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     assert usable_cores(tmp_path) == 3
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "mib"),
+    [
+        (V2, {}, 2048),
+        (V2, {"batch/job7/memory.max": "max", "batch/job7/memory.current": "7"}, 2048),
+        (V2, {"batch/job7/memory.max": f"{1000 << 20}", "batch/job7/memory.current": f"{400 << 20}"}, 300),
+        # Files that are only kept in memory make room; the group around it may have less.
+        (
+            V2,
+            {
+                "batch/memory.max": f"{1000 << 20}",
+                "batch/memory.current": f"{900 << 20}",
+                "batch/memory.stat": f"anon 1\ninactive_file {500 << 20}",
+            },
+            300,
+        ),
+        (V1, {"memory/job7/memory.limit_in_bytes": f"{600 << 20}", "memory/job7/memory.usage_in_bytes": "0"}, 300),
+        (V1, {"memory/job7/memory.limit_in_bytes": "9223372036854771712", "memory/job7/memory.usage_in_bytes": "0"}, 2048),
+        ("0::/\n", {"memory.max": "100", "memory.current": "200"}, 0),
+    ],
+)  # fmt: skip
+def test_a_picture_takes_half_of_what_control_groups_leave(tmp_path, groups, files, mib):
+    for name in [*files]:
+        files.setdefault(f"{name.rpartition('/')[0]}/memory.stat", "anon 0\ninactive_file 0")
+    texts = {"proc/self/cgroup": groups, "proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 64000000 kB"}
+    written(tmp_path, texts | {TREE + name: text for name, text in files.items()})
+    assert memory_to_use("cpu", tmp_path) >> 20 == mib
 
 
 FAULTS = """

@@ -1,5 +1,6 @@
 """How files are written, and how those of strangers are read."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -88,6 +89,17 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
         fail()
     assert path.read_text() == "old"
     assert not list(tmp_path.glob(f"{PART}*"))
+
+
+def test_where_nothing_can_be_written_the_file_is_named_and_not_the_part_of_it(tmp_path, monkeypatch):
+    def refused(folder):
+        raise OSError(errno.EROFS, "Read-only file system", ".ntire-1.part")
+
+    (tmp_path / "sheet.png").write_text("old")
+    monkeypatch.setattr("ntire.files._create", refused)
+    with pytest.raises(OSError, match=r"sheet\.png") as caught:
+        write_atomically(tmp_path / "sheet.png", "new")
+    assert caught.value.errno == errno.EROFS
 
 
 def test_of_several_files_a_full_disk_changes_none(tmp_path, monkeypatch):

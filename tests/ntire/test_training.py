@@ -99,7 +99,7 @@ def test_a_run_stopped_anywhere_ends_with_the_very_weights(clean, tmp_path, stop
 
 def test_another_recipe_does_not_go_on_in_the_same_folder(clean, tmp_path):
     trained(clean, tmp_path / "out")
-    with pytest.raises(UserError, match="other settings.*recipe"):
+    with pytest.raises(UserError, match=r"other settings \(recipe: lr=[\d.e-]+ there and lr=0.0001 now\)\."):
         trained(clean, tmp_path / "out", recipe=RECIPE.scaled(lr=1e-4))
     steps = trained(clean, tmp_path / "out", recipe=RECIPE.scaled(iterations=4), fresh=True)
     assert len(steps) == 4

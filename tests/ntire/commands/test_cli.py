@@ -134,9 +134,11 @@ def test_without_trust_and_without_a_sandbox_a_folder_s_code_does_not_run(ntire,
 
 def test_what_does_not_go_in_a_sandbox_is_told_at_once(ntire, plugin, pair, monkeypatch):
     monkeypatch.delenv("NTIRE_TRUST")
-    ran = ntire("run", "--team", plugin(), "--track", "srgb", pair / "lq", "--compile", "--set", "a=b")
+    ran = ntire(
+        "run", "--team", plugin(), "--track", "srgb", pair / "lq", "--compile", "--set", "a=b", "--precision", "bf16"
+    )
     assert ran.code == 2
-    assert "without --set, --compile" in ran.err
+    assert "without --set, --precision bf16, --compile" in ran.err
     ran = ntire("run", "--team", "Copy", "--track", "srgb", pair / "lq", "--sandbox")
     assert (ran.code, "./Copy" in ran.err) == (2, True)
 

@@ -1,6 +1,7 @@
 """`ntire run --engine local`: the folders are those of single runs, whatever happens to the processes."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -252,6 +253,19 @@ def test_options_that_make_no_sense_together_are_refused(ntire, plugin, many, tm
         refused = ntire(*words, *more)
         assert refused.code == 2
         assert told in " ".join(refused.err.split())
+
+
+@pytest.mark.parametrize("more", [(), ("--engine", "local")])
+def test_results_of_two_teams_never_go_into_one_folder(ntire, plugin, many, tmp_path, more):
+    folder = plugin()
+    shutil.copytree(folder, tmp_path / "other" / folder.name)
+    for first, second in (("MiAlgo", "mialgo"), (folder, tmp_path / "other" / folder.name)):
+        refused = ntire(
+            "run", "--team", first, "--team", second, "--track", "srgb", many, "-o", tmp_path / "out", *more
+        )
+        assert refused.code == 2
+        assert f"--team {first} and --team {second}: the results of both would go into" in " ".join(refused.err.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_several_teams_without_an_engine_run_one_after_the_other(ntire, many, tmp_path):

@@ -358,6 +358,20 @@ def test_a_jpeg_without_its_end_is_read_only_if_all_its_pixels_are_there(tmp_pat
             read_pixels(path)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "words"), [("avif", "an AVIF image that ends early"), ("heic", "not a whole HEIC image")]
+)
+def test_half_a_phones_picture_is_told_for_what_it_is_in_one_line(tmp_path, suffix, words):
+    path = tmp_path / f"a.{suffix}"
+    image = Image.fromarray(scene())
+    picture = pytest.importorskip("pillow_heif").from_pillow(image) if suffix == "heic" else image
+    picture.save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UnreadableImage, match=words) as caught:
+        read_pixels(path)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (16, 16), "compression": "lzw"}])
 def test_a_truncated_tiff_is_refused_not_filled_up_with_black(tmp_path, options):
     path = tmp_path / "a.tif"

@@ -151,8 +151,12 @@ def test_results_go_beside_the_entries_and_never_into_one(ntire, field):
     ran = ntire("score", field / "entries", "--gt", field / "gt", "-o", field / "entries")
     assert ran.code == 2
     assert "lies in the entry" in ran.err
-    # One entry alone has the same place.
-    assert ntire("score", field / "entries" / "honest", "--gt", field / "gt").code == 0
+    # One entry alone has the same place, and whoever is left out of the new leaderboard is named.
+    entry(field, "late")
+    assert "no longer of" not in ntire("score", field / "entries", "--gt", field / "gt").err
+    alone = ntire("score", field / "entries" / "honest", "--gt", field / "gt")
+    assert alone.code == 0
+    assert "is no longer of late." in " ".join(alone.err.split())
     assert {path.name for path in field.iterdir() if path.is_dir()} >= {"entries", "entries-results"}
     again = ntire("leaderboard", results / "honest" / "scores.csv", "--track", "demo-srgb", "--json").json()
     assert (again[0]["team"], again[0]["rank"]) == ("Team", 1)

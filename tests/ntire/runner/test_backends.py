@@ -86,8 +86,8 @@ def test_a_run_prints_the_effect_and_is_not_mixed_with_one_of_another_program(ba
 def test_what_a_backend_cannot_do_is_said_before_anything_is_restored(backend, monkeypatch):
     with pytest.raises(UserError, match=f"--backend {backend}: Plain's network cannot be exported"):
         speed_up(NotExportable().eval(), Options(backend=backend))
-    with pytest.raises(UserError, match="leave out --channels-last"):
-        speed_up(Plain().eval(), Options(backend=backend, channels_last=True))
+    with pytest.raises(UserError, match=r"leave out --precision bf16, --channels-last\."):
+        speed_up(Plain().eval(), Options(backend=backend, channels_last=True, precision="bf16"))
     with pytest.raises(UserError, match="in fp32"):
         speed_up(Plain().eval().bfloat16(), Options(backend=backend))
     monkeypatch.setattr(Plain, "restore", lambda self, path: None)
