@@ -2,9 +2,10 @@
 
 import difflib
 import json
+import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 FORMULA = ("=", "+", "-", "@")
@@ -37,9 +38,19 @@ def printable(text: str) -> str:
 
 
 def printable_json(value: Any, **options: Any) -> str:
-    """JSON in readable letters, but for those that `printable` escapes; the value that it stands for is the same."""
-    text = json.dumps(value, ensure_ascii=False, **options)
+    """JSON in readable letters, but for those that `printable` escapes; the value that it stands for is the same, but that an
+    infinite number is the string "inf" or "-inf", as JSON has no number for it.
+    """
+    text = json.dumps(_infinite_in_words(value), ensure_ascii=False, **options)
     return "".join(letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in text)
+
+
+def _infinite_in_words(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _infinite_in_words(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_infinite_in_words(one) for one in value]
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def spreadsheet_cell(text: str) -> str:

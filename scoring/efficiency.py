@@ -117,7 +117,7 @@ class MeanAtGate:
         return f"{what} is met only by rounding: {self.mean:.6f}, {self.threshold:g} at least"
 
     def _compared(self, mean: float) -> float:
-        if self.gate.decimals is None:
+        if self.gate.decimals is None or not math.isfinite(mean):
             return mean
         step = Decimal(1).scaleb(-self.gate.decimals)
         return float(Decimal(repr(mean)).quantize(step, rounding=ROUND_HALF_EVEN))

@@ -16,7 +16,7 @@ from ntire import UserError
 from ntire.entry.manifest import Submission
 from ntire.picture.image import Pixels, cut_to_multiple, psnr_of
 from ntire.scoring.opened import Source
-from ntire.scoring.pixels import Measure, On, psnr, ssim, ssim_skimage_of
+from ntire.scoring.pixels import Measure, MetricError, On, psnr, ssim, ssim_skimage_of
 from ntire.scoring.references import Expected
 from ntire.scoring.score import Row, opened_pairs
 from ntire.scoring.statistics import mean
@@ -70,6 +70,17 @@ class _Sums:
 
     psnr: list[float] = field(default_factory=list)
     ssim: list[float] = field(default_factory=list)
+    problem: str = ""
+    """Why the first image without a value has none."""
+
+    def add(self, choices: Choices, image: str, restored: Pixels, gt: Pixels) -> None:
+        """Measure one more image."""
+        measures = _psnr(choices.psnr_on, choices.epsilon), _ssim(choices.ssim_on, choices.window)
+        for values, measure in zip((self.psnr, self.ssim), measures, strict=True):
+            try:
+                values.append(measure(_cut(choices, _stored(choices, restored)), _cut(choices, gt)))
+            except MetricError as error:
+                self.problem = self.problem or f"{image}: {error}"
 
 
 def protocol_diff(
@@ -94,9 +105,12 @@ def protocol_diff(
         subsets.append(one.subset)
         deep = deep or restored.dtype != np.uint8
         for key, choices in varied.items():
-            sums[key].psnr.append(_measured(choices, restored, gt, _psnr(choices.psnr_on, choices.epsilon)))
-            sums[key].ssim.append(_measured(choices, restored, gt, _ssim(choices.ssim_on, choices.window)))
-        ours, theirs = (_cut(own, image) for image in (restored, gt))
+            sums[key].add(choices, one.name, restored, gt)
+        try:
+            ours, theirs = (_cut(own, image) for image in (restored, gt))
+        except MetricError as error:
+            wrong.append(Row(one.name, one.subset, "metric failed", problem=str(error)))
+            continue
         pooled.append((float(((ours.astype(np.float64) - theirs) ** 2).sum()), theirs.size))
     if wrong or not subsets:
         told = [f"{row.image}: {row.status}: {row.problem}" for row in wrong[:20]] or ["it has no image"]
@@ -110,6 +124,7 @@ def protocol_diff(
             _mean(track, of.psnr, subsets),
             _mean(track, of.ssim, subsets),
             varied[choice, setting] == own,
+            of.problem,
         )
         for (choice, setting), of in sums.items()
     ]
@@ -157,10 +172,6 @@ def _ssim(on: On, window: Window) -> Measure:
     return ssim(on) if window == "gaussian 11" else ssim_skimage_of(on, 7 if window == "uniform 7" else 11)
 
 
-def _measured(choices: Choices, restored: Pixels, gt: Pixels, measure: Measure) -> float:
-    return measure(_cut(choices, _stored(choices, restored)), _cut(choices, gt))
-
-
 def _stored(choices: Choices, restored: Pixels) -> Pixels:
     if choices.depth == "as it is":
         return restored
@@ -171,10 +182,15 @@ def _stored(choices: Choices, restored: Pixels) -> Pixels:
 def _cut(choices: Choices, image: Pixels) -> Pixels:
     inner = cut_to_multiple(image, choices.multiple)
     border = choices.border
+    if min(inner.shape[:2]) <= 2 * border:
+        raise MetricError(f"nothing is left of {image.shape[0]} x {image.shape[1]}")
     return inner[border:-border, border:-border] if border else inner
 
 
-def _mean(track: Track, values: Sequence[float], subsets: Sequence[str]) -> float:
+def _mean(track: Track, values: Sequence[float], subsets: Sequence[str]) -> float | None:
+    """None unless every image has a value: nothing is told of a part."""
+    if len(values) < len(subsets):
+        return None
     if track.average == "images":
         return mean(values)
     return track.mean({name: mean(_of(values, subsets, name)) for name in track.subsets})
@@ -187,12 +203,14 @@ def _of(values: Sequence[float], subsets: Sequence[str], name: str) -> list[floa
 def _means(track: Track, own: _Sums, subsets: Sequence[str], pooled: Sequence[tuple[float, int]]) -> list[Moved]:
     """Over what the mean is taken."""
     error = math.fsum(one for one, _ in pooled) / sum(count for _, count in pooled) / 255**2
-    found = [
-        Moved("mean", "over images", mean(own.psnr), mean(own.ssim), track.average == "images"),
+
+    def over(setting: Literal["images", "subsets"]) -> Moved:
+        rules = track.model_copy(update={"average": setting, "subsets": dict.fromkeys(sorted(set(subsets)), 1)})
+        psnr_mean, ssim_mean = (_mean(rules, values, subsets) for values in (own.psnr, own.ssim))
+        return Moved("mean", f"over {setting}", psnr_mean, ssim_mean, track.average == setting, own.problem)
+
+    return [
+        over("images"),
         Moved("mean", "one error of all pixels together, R, G, B", psnr_of(error), None),
+        *([over("subsets")] if len(set(subsets)) > 1 else []),
     ]
-    names = sorted(set(subsets))
-    if len(names) > 1:
-        means = [mean([mean(_of(values, subsets, name)) for name in names]) for values in (own.psnr, own.ssim)]
-        found.append(Moved("mean", "over subsets", means[0], means[1], track.average == "subsets"))
-    return found

@@ -119,7 +119,7 @@ def print_protocol_diff(moved: Sequence[Moved], *, as_json: bool) -> None:
             for mine, its, digits in ((one.psnr, base.psnr, 3), (one.ssim, base.ssim, 4))
             for cell in (
                 _number(mine, digits),
-                _number(mine - its, digits, signed=True) if mine is not None and its is not None else "",
+                _number(_moved(mine, its), digits, signed=True),
             )
         ]
         rows.append([one.choice, f"{one.setting}{' (the track)' if one.own else ''}", *numbers, one.remark])
@@ -127,6 +127,13 @@ def print_protocol_diff(moved: Sequence[Moved], *, as_json: bool) -> None:
         ["choice", "setting", "PSNR", "moves by", "SSIM", "moves by", "remark"], rows, prose=["setting", "remark"]
     )
     out.print("each choice is changed alone; all others stay the track's", markup=False)
+
+
+def _moved(mine: float | None, its: float | None) -> float | None:
+    """How far a number lies from the track's; nothing between two that are infinite."""
+    if mine is None or its is None:
+        return None
+    return 0.0 if mine == its else mine - its
 
 
 def _number(value: float | None, digits: int, *, signed: bool = False) -> str:

@@ -45,7 +45,9 @@ class Scores:
 
 
 def read_scores(folder: Path, design: Design) -> Scores:
-    """The tables of `ntire score` in a folder. Raises UserError where there are none, or none of the study's entries."""
+    """The tables of `ntire score` in a folder. Raises UserError where there are none, or none of the study's entries, and where
+    they have several images of the name of one of its pictures.
+    """
     if not (folder / BOARD).is_file():
         raise UserError(f"{folder}: expected the tables of `ntire score`, {BOARD} among them, found none.")
     names = {one.name for one in design.entries}
@@ -63,10 +65,27 @@ def read_scores(folder: Path, design: Design) -> Scores:
     for entry in sorted(names):
         if (folder / entry / IMAGES).is_file():
             own = read_table(folder / entry / IMAGES)
+            _refuse_two_of_a_name(folder / entry / IMAGES, [row["image"] for _, row in own.rows], design)
             for _, row in own.rows:
                 for name in set(metrics) & set(own.header):
                     _put(images[name], (entry, row["image"].rpartition("/")[2]), row[name], own.number)
     return Scores(means, images)
+
+
+def _refuse_two_of_a_name(path: Path, images: Sequence[str], design: Design) -> None:
+    """A study calls its pictures by the last part of their names: two subsets may each have one of that."""
+    shown = {region.picture for region in design.regions}
+    by_name: dict[str, list[str]] = {}
+    for image in images:
+        by_name.setdefault(image.rpartition("/")[2], []).append(image)
+    twice = [
+        f"{name}: {', '.join(found)}" for name, found in sorted(by_name.items()) if name in shown and len(found) > 1
+    ]
+    if twice:
+        raise UserError(
+            f"{path}: expected one image for each picture of the study, found several of a name. Score the folder that the "
+            "study is made of by itself.\n  " + "\n  ".join(twice)
+        )
 
 
 def _put(into: dict[Any, float], key: object, cell: str, number: Callable[[str], float]) -> None:

@@ -15,7 +15,9 @@ from ntire.entry.measured_files import figures_beside
 from ntire.entry.verdict import Standing
 from ntire.scoring.efficiency import CostTerm, MeanAtGate, MeanGate
 from ntire.scoring.leaderboard import line_of, ranked
+from ntire.scoring.read_back import lines_of
 from ntire.scoring.score import Row, Scored
+from ntire.scoring.tables import write_leaderboard
 from ntire.scoring.track import Ranking, Term, Track, load_track, published_rows
 from tests.made import scene, write_png
 
@@ -296,3 +298,14 @@ def test_score_takes_what_bench_measured_from_beside_the_results(ntire, tmp_path
     assert (rows["Fast"]["rank"], rows["Fast"]["cost/runtime_ms_source"]) == ("2", "bench.json")
     assert float(rows["Fast"]["total"]) == pytest.approx(math.exp(2 * 40 / 10))
     assert float(rows["Fast"]["q/a_margin"]) > 0
+
+
+def test_an_entry_that_equals_the_truth_passes_a_rounded_gate_and_is_written(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "team,psnr_valid,psnr_test,runtime_ms,params_m,flops_g\nSPAN,26.94,27.01,7.74,0.151,9.83\nTruth,inf,inf,1e9,0.1,9\n"
+    )
+    board = ranked(lines_of(tmp_path / "t.csv", load_track("esr-2026")))
+    assert [(line.team, line.valid, line.total) for line in board][1] == ("Truth", True, float("inf"))
+    write_leaderboard(tmp_path, board)
+    _, truth = json.loads((tmp_path / "leaderboard.json").read_text(), parse_constant=pytest.fail)
+    assert (truth["total"], truth["mean_gates"][0]["mean"]) == ("inf", "inf")

@@ -1,5 +1,7 @@
 """What decides the difference: each choice of a protocol, changed alone, gives what a metric of that protocol gives."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,33 @@ def test_nothing_is_told_of_a_part(entry):
     write_png(entry.images / "2.png", scene(20, 20))
     with pytest.raises(UserError, match=r"(?s)not all of its images.*1: missing.*2: wrong size"):
         moved_of(entry)
+
+
+def test_a_choice_that_leaves_nothing_of_a_picture_has_no_number_and_says_why(entry):
+    """One picture of 13 x 20: too small for the window of 11 without 2 pixels on each side, and for a multiple of 16."""
+    for folder in ("gt", "entry/images"):
+        write_png(entry.root.parent / folder / "1.png", scene(13, 20, seed=len(folder)))
+    moved = moved_of(entry)
+    assert moved["border", "0 px"].ssim is not None
+    assert (moved["border", "4 px"].ssim, moved["cut", "to a multiple of 16"].psnr) == (None, None)
+    assert moved["border", "4 px"].psnr is not None
+    assert moved["border", "4 px"].remark == "1: SSIM needs at least 7 x 7 pixels, the image has 5 x 12"
+    assert moved["cut", "to a multiple of 16"].remark == "1: nothing is left of 13 x 20"
+    narrow = TRACK.model_copy(update={"border": 7})
+    with pytest.raises(UserError, match="1: metric failed: nothing is left of 13 x 20"):
+        moved_of(entry, narrow)
+
+
+def test_the_command_shows_that_nothing_moves_the_truth_itself(ntire, entry):
+    for number in range(3):
+        write_png(entry.images / f"{number}.png", scene(37, 53, seed=number))
+    (entry.root / "submission.toml").write_text('format = 1\nteam = "T"\ntrack = "general"\ndate = "2026-01-01"\n')
+    asked = ("score", entry.root, "--gt", entry.root.parent / "gt", "--protocol-diff")
+    ran = ntire(*asked)
+    assert ran.code == 0, ran.err
+    assert "nan" not in ran.out
+    first = json.loads(ntire(*asked, "--json").out, parse_constant=pytest.fail)[0]
+    assert (first["psnr"], first["ssim"]) == ("inf", 1.0)
 
 
 def test_the_command_shows_also_what_the_noise_protocol_moves(ntire, tmp_path):

@@ -229,6 +229,7 @@ def test_missing_weights_are_the_organiser_s_to_mend_and_nothing_is_downloaded(n
     rules = load_track("demo-srgb").model_copy(update={"metrics": ("psnr", "lpips"), "terms": (), "tie_break": ()})
     (program / "track.toml").write_text(track_toml(rules))
     monkeypatch.setattr("socket.socket.connect", lambda *given: pytest.fail("it goes to the network"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))  # other tests of this process make weights
     given = tmp_path / "input"
     shutil.copytree(unpacked / "reference_data", given / "ref")
     shutil.copytree(IMAGES, given / "res")

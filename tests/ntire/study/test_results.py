@@ -210,6 +210,10 @@ def test_everything_is_written_and_the_marks_reach_the_leaderboard(study, ntire,
     plain = leaderboard(means, track="srgb").lines[0].total
     assert [line.entry for line in final] == sorted(mark, key=mark.get, reverse=True)
     assert all(line.total == pytest.approx(plain + mark[line.entry], abs=1e-3) for line in final)
+    name = design.regions[0].picture
+    (scores / "Anemone" / "scores.csv").write_text(f"image,psnr-y\nnight/{name},31\nday/{name},20\nday/other,1\n")
+    ran = ntire("study", "results", folder, "-o", out, "--scores", scores)
+    assert (ran.code, f"{name}: night/{name}, day/{name}" in ran.err) == (2, True)
     assert "also asks for efficiency" in " ".join(ntire("study", "results", folder, "-o", out).err.split())
     efficiency.write_text("entry,efficiency\nAnemone,1\n")
     ran = ntire("study", "results", folder, "-o", out, "--marks", efficiency)
