@@ -295,12 +295,12 @@ def test_a_damaged_line_counts_as_missing_and_the_same_part_makes_it_again(plugi
 
 def test_a_part_after_a_merge_makes_what_had_failed_alone(plugin, five, tmp_path):
     folder, out = (
-        plugin('if not self.calls.with_name("well").exists() and self.calls.exists(): raise ValueError("not today")'),
+        plugin('if not self.calls.with_name(".well").exists() and self.calls.exists(): raise ValueError("not today")'),
         tmp_path / "out",
     )
     part(folder, five, out, "1/1")
     assert len(merge(out).failed) == 4
-    (folder / "well").touch()
+    (folder / ".well").touch()
     again = part(folder, five, out, "1/1")
     assert (again.computed, [one.image for one in again.results]) == (4, ["a", "b", "below/c", "d", "e"])
     assert merge(out).failed == []
