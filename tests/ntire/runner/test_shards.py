@@ -295,12 +295,12 @@ def test_a_damaged_line_counts_as_missing_and_the_same_part_makes_it_again(plugi
 
 def test_a_part_after_a_merge_makes_what_had_failed_alone(plugin, five, tmp_path):
     folder, out = (
-        plugin('if not self.calls.with_name("well").exists() and self.calls.exists(): raise ValueError("not today")'),
+        plugin('if not self.calls.with_name(".well").exists() and self.calls.exists(): raise ValueError("not today")'),
         tmp_path / "out",
     )
     part(folder, five, out, "1/1")
     assert len(merge(out).failed) == 4
-    (folder / "well").touch()
+    (folder / ".well").touch()
     again = part(folder, five, out, "1/1")
     assert (again.computed, [one.image for one in again.results]) == (4, ["a", "b", "below/c", "d", "e"])
     assert merge(out).failed == []
@@ -335,5 +335,10 @@ def test_a_run_of_the_whole_does_not_pass_over_parts(ntire, plugin, five, tmp_pa
     assert ntire(*words, "--shard", "1/2").code == 0
     refused = ntire(*words)
     assert (refused.code, "ntire merge" in refused.err) == (2, True)
+    # As an engine has it between two shards.
+    with Journal(out / "journal.jsonl", _header(published(out)[0])):
+        for more in ((), ("--fresh",)):
+            assert "another run is writing here" in " ".join(ntire(*words, *more).err.split())
+    assert len(published(out)) == 1
     assert ntire(*words, "--fresh").code == 0
     assert sorted(one.name for one in out.iterdir()) == ["images", "journal.jsonl", "submission.toml"]
