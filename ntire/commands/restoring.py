@@ -153,6 +153,8 @@ def inputs_of_track(
     from ntire.picture.folder import in_lines
     from ntire.runner.runner import look_for_inputs
 
+    if limit is not None and limit < 1:
+        raise UserError(f"limit: expected a number of inputs from 1 on, found {limit}.")
     folders = list(given)
     if not given:
         track, folder = default_inputs(track)

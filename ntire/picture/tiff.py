@@ -34,7 +34,14 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6
 MODES = {WHITE_IS_ZERO: "L", BLACK_IS_ZERO: "L", RGB: "RGB", PALETTE: "P", SEPARATED: "CMYK", YCBCR: "RGB"}
 COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, SEPARATED: 4, YCBCR: 3}
 """Samples a pixel, without what is extra, by photometric interpretation."""
-OTHERS = {4: "a mask", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB", 32803: "a raw mosaic", 34892: "linear raw"}
+OTHERS = {
+    4: "a mask",
+    8: "CIELAB",
+    9: "ICCLAB",
+    10: "ITULAB",
+    32803: "a raw mosaic, which --track raw takes",
+    34892: "linear raw",
+}
 UNSIGNED, SIGNED, FLOAT, UNDEFINED = 1, 2, 3, 4
 ASSOCIATED = 1
 """Of an extra sample: alpha that the colours have been multiplied by."""

@@ -31,7 +31,9 @@ EMPTY_ROWS = 8
 """Rows at the end without a sample above the black level: noise lifts some of a sensor's above it, even in the dark."""
 IN_WORDS = {
     "Input/output error": "the file ends early or is damaged",
-    "Unsupported file format or not RAW file": "no raw file, or one of a camera that this LibRaw does not know",
+    "Unsupported file format or not RAW file": (
+        "no raw file, or one of a camera that this LibRaw does not know; for a finished picture use --track srgb"
+    ),
     "Corrupted data or unexpected EOF": "its data are damaged or end early",
     "Data error": "its data are damaged",
     "Request for nonexistent image": "there is no raw image in it",

@@ -153,7 +153,16 @@ def test_what_only_load_takes_is_never_passed_over(given):
 
 @pytest.mark.parametrize(
     "given",
-    [{"bits": 12}, {"tile": 0}, {"tile": -1}, {"tile": "off"}, {"tile": 2.5}, {"precision": "fp64"}, {"backend": "tf"}],
+    [
+        {"bits": 12},
+        {"tile": 0},
+        {"tile": -1},
+        {"tile": "off"},
+        {"tile": 2.5},
+        {"precision": "fp64"},
+        {"backend": "tf"},
+        {"limit": -1},
+    ],
 )
 def test_options_that_there_are_not_make_no_picture(given, tmp_path):
     with pytest.raises(UserError, match=f"{next(iter(given))}: expected .*, found {next(iter(given.values()))!r}"):
