@@ -288,6 +288,11 @@ def merge(out: Path, *, known: Mapping[str, Result] = {}) -> Summary:
     them, and those of other runs or inputs; then nothing has changed.
     """
     plan = read_plan(out)
+    if plan is None and (there := published(out)):
+        raise UserError(
+            f"{out / SHARDS}: holds {len(there)} shard(s) and no {PLAN}, which says what they are parts of. Copy it, too, from "
+            "any of the machines that made them."
+        )
     if plan is None:
         raise UserError(
             f"{out}: expected shards of a run in {SHARDS}/, found none. `ntire run --shard I/N -o {out}` makes them."

@@ -203,6 +203,18 @@ def test_a_folder_without_shards_is_named(tmp_path):
         merge(tmp_path)
 
 
+def test_shards_that_were_copied_without_their_plan_are_not_told_as_none(plugin, five, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    part(folder, five, out, "1/1")
+    plan = out / SHARDS / "plan.json"
+    kept = plan.read_bytes()
+    plan.unlink()
+    with pytest.raises(UserError, match=r"holds 1 shard\(s\) and no plan.json"):
+        merge(out)
+    plan.write_bytes(kept)
+    assert len(merge(out).results) == 5
+
+
 def test_the_command_line_makes_parts_and_joins_them(ntire, plugin, five, tmp_path):
     folder, out = plugin(), tmp_path / "out"
     words = ("run", "--team", folder, "--track", "srgb", five, "-o", out)
