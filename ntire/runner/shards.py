@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ntire import UserError
-from ntire.entry.journal import Journal, differences, is_being_written, read_header, whole_lines
+from ntire.entry.journal import Journal, differences, is_being_written, read_header, refuse_second_writer, whole_lines
 from ntire.entry.manifest import IMAGES, JOURNAL, MANIFEST, Manifest, write_manifest
 from ntire.environment import usable_cores
 from ntire.files import read_toml, sha256_of, sweep, writable_folder, write_atomically
@@ -288,6 +288,11 @@ def merge(out: Path, *, known: Mapping[str, Result] = {}) -> Summary:
     them, and those of other runs or inputs; then nothing has changed.
     """
     plan = read_plan(out)
+    if plan is None and (there := published(out)):
+        raise UserError(
+            f"{out / SHARDS}: holds {len(there)} shard(s) and no {PLAN}, which says what they are parts of. Copy it, too, from "
+            "any of the machines that made them."
+        )
     if plan is None:
         raise UserError(
             f"{out}: expected shards of a run in {SHARDS}/, found none. `ntire run --shard I/N -o {out}` makes them."
@@ -336,6 +341,7 @@ def refuse_unmerged(out: Path, *, fresh: bool) -> None:
     """
     if read_plan(out) is None:
         return
+    refuse_second_writer(out / JOURNAL)
     if not fresh:
         raise UserError(
             f"{out}: holds parts of a run that are not joined yet. `ntire merge {shlex.quote(str(out))}` joins them, the same "

@@ -203,6 +203,18 @@ def test_a_folder_without_shards_is_named(tmp_path):
         merge(tmp_path)
 
 
+def test_shards_that_were_copied_without_their_plan_are_not_told_as_none(plugin, five, tmp_path):
+    folder, out = plugin(), tmp_path / "out"
+    part(folder, five, out, "1/1")
+    plan = out / SHARDS / "plan.json"
+    kept = plan.read_bytes()
+    plan.unlink()
+    with pytest.raises(UserError, match=r"holds 1 shard\(s\) and no plan.json"):
+        merge(out)
+    plan.write_bytes(kept)
+    assert len(merge(out).results) == 5
+
+
 def test_the_command_line_makes_parts_and_joins_them(ntire, plugin, five, tmp_path):
     folder, out = plugin(), tmp_path / "out"
     words = ("run", "--team", folder, "--track", "srgb", five, "-o", out)
@@ -335,5 +347,10 @@ def test_a_run_of_the_whole_does_not_pass_over_parts(ntire, plugin, five, tmp_pa
     assert ntire(*words, "--shard", "1/2").code == 0
     refused = ntire(*words)
     assert (refused.code, "ntire merge" in refused.err) == (2, True)
+    # As an engine has it between two shards.
+    with Journal(out / "journal.jsonl", _header(published(out)[0])):
+        for more in ((), ("--fresh",)):
+            assert "another run is writing here" in " ".join(ntire(*words, *more).err.split())
+    assert len(published(out)) == 1
     assert ntire(*words, "--fresh").code == 0
     assert sorted(one.name for one in out.iterdir()) == ["images", "journal.jsonl", "submission.toml"]
