@@ -26,6 +26,7 @@ from ntire.runner.memory_plan import Planner
 from ntire.runner.pipeline import Gone, Settled
 from ntire.runner.prepare import Options
 from ntire.runner.speedups import Effect, Graphed, measure, speed_up, told
+from ntire.sandbox.scratch import Terminated
 
 MEASURED = 1024
 """Side of the part of a picture on which effects on pixels are measured."""
@@ -118,6 +119,8 @@ class Device:
                 return self._restored(decoded)
         except images.UnreadableImage as error:
             failed = dataclasses.replace(failed, status="unreadable", problem=str(error))
+        except Terminated:
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a method may do anything; other images must not suffer
             failed = dataclasses.replace(failed, tile=method.tile, problem=why(error))
             if _lost(error):

@@ -18,6 +18,7 @@ from ntire.method.weights_files import locate
 from ntire.picture.image import read_header
 from ntire.picture.raw import RawFrame
 from ntire.runner.prepare import Options
+from ntire.sandbox.scratch import Terminated
 
 CACHE_TILE, CACHE_HALO, CACHE_BYTES = 512, 64, 512
 """On a CPU, tiles of this side take 0.6 to 0.9 of the time of the whole image, as activations stay in the cache: measured for
@@ -73,6 +74,8 @@ class Planner:
             tile = self._tile(height, width)
             batch = 1 if tile is None or method.device.type == "cpu" else self._batch(tile)
             notes: tuple[str, ...] = ()
+        except Terminated:
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - code may do anything with a tensor that has no values
             reason = (str(error) or type(error).__name__).splitlines()[0]
             tile, batch, notes = 1024, 1, (f"its memory cannot be planned ({reason}): tiles of 1024",)
@@ -174,6 +177,8 @@ def memory_need(method: type[Method], options: Options, paths: Sequence[Path]) -
     height, width = (size + -size % method.stride for size in max(sizes, key=lambda size: size[0] * size[1]))
     try:
         needed = footprint(method, DTYPES[options.precision], height, width).bytes  # type: ignore[arg-type]  # mypy: a Module's hash
+    except Terminated:
+        raise
     except (Exception, SystemExit):  # noqa: BLE001 - as in `plan`
         needed = 0  # the plan of each picture says so
     return weights + int(WORKSPACE * needed)

@@ -320,9 +320,10 @@ def sha256_of_folder(folder: Path) -> str:
     Settings, and weights that no class declares, change results as modules do.
     """
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    runs = tuple(name.removesuffix(f"/{MANIFEST}") for name in files if name.endswith(f"/{MANIFEST}"))
-    # What lies beside a run under its name is made of it: its zip, sheet and scores.
-    read = sorted(name for name in files if _is_of_code(name) and not name.startswith(runs))
+    runs = [name.removesuffix(f"/{MANIFEST}") for name in files if name.endswith(f"/{MANIFEST}")]
+    # A run of the method, and what is made of it under its name: its zip, sheet and scores. Modules are always read.
+    made = tuple(f"{run}{sign}" for run in runs for sign in "/.-")
+    read = sorted(name for name in files if _is_of_code(name) and (name.endswith(".py") or not name.startswith(made)))
     # A module may be changed twice within the clock that `digest_of` trusts.
     digests = [sha256_of(files[name]) if name.endswith(".py") else digest_of(files[name]) for name in read]
     return sha256_of(" ".join(f"{name} {digest}" for name, digest in zip(read, digests, strict=True)).encode())

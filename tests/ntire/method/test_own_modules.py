@@ -141,6 +141,14 @@ def test_all_that_the_code_of_a_folder_may_read_tells_its_runs_apart(tmp_path):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
     assert sha256_of_folder(folder) == seen[-1]
+    for name in ("m/submission.toml", "method-more.json"):  # a run whose name the module and its settings begin with
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("")
+    seen.append(sha256_of_folder(folder))
+    for name in ("method.py", "method-more.json", "m/inside.py"):
+        (folder / name).write_text(name)
+        seen.append(sha256_of_folder(folder))
+    assert len({*seen}) == len(seen)
 
 
 def test_a_method_with_modules_of_its_own_can_be_compiled(tmp_path):

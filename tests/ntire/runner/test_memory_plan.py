@@ -1,3 +1,4 @@
+import contextlib
 import sys
 
 import numpy as np
@@ -10,8 +11,11 @@ from ntire.method import Method, catalogue
 from ntire.method.contract import enhanced
 from ntire.picture.tiling import tiled
 from ntire.runner import memory_plan as plan
-from ntire.runner.memory_plan import WORKSPACE, Plan, Planner, footprint
+from ntire.runner.device_worker import Decoded, Device, Input, RandomTurns
+from ntire.runner.memory_plan import WORKSPACE, Plan, Planner, footprint, memory_need
 from ntire.runner.prepare import Options
+from ntire.sandbox.scratch import Terminated
+from tests.made import scene, write_png
 
 
 class Whole(Method):
@@ -48,6 +52,13 @@ class OverPixels(Whole):
 class Unplannable(Local):
     def forward(self, lq):
         return lq * float(lq.mean())
+
+
+class Ending(Whole):
+    error: BaseException = SystemExit(3)
+
+    def forward(self, lq):
+        raise self.error
 
 
 FRAME = torch.zeros(3, 2000, 3000, dtype=torch.uint8)
@@ -104,6 +115,20 @@ def test_a_network_that_cannot_be_planned_says_so():
     cut = planned(Unplannable(), 10**9)
     assert cut.tile == 1024
     assert "cannot be planned" in cut.notes[0]
+
+
+def test_what_a_network_ends_is_told_and_what_a_signal_ends_is_ended(monkeypatch, tmp_path):
+    path = write_png(tmp_path / "a.png", scene(16, 16))
+    decoded = Decoded(Input(path, "a"), "0" * 64, torch.zeros(3, 16, 16, dtype=torch.uint8))
+    for error, ended in ((SystemExit(3), False), (Terminated(15), True)):
+        monkeypatch.setattr(Ending, "error", error)
+        with pytest.raises(Terminated) if ended else contextlib.nullcontext():
+            assert "cannot be planned" in planned(Ending(), 10**9).notes[0]
+        with pytest.raises(Terminated) if ended else contextlib.nullcontext():
+            assert memory_need(Ending, Options("cpu"), [path]) == 0
+        with pytest.raises(Terminated) if ended else contextlib.nullcontext():
+            settled = Device(Ending(), Options("cpu", tile=None), RandomTurns()).restore(decoded)
+            assert settled.value.problem == "SystemExit: 3"
 
 
 def test_after_memory_ran_out_the_next_picture_gets_no_larger_tiles():
